@@ -18,11 +18,10 @@ from automl_ext._native import backend
 from automl_ext._version import __version__
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic
-from automl_ext.rl.networks.body import Body
 from automl_ext.rl.networks.distributions import Categorical, DiagonalGaussian
 from automl_ext.rl.networks.packed import check_not_packed
 from automl_ext.rl.networks.q_network import QNetwork
-from automl_ext.rl.reports.evaluate_run import agent_of, load_best, load_last
+from automl_ext.rl.reports.evaluate_run import agent_of, load_policy
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_atomic
 from automl_ext.training.files.reading import short
@@ -78,7 +77,7 @@ def export_policy(
         return _export(source, out)
     _, agent = agent_of(Path(source), trust)
     try:
-        (load_best if policy == "best" else load_last)(Path(source), agent)
+        load_policy(Path(source), agent, policy)
         return _export(agent, out)
     finally:
         agent.envs.close()
@@ -126,8 +125,8 @@ def policy_program(agent: LearningAgent) -> PolicyProgram:
             f"export: a policy of {agent.algorithm} cannot be exported; export takes {', '.join(ALGORITHMS)}"
         )
     check_not_packed(agent.spaces[0], "export")
-    owner: Any = getattr(agent, "learner", agent)  # of the networks of Q-learning; of A3C, an A2C agent
-    network = getattr(owner, "network", None) or owner.online
+    owner: Any = agent
+    network = owner.network if hasattr(owner, "network") else owner.online
     if not isinstance(agent.spaces[1], (gymnasium.spaces.Discrete, gymnasium.spaces.Box)):
         raise UserError(f"export: expected Discrete or Box actions, got {short(agent.spaces[1])}")
     if type(network) not in (ActorCritic, QNetwork):
@@ -165,7 +164,7 @@ def description(agent: LearningAgent, program: PolicyProgram) -> dict[str, Any]:
     if body.norm is not None:
         std = 1 / body.norm.scale
         normalization = {"mean": body.norm.shift.tolist(), "std": std.tolist(), "clip": body.norm.clip}
-    elif isinstance(body, Body) and body.scale != 1:
+    elif body.scale != 1:
         normalization = {"factor": body.scale}
     return {
         "automl_ext": __version__,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -63,21 +64,21 @@ def small(**changes: Any) -> DQNConfig:
     return DQNConfig(**(settings | changes))
 
 
-def random_episodes(n: int) -> list[dict[str, np.ndarray]]:
-    """Return episodes of :class:`Fork` with random actions, in Minari's format."""
-    rng, env, episodes = np.random.default_rng(0), Fork(limit=6), []
-    for _ in range(n):
-        observations, steps, over = [env.reset()[0]], [], False
+def recorded(env: gymnasium.Env, act: Callable[[], int], episodes: int) -> list[dict[str, Any]]:
+    """Return episodes of the actions that ``act`` chooses, in Minari's form; episode i begins with seed i."""
+    found = []
+    for i in range(episodes):
+        observations, rows, over = [env.reset(seed=i)[0]], [], False
         while not over:
-            action = int(rng.integers(2))
-            observation, *step = env.step(action)
+            action = act()
+            observation, reward, terminated, truncated, _ = env.step(action)
+            over = terminated or truncated
             observations.append(observation)
-            steps.append((action, *step[:3]))
-            over = step[1] or step[2]
+            rows.append((action, reward, terminated, truncated))
         names = ("actions", "rewards", "terminations", "truncations")
-        columns = {name: np.array(column) for name, column in zip(names, zip(*steps, strict=True), strict=True)}
-        episodes.append({"observations": np.array(observations), **columns})
-    return episodes
+        columns = dict(zip(names, map(np.array, zip(*rows, strict=True)), strict=True))
+        found.append({"observations": np.array(observations), **columns})
+    return found
 
 
 class Corridor(gymnasium.Env):
@@ -108,19 +109,8 @@ class Corridor(gymnasium.Env):
 
 def walks(right: float, episodes: int = 60, seed: int = 0) -> list[dict[str, Any]]:
     """Return episodes of a policy that goes right with this probability, in Minari's form."""
-    rng, env, found = np.random.default_rng(seed), Corridor(), []
-    for _ in range(episodes):
-        observations, rows, over = [env.reset()[0]], [], False
-        while not over:
-            action = 11 if rng.random() < right else 10
-            observation, reward, terminated, truncated, _ = env.step(action)
-            over = terminated or truncated
-            observations.append(observation)
-            rows.append((action, reward, terminated, truncated))
-        names = ("actions", "rewards", "terminations", "truncations")
-        columns = dict(zip(names, map(np.array, zip(*rows, strict=True)), strict=True))
-        found.append({"observations": np.array(observations), **columns})
-    return found
+    rng = np.random.default_rng(seed)
+    return recorded(Corridor(), lambda: 11 if rng.random() < right else 10, episodes)
 
 
 def corridor_values(episodes: list[dict[str, Any]], gamma: float) -> np.ndarray:

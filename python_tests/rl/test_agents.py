@@ -8,12 +8,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("gymnasium")
-import gymnasium
 from rl_worlds import Scripted
 
 from automl_ext import rl

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("gymnasium")
 from dqn_worlds import Corridor, walks
 
 from automl_ext import cli, rl

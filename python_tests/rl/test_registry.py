@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pkgutil
 
-import pytest
-
-pytest.importorskip("gymnasium")
 import gymnasium
+import pytest
 
 import automl_ext.rl
 from automl_ext.rl.envs import making

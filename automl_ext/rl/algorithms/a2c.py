@@ -18,8 +18,8 @@ from automl_ext.ops.policy import policy_gradient_loss
 from automl_ext.ops.returns import gae
 from automl_ext.rl.envs.rollouts import Rollout, collect
 from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.loop.agent import GAMMAS, LAMBDAS
 from automl_ext.rl.loop.policy import OnPolicyAgent, PolicyConfig, standardized
-from automl_ext.rl.loop.ranges import GAMMAS, LAMBDAS
 from automl_ext.rl.loop.seams import Acted
 from automl_ext.rl.networks.parameters import FlatAdam, FlatRMSprop, clipped_gradient
 from automl_ext.training.checks import check_range

@@ -22,14 +22,13 @@ from time import process_time
 from typing import Any
 
 import gymnasium
-import numpy as np
 import torch
 import torch.multiprocessing as mp
 from torch import Tensor
 
 from automl_ext.rl.algorithms.a2c import A2C, A2CConfig
 from automl_ext.rl.envs.callables import PREFIX
-from automl_ext.rl.loop.learning import LearningAgent
+from automl_ext.rl.loop.policy import PolicyAgent
 from automl_ext.rl.loop.seams import Extra
 from automl_ext.rl.loop.worker_processes import WorkerProcesses, received
 from automl_ext.training.checks import check_range
@@ -89,19 +88,11 @@ class Shared:
 def shared_rmsprop(
     parameters: Tensor, gradient: Tensor, square_avg: Tensor, lr: float, alpha: float = 0.99, eps: float = 1e-5
 ) -> None:
-    """Update parameters and statistics in place:
+    """Update parameters θ [n] and statistics s [n] with a gradient g [n], in place:
 
     s ← α s + (1 − α) g²,  θ ← θ − lr · g / √(s + ε)
 
     ε is inside the root. ``torch.optim.RMSprop`` has it outside, and takes larger steps where gradients are small.
-
-    Args:
-        parameters: θ, [n].
-        gradient: g, [n].
-        square_avg: s, [n].
-        lr: learning rate.
-        alpha: α, the decay of the average.
-        eps: ε.
     """
     square_avg.mul_(alpha).addcmul_(gradient, gradient, value=1 - alpha)
     parameters.addcdiv_(gradient, (square_avg + eps).sqrt_(), value=-lr)
@@ -161,7 +152,7 @@ def work(worker: int, config: A3CConfig, shared: Shared, pipe: Connection) -> No
         pass  # the parent is gone
 
 
-class A3C(LearningAgent):
+class A3C(PolicyAgent):
     """The A3C agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
 
     The worker processes start in the first :meth:`iterate`. ``envs.close()`` and the end of :meth:`learn` terminate
@@ -196,6 +187,7 @@ class A3C(LearningAgent):
         # The parent's copy of the network; its environments only provide their spaces.
         self.learner = A2C(config, spaces)
         self.learner.envs.close()
+        self.network, self.device, self.eval_rng = self.learner.network, self.learner.device, self.learner.eval_rng
         parameters = self.learner.parameters.detach()
         shared = Shared(
             parameters.clone().share_memory_(),
@@ -227,18 +219,6 @@ class A3C(LearningAgent):
         self.learner.parameters.data.copy_(self.shared.parameters)
         return metrics
 
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        return self.learner.act(observations)
-
-    def begin(self, starting: np.ndarray) -> None:
-        self.learner.begin(starting)
-
-    def evaluation_actions(self, observations: np.ndarray) -> np.ndarray:
-        return self.learner.evaluation_actions(observations)
-
-    def random_actions(self, observations: np.ndarray) -> np.ndarray:
-        return self.learner.random_actions(observations)
-
     @property
     def spaces(self) -> tuple[gymnasium.Space, gymnasium.Space]:
         return self.learner.spaces
@@ -254,25 +234,19 @@ class A3C(LearningAgent):
     def pause(self) -> None:
         self.envs.close()  # the workers
 
-    def policy_state(self) -> dict[str, Any]:
-        return self.learner.policy_state()
-
-    def load_policy_state(self, state: dict[str, Any]) -> None:
-        self.learner.load_policy_state(state)
-
     def state_dict(self) -> dict[str, Any]:
         """Return the parameters, the statistics of RMSprop and the step count.
 
         The workers' environments are not saved; new episodes start after a resume.
         """
         return {
-            "network": self.learner.network.state_dict(),
+            "network": self.network.state_dict(),
             "square_avg": self.shared.square_avg.clone(),
             "steps": self.envs.steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.learner.network.load_state_dict(state["network"])
+        self.network.load_state_dict(state["network"])
         self.shared.parameters.copy_(self.learner.parameters.detach())
         self.shared.square_avg.copy_(state["square_avg"])
         self.shared.steps.value = state["steps"]

@@ -21,7 +21,6 @@ from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatten_parameters
 from automl_ext.rl.replay.uniform import Batch
 from automl_ext.training.checks import check_range
-from automl_ext.training.optimizer_state import load_optimizer
 
 
 @dataclass
@@ -31,12 +30,9 @@ class BCConfig(OfflineConfig):
     The network is that of A2C with the same ``hidden`` and ``normalize_observations``.
     """
 
-    total_steps: int = 2_000
-    """Number of gradient steps."""
-    eval_every: int = 500
-    """Gradient steps between evaluations in the environment."""
-    vf_coef: float = 0.5
-    """Weight of the value loss."""
+    total_steps: int = 2_000  # Number of gradient steps.
+    eval_every: int = 500  # Gradient steps between evaluations in the environment.
+    vf_coef: float = 0.5  # Weight of the value loss.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,6 +65,7 @@ class BC(PolicyAgent, OfflineAgent):
                 self.envs.observation_space, self.envs.action_space, config.hidden, config.normalize_observations
             )
         self.network = network.to(self.device)
+        self.networks = {"network": self.network}
         self.parameters = flatten_parameters(self.network)
         self.optimizer = FlatAdam(self.parameters, config.lr)
         self.attach_extras()
@@ -85,13 +82,3 @@ class BC(PolicyAgent, OfflineAgent):
         clipped_gradient(loss, self.parameters, self.config.max_grad_norm)
         self.optimizer.step()
         return metrics
-
-    def update_statistics(self, observations: Tensor) -> None:
-        self.network.saw(observations)
-
-    def learning_state(self) -> dict[str, Any]:
-        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
-
-    def load_learning_state(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        load_optimizer(self.optimizer, state["optimizer"])

@@ -22,24 +22,19 @@ from automl_ext.rl.algorithms.dqn import q_loss
 from automl_ext.rl.loop.checks import check_hidden
 from automl_ext.rl.loop.offline import OfflineAgent, OfflineConfig
 from automl_ext.rl.networks.action_spaces import discrete
-from automl_ext.rl.networks.body import to_tensor
 from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatten_parameters
 from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.rl.replay.uniform import Batch
 from automl_ext.training.checks import check_range
-from automl_ext.training.optimizer_state import load_optimizer
 
 
 @dataclass
 class CQLConfig(OfflineConfig):
     """Configuration of CQL."""
 
-    alpha: float = 1.0
-    """Weight of the conservative term. 0: offline double DQN."""
-    target_update_interval: int = 100
-    """Gradient steps between updates of the target network."""
-    dueling: bool = False
-    """Separate streams for the state value and the advantages."""
+    alpha: float = 1.0  # Weight of the conservative term. 0: offline double DQN.
+    target_update_interval: int = 100  # Gradient steps between updates of the target network.
+    dueling: bool = False  # Separate streams for the state value and the advantages.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,6 +70,7 @@ class CQL(OfflineAgent):
         self.online = network.to(self.device)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self.target.body.norm = self.online.body.norm
+        self.networks = {"online": self.online, "target": self.target}
         self.parameters, self._target_parameters = flatten_parameters(self.online), flatten_parameters(self.target)
         self.optimizer = FlatAdam(self.parameters, config.lr)
         self.attach_extras()
@@ -93,14 +89,10 @@ class CQL(OfflineAgent):
         self.optimizer.step()
         return {"loss": loss.detach(), "conservative_loss": conservative.detach()}
 
-    def update_statistics(self, observations: Tensor) -> None:
-        if self.online.body.norm is not None:
-            self.online.body.norm.update(observations)
-
     @torch.inference_mode()
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Return the greedy actions."""
-        q = self.online(to_tensor(observations, self.device))
+        q = self.online(torch.as_tensor(observations, device=self.device))
         return q.argmax(1).numpy(force=True) + self._first
 
     def random_actions(self, observations: np.ndarray) -> np.ndarray:
@@ -112,12 +104,3 @@ class CQL(OfflineAgent):
 
     def load_policy_state(self, state: dict[str, Any]) -> None:
         self.online.load_state_dict(state)
-
-    def learning_state(self) -> dict[str, Any]:
-        modules: dict[str, Any] = {"online": self.online, "target": self.target, "optimizer": self.optimizer}
-        return {name: module.state_dict() for name, module in modules.items()}
-
-    def load_learning_state(self, state: dict[str, Any]) -> None:
-        self.online.load_state_dict(state["online"])
-        self.target.load_state_dict(state["target"])
-        load_optimizer(self.optimizer, state["optimizer"])

@@ -21,13 +21,11 @@ from torch import Tensor, nn
 
 from automl_ext.ops.targets import categorical_projection, td_targets
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.agent import TrainConfig, envs_of, last_before, multiples
+from automl_ext.rl.loop.agent import GAMMAS, TrainConfig, envs_of, last_before, multiples
 from automl_ext.rl.loop.averages import mean_metrics
 from automl_ext.rl.loop.checks import SupportCheck, check_hidden, check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent
-from automl_ext.rl.loop.ranges import GAMMAS
 from automl_ext.rl.networks.action_spaces import discrete
-from automl_ext.rl.networks.body import to_tensor
 from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatten_parameters
 from automl_ext.rl.networks.q_network import QNetwork, noisy_layers, resample
@@ -177,6 +175,7 @@ class DQN(LearningAgent):
     """
 
     envs: Envs
+    updates: int
     algorithm = "dqn"
     honors = frozenset({"rewards", "steps", "batch", "terms", "after"})
 
@@ -200,7 +199,7 @@ class DQN(LearningAgent):
         self._support_check = SupportCheck(config.v_min, config.v_max) if config.distributional else None
         self.rng = np.random.default_rng(seeds[2])  # for epsilon-greedy exploration
         self.replay = make_replay(config, space, self.envs.n_envs, seeds[3])
-        self._updates = 0
+        self.updates = 0
         self.attach_extras()
 
     def iterate(self) -> dict[str, Any]:
@@ -256,7 +255,7 @@ class DQN(LearningAgent):
                     try:
                         self.replay.update_priorities(batch.indices, errors)
                     except ValueError as error:
-                        raise UserError(f"diverged at update {self._updates}: {error}") from None
+                        raise UserError(f"diverged at update {self.updates}: {error}") from None
         return metrics | {"loss": torch.stack(losses).mean()}
 
     @torch.no_grad()
@@ -292,17 +291,13 @@ class DQN(LearningAgent):
         clipped_gradient(total, self.parameters, config.max_grad_norm)
         self.seams.step()
         self.optimizer.step()
-        self._updates += 1
+        self.updates += 1
         return loss.detach(), errors, metrics
 
     def sync_target(self) -> None:
         """Copy the online network's weights to the target network."""
         with torch.no_grad():
             self._target_parameters.copy_(self.parameters)
-
-    @property
-    def updates(self) -> int:
-        return self._updates
 
     @property
     def delay(self) -> tuple[str, int]:
@@ -337,7 +332,7 @@ class DQN(LearningAgent):
         """Return argmax Q(s, ·), int64 [B]. Noisy layers draw new noise for each observation, except in ``eval()``."""
         if self.online.training:
             resample(self._noisy, self._noise, len(observations))
-        seen = to_tensor(observations, self.device)
+        seen = torch.as_tensor(observations, device=self.device)
         return self.online.q(self.online(seen), seen).argmax(1).numpy(force=True)
 
     def uniform(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -381,7 +376,7 @@ class DQN(LearningAgent):
             "target": self.target.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "noise": self._noise.get_state(),
-            "updates": self._updates,
+            "updates": self.updates,
             "replay": self.replay.state_dict(),
             "rng": numpy_generator_state(self.rng),
             "envs": self.envs.state_dict(),
@@ -393,7 +388,7 @@ class DQN(LearningAgent):
         self.target.load_state_dict(state["target"])
         load_optimizer(self.optimizer, state["optimizer"])
         self._noise.set_state(state["noise"])
-        self._updates = state["updates"]
+        self.updates = state["updates"]
         self.replay.load_state_dict(state["replay"])
         set_numpy_generator_state(self.rng, state["rng"])
         self.seams.load_state_dict(state["extras"])

@@ -27,7 +27,6 @@ from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatte
 from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.rl.replay.uniform import Batch
 from automl_ext.training.checks import check_range
-from automl_ext.training.optimizer_state import load_optimizer
 
 LARGEST_WEIGHT = 100.0  # of a log-probability, as in the authors' code
 
@@ -36,12 +35,9 @@ LARGEST_WEIGHT = 100.0  # of a log-probability, as in the authors' code
 class IQLConfig(OfflineConfig):
     """Configuration of IQL."""
 
-    expectile: float = 0.8
-    """τ: 0.5 evaluates the policy of the data; closer to 1, the best actions in the data."""
-    beta: float = 3.0
-    """β, inverse temperature of the policy's weights. 0: behavior cloning."""
-    polyak: float = 0.005
-    """Rate at which the target networks follow."""
+    expectile: float = 0.8  # τ: 0.5 evaluates the policy of the data; closer to 1, the best actions in the data.
+    beta: float = 3.0  # β, inverse temperature of the policy's weights. 0: behavior cloning.
+    polyak: float = 0.005  # Rate at which the target networks follow.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -89,6 +85,7 @@ class IQL(PolicyAgent, OfflineAgent):
             )
         self.network, self.q = network.to(self.device), q.to(self.device)
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
+        self.networks = {"network": self.network, "q": self.q, "q_target": self.q_target}
         self.parameters = flatten_parameters(nn.ModuleList([self.network, self.q]))
         self.optimizer = FlatAdam(self.parameters, config.lr)
         self.attach_extras()
@@ -117,19 +114,3 @@ class IQL(PolicyAgent, OfflineAgent):
         policy = weighted_cloning_loss(log_probs, target_q - values, config.beta)
         metrics = {"policy_loss": policy, "value_loss": value, "q_loss": error}
         return value + error + policy, {name: x.detach() for name, x in metrics.items()}
-
-    def update_statistics(self, observations: Tensor) -> None:
-        self.network.saw(observations)
-        for q in (*self.q, *self.q_target):
-            q.body.norm.update(observations)
-
-    def learning_state(self) -> dict[str, Any]:
-        modules = {"network": self.network, "q": self.q, "q_target": self.q_target}
-        states: dict[str, Any] = {name: module.state_dict() for name, module in modules.items()}
-        return states | {"optimizer": self.optimizer.state_dict()}
-
-    def load_learning_state(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        self.q.load_state_dict(state["q"])
-        self.q_target.load_state_dict(state["q_target"])
-        load_optimizer(self.optimizer, state["optimizer"])

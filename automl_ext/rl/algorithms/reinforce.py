@@ -19,8 +19,8 @@ from automl_ext.ops.policy import policy_gradient_loss
 from automl_ext.ops.returns import discounted_returns
 from automl_ext.rl.envs.rollouts import Rollout, to_rollout
 from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.loop.agent import GAMMAS
 from automl_ext.rl.loop.policy import OnPolicyAgent, PolicyConfig
-from automl_ext.rl.loop.ranges import GAMMAS
 from automl_ext.rl.loop.seams import Acted
 from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient
 from automl_ext.training.checks import check_range

@@ -25,8 +25,7 @@ from torch import Tensor, nn
 
 from automl_ext.ops.networks import FusedMLP
 from automl_ext.rl.envs.tasks import SEPARATOR
-from automl_ext.rl.envs.team import team_step
-from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.envs.vector import Envs, Step
 from automl_ext.rl.loop.agent import TrainConfig, envs_of, last_before
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent
@@ -146,6 +145,7 @@ class VDN(LearningAgent):
     """
 
     envs: Envs
+    updates: int
     algorithm = "vdn"
 
     def __init__(self, config: VDNConfig, envs: Envs | None = None) -> None:
@@ -166,7 +166,7 @@ class VDN(LearningAgent):
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self.parameters, self._target_parameters = flatten_parameters(self.online), flatten_parameters(self.target)
         self.optimizer = FlatAdam(self.parameters, config.lr)
-        self._updates = 0
+        self.updates = 0
         self.rng = np.random.default_rng(seeds[1])  # for exploration
         check_memory("buffer_size", config.buffer_size * self.agents * (observation_bytes(space) + 8))
         self.replay = UniformReplay(
@@ -192,7 +192,7 @@ class VDN(LearningAgent):
         randoms = self.rng.integers(self.actions, size=len(observations))
         actions = np.where(at_random, randoms, self.greedy(observations))
         step = self.envs.step(actions + self._first)
-        self.replay.add(team_step(step._replace(actions=actions), self.agents))
+        self.replay.add(by_team(step._replace(actions=actions), self.agents))
         metrics: dict[str, Any] = {"epsilon": epsilon}
         if self.envs.steps >= config.learning_starts:
             losses = [self.update() for _ in range(config.gradient_steps)]
@@ -202,18 +202,13 @@ class VDN(LearningAgent):
     def update(self) -> Tensor:
         """Take one gradient step; return the loss, 0-dim."""
         config = self.config
-        if self._updates % config.target_update_interval == 0:
+        if self.updates % config.target_update_interval == 0:
             self._target_parameters.data.copy_(self.parameters.data)
         loss = vdn_loss(self.online, self.target, self.replay.sample(config.batch_size))
         clipped_gradient(loss, self.parameters, config.max_grad_norm)
         self.optimizer.step()
-        self._updates += 1
+        self.updates += 1
         return loss.detach()
-
-    @property
-    def updates(self) -> int:
-        """The number of gradient steps so far."""
-        return self._updates
 
     @property
     def delay(self) -> tuple[str, int]:
@@ -256,7 +251,7 @@ class VDN(LearningAgent):
             "online": self.online.state_dict(),
             "target": self.target.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "updates": self._updates,
+            "updates": self.updates,
             "replay": self.replay.state_dict(),
             "rng": numpy_generator_state(self.rng),
             "envs": self.envs.state_dict(),
@@ -266,8 +261,25 @@ class VDN(LearningAgent):
         self.online.load_state_dict(state["online"])
         self.target.load_state_dict(state["target"])
         load_optimizer(self.optimizer, state["optimizer"])
-        self._updates = state["updates"]
+        self.updates = state["updates"]
         self.replay.load_state_dict(state["replay"])
         set_numpy_generator_state(self.rng, state["rng"])
         if not self.envs.load_state_dict(state["envs"]):
             self.replay.cut()
+
+
+def by_team(step: Step, agents: int) -> Step:
+    """Convert a step of the lanes, [C · A, ...], to a step of the copies: [C, A, ...], with the mean of the rewards.
+
+    Raises:
+        UserError: the agents of a copy do not end their episode together.
+    """
+    terminated, truncated = (x.reshape(-1, agents) for x in (step.terminated, step.truncated))
+    if (terminated != terminated[:, :1]).any() or (truncated != truncated[:, :1]).any():
+        raise UserError("team: expected an environment whose agents all end in the same step")
+    observations, actions, next_observations = (
+        x.reshape(-1, agents, *x.shape[1:]) for x in (step.observations, step.actions, step.next_observations)
+    )
+    rewards = step.rewards.reshape(-1, agents).mean(1)
+    ends = terminated[:, 0], truncated[:, 0]
+    return Step(observations, actions, rewards, next_observations, *ends, np.ones(len(rewards), bool))

@@ -25,8 +25,7 @@ from torch import Tensor, nn
 from automl_ext.ops.networks import FusedMLP
 from automl_ext.ops.returns import lambda_returns
 from automl_ext.rl.dreamer.actions import OneHot, TanhNormal, actions_of
-from automl_ext.rl.dreamer.initialization import keras_
-from automl_ext.rl.dreamer.world_model import RSSM, WorldModel, model_loss
+from automl_ext.rl.dreamer.world_model import RSSM, WorldModel, keras_, model_loss
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import TrainConfig, envs_of, last_before, multiples
 from automl_ext.rl.loop.averages import Averages
@@ -254,6 +253,7 @@ class Dreamer(LearningAgent):
     """
 
     envs: Envs
+    updates: int
     algorithm = "dreamer"
 
     def __init__(self, config: DreamerConfig, envs: Envs | None = None) -> None:
@@ -289,7 +289,7 @@ class Dreamer(LearningAgent):
         self.replay = SequenceReplay(config.replay_size, self.actions.size, self.envs.n_envs, sampling)
         self.state = self.initial_state(self.envs.n_envs)
         self.eval_state = self.state  # the recurrent state of act(), which is called for evaluation environments
-        self._updates = 0
+        self.updates = 0
         self.attach_extras()
 
     def iterate(self) -> dict[str, Any]:
@@ -332,7 +332,7 @@ class Dreamer(LearningAgent):
             features, metrics = self.learn_dynamics(sequences)
             # Skip padding and terminal states: trajectories imagined from them are meaningless.
             metrics |= self.learn_behavior(features[sequences.valid & ~sequences.terminated])
-        self._updates += 1
+        self.updates += 1
         return metrics
 
     def learn_dynamics(self, sequences: Sequences) -> tuple[Tensor, dict[str, Tensor]]:
@@ -374,11 +374,6 @@ class Dreamer(LearningAgent):
             "actor_grad_norm": policy_norm,
             "value_grad_norm": value_norm,
         }
-
-    @property
-    def updates(self) -> int:
-        """The number of updates so far."""
-        return self._updates
 
     @property
     def delay(self) -> tuple[str, int]:
@@ -472,7 +467,7 @@ class Dreamer(LearningAgent):
             **self.policy_state(),
             "value": self.value.state_dict(),
             "optimizers": [optimizer.adam.state_dict() for optimizer in self.optimizers],
-            "updates": self._updates,
+            "updates": self.updates,
             "replay": self.replay.state_dict(),
             "memory": list(self.state),
             "generator": self.generator.get_state(),
@@ -484,7 +479,7 @@ class Dreamer(LearningAgent):
         self.value.load_state_dict(state["value"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             load_optimizer(optimizer.adam, saved)
-        self._updates = state["updates"]
+        self.updates = state["updates"]
         self.replay.load_state_dict(state["replay"])
         self.state = RecurrentState(*(x.to(self.device) for x in state["memory"]))
         self.generator.set_state(state["generator"])

@@ -12,6 +12,7 @@ Features of a state are h and a sample of s, the inputs of all predictors, of th
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gymnasium
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.ops.networks import FusedMLP, gru_cell, mlp
-from automl_ext.rl.networks.body import RunningNorm
+from automl_ext.rl.networks.body import RunningNorm, orthogonal_
 from automl_ext.rl.networks.encoders import ChannelsFirst
 from automl_ext.rl.networks.groups import check_nothing_hidden
 from automl_ext.training.errors import UserError
@@ -55,14 +56,7 @@ class Observed(NamedTuple):
 
 
 class RSSM(nn.Module):
-    """The recurrent state-space model.
-
-    Args:
-        actions: numbers per action.
-        embedding: numbers per encoded observation.
-        deter, stoch: sizes of h and s.
-        hidden: units of the hidden layers.
-    """
+    """The recurrent state-space model; ``deter`` and ``stoch`` are the sizes of h and s."""
 
     def __init__(self, actions: int, embedding: int, deter: int, stoch: int, hidden: int) -> None:
         super().__init__()
@@ -135,11 +129,6 @@ def sample(distribution: Normal, noise: Tensor) -> Tensor:
 
 class WorldModel(nn.Module):
     """The world model of vectors of floats, normalized by their running statistics, or of uint8 images [64, 64, C].
-
-    Args:
-        space: observation space.
-        actions: numbers per action.
-        config: sizes of the networks.
 
     Attributes:
         features: number of features of a state, deter + stoch.
@@ -271,3 +260,28 @@ def image_decoder(features: int, channels: int, depth: int) -> nn.Sequential:
         nn.ReLU(inplace=True),
         nn.ConvTranspose2d(depth, channels, 6, stride=2),
     )
+
+
+def keras_(network: nn.Module) -> None:
+    """Initialize the weights of a network in place as Keras does, and so the authors' code of Dreamer.
+
+    Weights are Glorot uniform, ±√(6 / (inputs + outputs)) (Glorot and Bengio 2010), the recurrent weights of a GRU
+    orthogonal, and biases zero.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            size = module.weight[0, 0].numel()  # of the kernel of a convolution
+            glorot_(module.weight, module.weight.shape[0] * size, module.weight.shape[1] * size)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.GRUCell):  # in Keras, the weights of its three gates are one matrix
+            glorot_(module.weight_ih, module.input_size, 3 * module.hidden_size)
+            orthogonal_(module.weight_hh, 1.0)
+            nn.init.zeros_(module.bias_ih)
+            nn.init.zeros_(module.bias_hh)
+
+
+def glorot_(weight: Tensor, inputs: int, outputs: int) -> None:
+    """Draw the weights of a layer with this number of inputs and outputs."""
+    bound = math.sqrt(6 / (inputs + outputs))
+    nn.init.uniform_(weight, -bound, bound)

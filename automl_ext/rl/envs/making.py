@@ -13,22 +13,23 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FrameStackObservation
 
-from automl_ext.rl.envs import dmc, lanes, minigrid
+from automl_ext.rl.envs import dmc, lanes
 from automl_ext.rl.envs.guard import EnvError, Guard, fault
 from automl_ext.rl.envs.options import EnvOptions
 from automl_ext.rl.envs.tasks import TaskObservation, space_of_tasks, tasks_of
 from automl_ext.rl.envs.workers import WorkerVectorEnv
-from automl_ext.rl.envs.wrappers import ActionRepeat, Pixels
+from automl_ext.rl.envs.wrappers import ActionRepeat, OneHotView, Pixels
 from automl_ext.rl.networks.groups import GroupedBox
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.user_code import import_module, import_object
 
+MINIGRID = "MiniGrid-"
 # Prefix of an environment id -> (module that registers the environment, extra that installs it).
 PACKAGES = {
     "ALE/": ("ale_py", "atari"),
     "MinAtar/": ("minatar.gym", "minatar"),
-    minigrid.PREFIX: ("minigrid", "minigrid"),
+    MINIGRID: ("minigrid", "minigrid"),
     "automl_ext/DeepSea": ("automl_ext.rl.envs.deep_sea", ""),
 }
 
@@ -140,13 +141,7 @@ def _task(
 
 
 def make_one(env_id: str, index: int, options: EnvOptions, kwargs: dict[str, Any]) -> gymnasium.Env:
-    """Make one environment inside a :class:`Guard` and the wrappers of :data:`WRAPPERS`.
-
-    Args:
-        env_id: Gymnasium id.
-        index: number of the environment, for messages.
-        options: select the wrappers.
-        kwargs: arguments of ``gymnasium.make``.
+    """Make environment number ``index`` inside a :class:`Guard` and the wrappers of :data:`WRAPPERS`.
 
     Raises:
         EnvError: the constructor failed, a space is missing, or the environment cannot render the requested images.
@@ -157,8 +152,8 @@ def make_one(env_id: str, index: int, options: EnvOptions, kwargs: dict[str, Any
         env: gymnasium.Env = gymnasium.make(env_id, **kwargs)
         for name in options.wrapper:
             env = wrap(env, name, where)
-        if env_id.startswith(minigrid.PREFIX) and isinstance(env.observation_space, gymnasium.spaces.Dict):
-            env = minigrid.OneHotView(env)
+        if env_id.startswith(MINIGRID) and isinstance(env.observation_space, gymnasium.spaces.Dict):
+            env = OneHotView(env)
         for name in ("observation_space", "action_space"):
             if not isinstance(getattr(env, name, None), gymnasium.Space):
                 got = type(getattr(env, name, None)).__name__

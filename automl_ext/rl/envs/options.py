@@ -27,10 +27,8 @@ class EnvOptions:
     """Stack the last n observations: [n, ...]. None: no stacking, except for Atari, which stacks 4."""
     reward_clip: float | None = None
     """Largest absolute value of a reward in training; larger rewards are clipped. Reported returns are not clipped."""
-    action_repeat: int = 1
-    """Repeat every action this number of times; the repeats count as one step."""
-    pixels: bool = False
-    """Observe the rendered image, uint8 [64, 64, 3], instead of the environment's own observation."""
+    action_repeat: int = 1  # Repeat every action this number of times; the repeats count as one step.
+    pixels: bool = False  # Observe the rendered image, uint8 [64, 64, 3], instead of the environment's own observation.
     step_timeout: float = field(default=300.0, metadata={"without_effect": True})
     """Time limit of a reset or a step, in seconds; exceeding it is an error. It applies to worker processes only:
     vectorization async and A3C."""

@@ -62,14 +62,7 @@ class Rollout(NamedTuple):
 
 @torch.no_grad()
 def collect(envs: Envs, sample: Sample, steps: int, device: torch.device) -> Rollout:
-    """Act ``steps`` times in every environment.
-
-    Args:
-        envs: the environments.
-        sample: maps observations to two forms of actions: as sampled, and for the environment.
-        steps: T.
-        device: device of the result.
-    """
+    """Act ``steps`` times in every environment, with actions of ``sample``: as sampled, and for the environment."""
     taken, actions = [], []
     for _ in range(steps):
         drawn, for_env = sample(envs.observations)

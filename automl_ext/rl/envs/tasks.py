@@ -49,11 +49,7 @@ class TaskObservation(gymnasium.ObservationWrapper):
 
 
 def space_of_tasks(names: Sequence[str], envs: Sequence[gymnasium.Env]) -> GroupedBox:
-    """Return the common observation space of the tasks.
-
-    Args:
-        names: ids of the tasks.
-        envs: one environment of each task.
+    """Return the common observation space of the tasks; ``envs`` has one environment of each.
 
     Raises:
         UserError: a task occurs twice, the action spaces differ, or the observations cannot be padded to one shape.

@@ -18,7 +18,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
-from automl_ext.rl.envs.guard import STEP, EnvError, fault
+from automl_ext.rl.envs.guard import STEP, EnvError, check_observation, fault
 from automl_ext.rl.envs.options import EnvOptions
 from automl_ext.rl.networks.body import float32_array, float32_space
 from automl_ext.rl.networks.groups import GroupedBox
@@ -88,6 +88,7 @@ class Envs:
         observations: [B, ...], the current observations. Floats are converted to float32; uint8 images stay uint8.
             ``observation_space`` describes them. Observations of other spaces than Box, and those with action masks,
             are packed: see :class:`~automl_ext.rl.networks.packed.PackedBox`.
+        running_returns: float64 [B], the undiscounted return so far of each running episode.
         episodes: the finished episodes. The reader empties the list.
         steps: number of transitions so far, over all environments. Steps that are not valid do not count.
         heartbeat: if not None, called after every step, so that another process can detect a hang.
@@ -100,8 +101,8 @@ class Envs:
     """
 
     observations: np.ndarray
+    running_returns: np.ndarray
     _restarting: np.ndarray  # bool [B], True where the next step is a restart
-    _returns: np.ndarray  # float64 [B], returns of the running episodes
     _begun: np.ndarray  # int64 [B], number of calls before each running episode's first step
     _no_rewards: np.ndarray  # zeros, for _check_finite
     _no_observations: np.ndarray | None
@@ -144,17 +145,12 @@ class Envs:
         self._broken = False
         self.steps, self._calls = 0, 0
         self.episodes: list[Episode] = []
-        self._reset()
+        self.reset()
 
     @property
     def starting(self) -> np.ndarray:
         """Whether :attr:`observations` starts an episode, bool [B]. Recurrent policies must then reset their state."""
         return self._begun == self._calls
-
-    @property
-    def running_returns(self) -> np.ndarray:
-        """The undiscounted return so far of each running episode, float64 [B]."""
-        return self._returns
 
     def step(self, actions: np.ndarray) -> Step:
         """Act in every environment and update :attr:`observations`.
@@ -197,7 +193,7 @@ class Envs:
         self._check_finite("reward", rewards, self._no_rewards)
         if self._no_observations is not None:
             self._check_finite("observation", true_next, self._no_observations)
-        self._returns += rewards  # 0 in a restart
+        self.running_returns += rewards  # 0 in a restart
         self.steps += valid.tobytes().count(1)
         if ended.size:
             self._end_episodes(ended)
@@ -206,10 +202,6 @@ class Envs:
             rewards = np.clip(rewards, -self.reward_clip, self.reward_clip)
         step = Step(before, actions, rewards, true_next, terminated, truncated, valid)
         return step if self.transform is None else self.transform(step)
-
-    def reset(self) -> None:
-        """Abort the running episodes and start new ones, determined by the seed and the number of steps."""
-        self._reset()
 
     def render(self) -> Any:
         """Return an image of each environment; they must be made with ``render``."""
@@ -234,7 +226,7 @@ class Envs:
             "simulators": simulators_state(self.vector),
             "observations": torch.from_numpy(self.observations.copy()),
             "restarting": torch.from_numpy(self._restarting.copy()),
-            "returns": torch.from_numpy(self._returns.copy()),
+            "returns": torch.from_numpy(self.running_returns.copy()),
             "begun": torch.from_numpy(self._begun.copy()),
             "episodes": [tuple(episode) for episode in self.episodes],
             "steps": self.steps,
@@ -268,14 +260,15 @@ class Envs:
         self.episodes = [Episode(*episode) for episode in state["episodes"]]
         if not restore_simulators(self.vector, state["simulators"]):
             warnings.warn(f"{self._where}{self.vector}: its state cannot be saved; new episodes start", stacklevel=2)
-            self._reset()
+            self.reset()
             return False
         self.observations = saved.copy()
         self._restarting = state["restarting"].numpy().copy()
-        self._returns, self._begun = state["returns"].numpy().copy(), state["begun"].numpy().copy()
+        self.running_returns, self._begun = state["returns"].numpy().copy(), state["begun"].numpy().copy()
         return True
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
+        """Abort the running episodes and start new ones, determined by the seed and the number of steps."""
         seed = derived_seed(self.seed, self.steps)
         try:
             if self._workers is None:
@@ -293,7 +286,7 @@ class Envs:
             self._check_masks(first, np.ones(self.n_envs, bool))
         self.observations = float32_array(first)
         self._restarting = np.zeros(self.n_envs, bool)
-        self._returns = np.zeros(self.n_envs)
+        self.running_returns = np.zeros(self.n_envs)
         self._begun = np.full(self.n_envs, self._calls)
         self._no_rewards = np.zeros(self.n_envs, np.float32)
         if (cut := getattr(self.transform, "cut", None)) is not None:
@@ -312,7 +305,7 @@ class Envs:
             observations = self._read("step()", result[0], result[4])
             rewards, terminated, truncated = (np.asarray(part) for part in result[1:4])
             for name, array, kinds in zip(NAMES, (rewards, terminated, truncated), KINDS, strict=True):
-                if array.dtype.kind not in kinds or array.shape != self._returns.shape:
+                if array.dtype.kind not in kinds or array.shape != self.running_returns.shape:
                     raise EnvError(f"step() returned {name} that are {array.dtype} {list(array.shape)}")
             return observations, rewards, terminated, truncated, result[4]
         except BaseException as error:  # after any exception, Ctrl-C included, the workers are in an unknown state
@@ -332,7 +325,9 @@ class Envs:
     def _read(self, call: str, observations: Any, info: dict[str, Any]) -> np.ndarray:
         """Return checked observations [B, ...], packed if they are no plain arrays."""
         if self._packed is None:
-            self._check_observations(call, observations)
+            space: Any = self.vector.observation_space
+            if getattr(observations, "shape", None) != space.shape or observations.dtype != space.dtype:
+                check_observation(f"{call} returned observations", observations, space)
             result: np.ndarray = observations
             return result
         return self._pack(call, observations, self.n_envs, info.get(MASK))
@@ -368,18 +363,6 @@ class Envs:
                 f"{len(actions)} actions, unless the episode has terminated"
             )
 
-    def _check_observations(self, call: str, observations: Any) -> None:
-        """Check a vector environment in the same way as :class:`~automl_ext.rl.envs.guard.Guard` checks single ones."""
-        space: Any = self.vector.observation_space
-        if getattr(observations, "shape", None) == space.shape and observations.dtype == space.dtype:
-            return
-        found = np.asarray(observations)
-        if found.shape != space.shape or not np.can_cast(found.dtype, space.dtype, "same_kind"):
-            got = f"{found.dtype} {list(found.shape)}"
-            raise EnvError(
-                f"{call} returned observations {got}, expected {space.dtype} {list(space.shape or ())} by the space"
-            )
-
     def _fault(self, call: str, error: BaseException) -> BaseException:
         """Convert an exception of the environments' code into a one-line error."""
         if not isinstance(error, EnvError):
@@ -389,8 +372,8 @@ class Envs:
 
     def _end_episodes(self, ended: np.ndarray) -> None:
         for i in ended.tolist():
-            self.episodes.append(Episode(float(self._returns[i]), int(self._calls - self._begun[i]), i))
-        self._returns[ended], self._begun[ended] = 0.0, self._calls + self._next_step
+            self.episodes.append(Episode(float(self.running_returns[i]), int(self._calls - self._begun[i]), i))
+        self.running_returns[ended], self._begun[ended] = 0.0, self._calls + self._next_step
 
     def _check_finite(self, name: str, x: np.ndarray, zeros: np.ndarray | None) -> None:
         if zeros is None or not math.isnan(x.ravel().dot(zeros)):  # takes half the time of isfinite().all()

@@ -83,12 +83,7 @@ def step(vector: AsyncVectorEnv, actions: np.ndarray, limit: float) -> tuple[Any
 
 
 def close(vector: AsyncVectorEnv, broken: bool) -> None:
-    """Close the environments and end the workers. Workers that do not end are killed.
-
-    Args:
-        vector: the environments.
-        broken: a worker has failed, so that others may never reply.
-    """
+    """Close the environments and end the workers; kill those that do not end, or may never reply (``broken``)."""
     if broken:
         terminate(vector)
         return

@@ -13,6 +13,8 @@ from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.networks.packed import MASK, has_mask
 
 SIDE = 64  # pixels
+MINIGRID = (11, 6, 3)  # numbers of object types, colors and states (open, closed and locked doors) in MiniGrid
+OFFSETS = np.cumsum((0, *MINIGRID[:-1]))
 
 
 class ActionRepeat(gymnasium.Wrapper):
@@ -51,3 +53,24 @@ class Pixels(gymnasium.ObservationWrapper):
         image = torch.from_numpy(np.array(rendered)).permute(2, 0, 1).unsqueeze(0).float()
         small = torch.nn.functional.adaptive_avg_pool2d(image, SIDE)[0].permute(1, 2, 0)
         return small.round().to(torch.uint8).contiguous().numpy()
+
+
+class OneHotView(gymnasium.ObservationWrapper):
+    """Observe what MiniGrid's agent sees (Chevalier-Boisvert et al. 2023), one-hot: bool [height, width, 20].
+
+    The mission's text and the direction are left out.
+
+    Args:
+        env: an environment whose observations have an ``image`` of object types, colors and states.
+    """
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        image = env.observation_space["image"]  # type: ignore[index]
+        self.observation_space = spaces.Box(0, 1, (*image.shape[:2], sum(MINIGRID)), np.bool_)
+
+    def observation(self, observation: Any) -> np.ndarray:
+        places = observation["image"] + OFFSETS
+        out = np.zeros(self.observation_space.shape or (), bool)
+        np.put_along_axis(out, places, True, axis=2)
+        return out

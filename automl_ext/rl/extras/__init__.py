@@ -1,7 +1,7 @@
 """Extras: additions to agents that no algorithm contains, one file each.
 
-An extra is a dataclass of options with ``name``, ``seams``, ``active`` and ``attach(agent)``, see
-:class:`automl_ext.rl.loop.seams.Extra`.
+An extra is a dataclass of options with ``name``, ``seams`` and ``attach(agent)``, see
+:class:`automl_ext.rl.loop.seams.Extra`. Its first option turns it on.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ class Extras(NoExtras):
         """Yield the extras that are on. Warn about options of those that are off."""
         for f in dataclasses.fields(self):
             extra = getattr(self, f.name)
-            if extra.active:
+            switch, *others = dataclasses.fields(extra)
+            if getattr(extra, switch.name):
                 yield extra
                 continue
-            switch, *others = dataclasses.fields(extra)
             if changed := [f"{extra.name}.{o.name}" for o in others if getattr(extra, o.name) != o.default]:
                 warnings.warn(f"{', '.join(changed)}: no effect without {extra.name}.{switch.name}", stacklevel=4)
 

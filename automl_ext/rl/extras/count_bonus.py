@@ -34,10 +34,6 @@ class CountBonus:
     def __post_init__(self) -> None:
         check_options(self, "weight", low=0)
 
-    @property
-    def active(self) -> bool:
-        return self.weight > 0
-
     def attach(self, agent: Any) -> None:
         check_not_packed(agent.spaces[0], self.name)
         visits = Visits(agent.envs.observation_space, derived_seed(agent.config.seed, 6))
@@ -48,11 +44,11 @@ class Visits:
     """1 / √n(s′) for the next observation s′, and 1 if it was never visited.
 
     Args:
-        space, seed, digits: see :class:`~automl_ext.rl.extras.bonus.ObservationHash`.
+        space, seed: see :class:`~automl_ext.rl.extras.bonus.ObservationHash`.
     """
 
-    def __init__(self, space: gymnasium.Space, seed: int = 0, digits: int = 1) -> None:
-        self.keys = ObservationHash(space, seed, digits)
+    def __init__(self, space: gymnasium.Space, seed: int = 0) -> None:
+        self.keys = ObservationHash(space, seed)
         self.counts: dict[int, int] = {}
 
     def observe(self, step: Step) -> None:

@@ -26,10 +26,6 @@ class InitialPolicy:
     """Start from this policy: a run directory, of which the best policy is taken; its best.pt; or a file of
     agent.save."""
 
-    @property
-    def active(self) -> bool:
-        return self.path is not None
-
     def attach(self, agent: Any) -> None:
         agent.seams.initial.append(lambda own: read_policy(str(self.path), own))
 

@@ -37,10 +37,6 @@ class Potential:
     function: Annotated[str | None, arg(name="potential.function")] = None
     """Shape rewards by this potential: mountain-car, frozen-lake, or your own MODULE:FUNCTION."""
 
-    @property
-    def active(self) -> bool:
-        return self.function is not None
-
     def attach(self, agent: Any) -> None:
         check_not_packed(agent.spaces[0], self.name)
         assert self.function is not None

@@ -12,7 +12,6 @@ repeat:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -34,6 +33,7 @@ from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import derived_seed
 
 CLIP = 5.0  # of normalized observations
+UNITS = 64  # of every hidden layer, and outputs of both networks
 
 
 @dataclass
@@ -54,10 +54,6 @@ class RND:
     def __post_init__(self) -> None:
         check_options(self, "weight", low=0)
 
-    @property
-    def active(self) -> bool:
-        return self.weight > 0
-
     def attach(self, agent: Any) -> None:
         check_not_packed(agent.spaces[0], self.name)
         config, envs = agent.config, agent.envs
@@ -71,32 +67,29 @@ class RND:
 class Distillation(nn.Module):
     """The predictor f̂ and the random network f. Maps normalized observations [N, ...] to errors [N].
 
-    Args:
-        space: space of the observations.
-        hidden: units of the hidden layers. As in the paper, the predictor has one more than the random network.
-        features: outputs of both networks.
+    As in the paper, the predictor has one hidden layer more than the random network.
     """
 
-    def __init__(self, space: gymnasium.Space, hidden: Sequence[int] = (64,), features: int = 64) -> None:
+    def __init__(self, space: gymnasium.Space) -> None:
         super().__init__()
         normalized = spaces.Box(-CLIP, CLIP, space.shape or (), np.float32)
-        self.target = network(normalized, hidden, features).requires_grad_(False)
-        self.predictor = network(normalized, [*hidden, hidden[-1]], features)
+        self.target = network(normalized, layers=1).requires_grad_(False)
+        self.predictor = network(normalized, layers=2)
 
     def forward(self, observations: Tensor) -> Tensor:
         return (self.predictor(observations) - self.target(observations)).square().mean(1)
 
 
-def network(space: gymnasium.Space, hidden: Sequence[int], features: int) -> nn.Sequential:
-    """Build a network from normalized observations to features, orthogonally initialized as in the paper's code."""
-    body = Body(space, hidden, nn.ReLU)
-    layers = nn.Sequential(body, nn.Linear(body.features, features))
-    for layer in layers.modules():
+def network(space: gymnasium.Space, layers: int) -> nn.Sequential:
+    """Build a network of normalized observations, with orthogonal weights as in the paper's code."""
+    body = Body(space, [UNITS] * layers, nn.ReLU)
+    built = nn.Sequential(body, nn.Linear(UNITS, UNITS))
+    for layer in built.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d)):
             orthogonal_(layer.weight, 2**0.5)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-    return layers
+    return built
 
 
 class PredictionError:

@@ -56,10 +56,6 @@ class SelfImitation:
         check_options(self, "updates", low=0)
         check_options(self, "batch_size", low=1)
 
-    @property
-    def active(self) -> bool:
-        return self.updates > 0
-
     def attach(self, agent: Any) -> Successes:
         if has_replay(agent):
             raise UserError(f"{self.name}: not possible with {agent.algorithm}, which learns from a replay")
@@ -80,11 +76,6 @@ class Successes:
     """The replay of an agent's finished episodes, and the updates from it.
 
     A truncated episode counts as ended: R is the sum of the discounted rewards that were received.
-
-    Args:
-        agent: has the network, its parameters and their optimizer.
-        updates: gradient steps per update of the agent.
-        batch_size: transitions per gradient step.
 
     Raises:
         UserError: the replay does not fit into memory.

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar
 
 import gymnasium
 import numpy as np
 import tyro
 
 from automl_ext.rl.envs.options import EnvOptions
-from automl_ext.rl.envs.vector import Envs, Episode, make_envs
+from automl_ext.rl.envs.vector import Envs, make_envs
 from automl_ext.rl.loop.checks import check_environments
 from automl_ext.rl.loop.evaluate import MAX_STEPS
 from automl_ext.rl.loop.seams import NoExtras
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.errors import UserError
+from automl_ext.training.search_space import Categories
+
+# Values that a tuner tries for options which several algorithms have, as in RL Baselines3 Zoo.
+GAMMAS = Categories(0.9, 0.95, 0.98, 0.99, 0.995, 0.999)  # discount factor
+LAMBDAS = Categories(0.8, 0.9, 0.95, 0.98, 0.99, 1.0)  # λ of generalized advantage estimation
 
 
 @dataclass
@@ -30,24 +35,16 @@ class TrainConfig:
     env_id: str = "CartPole-v1"
     """Gymnasium id of the environment, for example CartPole-v1, ALE/Pong-v5, MinAtar/Breakout-v1 or
     dmc/cartpole-swingup. Several agents: pettingzoo/MODULE. Several tasks: ids with commas between them."""
-    total_steps: int = 100_000
-    """Number of environment steps, summed over the environments."""
-    seed: int = 0
-    """Seed of the weights, the exploration, the batches and the environments."""
-    n_envs: int = 1
-    """Number of parallel environments; with several agents or tasks, number of copies of each."""
-    device: str = "cpu"
-    """Device of the networks: cpu, cuda or auto. Small networks are faster on the CPU."""
-    eval_every: int = 10_000
-    """Steps between evaluations."""
-    eval_episodes: int = 10
-    """Episodes per evaluation."""
+    total_steps: int = 100_000  # Number of environment steps, summed over the environments.
+    seed: int = 0  # Seed of the weights, the exploration, the batches and the environments.
+    n_envs: int = 1  # Number of parallel environments; with several agents or tasks, number of copies of each.
+    device: str = "cpu"  # Device of the networks: cpu, cuda or auto. Small networks are faster on the CPU.
+    eval_every: int = 10_000  # Steps between evaluations.
+    eval_episodes: int = 10  # Episodes per evaluation.
     eval_max_steps: int = MAX_STEPS
     """Longest episode of an evaluation, in steps. Longer episodes are truncated; the result counts them."""
-    final_episodes: int = 30
-    """Episodes of the final evaluation of the last and of the best policy."""
-    checkpoint_every: int = 20_000
-    """Steps between checkpoints."""
+    final_episodes: int = 30  # Episodes of the final evaluation of the last and of the best policy.
+    checkpoint_every: int = 20_000  # Steps between checkpoints.
     env: Annotated[EnvOptions, tyro.conf.arg(name="Environment", prefix_name=False)] = field(default_factory=EnvOptions)
     """Options of environments, the same in training and in evaluation."""
     extras: Annotated[NoExtras, tyro.conf.arg(name="Extras", prefix_name=False)] = field(default_factory=NoExtras)
@@ -97,17 +94,6 @@ def last_before(first: int, every: int, n_envs: int) -> int:
     return (first - n_envs) // every * every
 
 
-class Environments(Protocol):
-    """Interface that the training loop needs from ``Agent.envs``."""
-
-    episodes: list[Episode]
-
-    @property
-    def steps(self) -> int: ...
-
-    def close(self) -> None: ...
-
-
 @dataclass
 class NoEnvs:
     """Stands in for :class:`~automl_ext.rl.envs.vector.Envs` in a loaded agent, which needs no environments to act."""
@@ -127,17 +113,15 @@ class Agent(ABC):
     """An algorithm with its environments, networks, optimizers, replay and random generators.
 
     Attributes:
-        envs: usually :class:`~automl_ext.rl.envs.vector.Envs`.
+        envs: usually :class:`~automl_ext.rl.envs.vector.Envs`; the training loop needs ``steps``, ``episodes`` and
+            ``close()``.
         algorithm: name of the algorithm, for run directories and saved agents.
+        updates: number of gradient steps so far; None if the agent does not count them. The result reports it.
     """
 
-    envs: Environments
+    envs: Any
     algorithm: ClassVar[str]
-
-    @property
-    def updates(self) -> int | None:
-        """Number of gradient steps so far; None if the agent does not count them. The result reports it."""
-        return None
+    updates: int | None = None
 
     @property
     def delay(self) -> tuple[str, int] | None:

@@ -39,12 +39,7 @@ def check_max_grad_norm(config: Any) -> None:
 
 
 def check_hidden(config: Any, units: int = 1, layers: int = 0) -> None:
-    """Check ``config.hidden``, the number of units of each hidden layer.
-
-    Args:
-        config: a configuration with the option ``hidden``.
-        units: smallest number of units per layer.
-        layers: smallest number of layers.
+    """Check ``config.hidden``, the units of each hidden layer: at least ``layers``, of ``units`` or more each.
 
     Raises:
         ValueError: too few layers, or too few units in one.

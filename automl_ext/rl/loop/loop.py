@@ -109,7 +109,7 @@ class Training:
     """Trains an agent in a run: runs iterations, and evaluations and checkpoints when due.
 
     Attributes:
-        run: the run to write into, set by :meth:`begin`. None: nothing is written.
+        run: the run to write into, set by :meth:`run_in`. None: nothing is written.
         stopped: whether the callback has ended the training.
     """
 
@@ -136,7 +136,11 @@ class Training:
         check_saveable(self.agent.policy_state(), "policy_state()")
         check_saveable(self.agent.state_dict(), "state_dict()")
         with Run.open(out, self.config, algorithm=algorithm, resume=resume, load=self.load_state_dict) as run:
-            self.begin(run)
+            self.run = run
+            if self.best["policy"] is None:  # the best policy may be newer than the checkpoint
+                (run.path / BEST).unlink(missing_ok=True)
+            else:
+                write_tensors(run.path / BEST, self.best)
             try:
                 result = self.complete(algorithm, stop_after)
             except EnvError as error:
@@ -191,14 +195,6 @@ class Training:
         self.start = self.start_updates = 0
         self.clock.wall, self.clock.cpu = state["clock"]
 
-    def begin(self, run: Run) -> None:
-        """Set the run to write into, and restore its best policy, which may be newer than the checkpoint."""
-        self.run = run
-        if self.best["policy"] is None:
-            (run.path / BEST).unlink(missing_ok=True)
-        else:
-            save_policy(run.path / BEST, self.best)
-
     def iterate(self) -> int:
         """Run one iteration, then the evaluation and the checkpoint that are due. Return the number of steps done."""
         envs, config = self.agent.envs, self.config
@@ -249,7 +245,7 @@ class Training:
         policy = copy.deepcopy(self.agent.policy_state())
         self.best = {"step": self.agent.envs.steps, "return": float(returns.mean()), "policy": policy}
         if self.run is not None:
-            save_policy(self.run.path / BEST, self.best)
+            write_tensors(self.run.path / BEST, self.best)
 
     def returns(self, episodes: int, number: int) -> np.ndarray:
         """Return the returns of the current policy, [episodes].
@@ -320,11 +316,6 @@ class Training:
             speed = (updates - self.start_updates) / max(self.clock.wall, 1e-9)
             result |= {"updates": updates, "updates_per_second": speed}
         return result
-
-
-def save_policy(path: Path, best: dict[str, Any]) -> None:
-    """Write the best policy atomically and with a checksum."""
-    write_tensors(path, best)
 
 
 def not_finite(state: Any, key: str) -> Iterator[str]:

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 import tyro
 from gymnasium.spaces import Box, Discrete
-from torch import Tensor
+from torch import Tensor, nn
 
 from automl_ext.rl.loop.agent import NoEnvs, TrainConfig, envs_of
+from automl_ext.rl.loop.averages import mean_metrics
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.action_spaces import BoxScaling, unsupported
+from automl_ext.rl.networks.body import RunningNorm
 from automl_ext.rl.networks.packed import check_not_packed
 from automl_ext.rl.replay.episode_files import read_episodes, recorded_in
 from automl_ext.rl.replay.episodes import RecordedEpisode, as_recorded, fill
@@ -27,6 +29,7 @@ from automl_ext.rl.replay.uniform import Batch, UniformReplay
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.device import choose_device
+from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import derived_seed, numpy_generator_state, set_numpy_generator_state
 
 UPDATES = 10  # gradient steps per iteration
@@ -44,25 +47,16 @@ class OfflineConfig(TrainConfig):
     episodes: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """File of recorded episodes, from automl-ext record; or minari:NAME, a data set of Minari on this machine. Repeat
     the option to learn from several."""
-    total_steps: int = 10_000
-    """Number of gradient steps."""
-    eval_every: int = 1_000
-    """Gradient steps between evaluations in the environment."""
-    checkpoint_every: int = 5_000
-    """Gradient steps between checkpoints."""
+    total_steps: int = 10_000  # Number of gradient steps.
+    eval_every: int = 1_000  # Gradient steps between evaluations in the environment.
+    checkpoint_every: int = 5_000  # Gradient steps between checkpoints.
     n_envs: tyro.conf.Suppress[int] = 1
-    batch_size: int = 256
-    """Transitions per gradient step."""
-    lr: float = 1e-3
-    """Learning rate of Adam."""
-    gamma: float = 0.99
-    """Discount factor."""
-    max_grad_norm: float = 10.0
-    """Gradient norm to clip at; inf: no clipping."""
-    hidden: tuple[int, ...] = (64, 64)
-    """Units of each hidden layer."""
-    normalize_observations: bool = False
-    """Normalize observations by the mean and standard deviation of the data."""
+    batch_size: int = 256  # Transitions per gradient step.
+    lr: float = 1e-3  # Learning rate of Adam.
+    gamma: float = 0.99  # Discount factor.
+    max_grad_norm: float = 10.0  # Gradient norm to clip at; inf: no clipping.
+    hidden: tuple[int, ...] = (64, 64)  # Units of each hidden layer.
+    normalize_observations: bool = False  # Normalize observations by the mean and standard deviation of the data.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,10 +79,14 @@ class OfflineAgent(LearningAgent):
 
     Attributes:
         replay: holds the episodes. None before :meth:`set_episodes`.
+        networks: the networks by their names in checkpoints. Subclasses set them and the optimizer.
+        optimizer: their optimizer.
     """
 
     config: Any
     envs: NoEnvs
+    networks: dict[str, nn.Module]
+    optimizer: torch.optim.Optimizer
 
     def __init__(self, config: OfflineConfig, envs: Any = None) -> None:
         if envs is None:
@@ -163,29 +161,38 @@ class OfflineAgent(LearningAgent):
         fill(self.replay, found)
         self._digest = digest.hexdigest()
         if self.config.normalize_observations and not self.envs.steps:
-            self.update_statistics(torch.from_numpy(np.concatenate([e.observations for e in found])))
+            observations = torch.from_numpy(np.concatenate([e.observations for e in found]))
+            for module in nn.ModuleList(self.networks.values()).modules():
+                if isinstance(module, RunningNorm):
+                    module.update(observations)
 
     def iterate(self) -> dict[str, Any]:
         """Take gradient steps up to the next multiple of UPDATES; return the mean of their metrics."""
         if self.replay is None:
             raise ValueError("episodes: expected set_episodes() before training")
-        measured: dict[str, list[Tensor]] = {}
+        measured = []
         for _ in range(UPDATES - self.envs.steps % UPDATES):
-            for name, value in self.update(self.replay.sample(self.config.batch_size)).items():
-                measured.setdefault(name, []).append(value)
+            measured.append(self.update(self.replay.sample(self.config.batch_size)))
             self.envs.steps += 1
-        return {name: torch.stack(values).mean() for name, values in measured.items()}
+        return mean_metrics(measured)
 
     def state_dict(self) -> dict[str, Any]:
-        state = {"rng": numpy_generator_state(self.batch_rng), "steps": self.envs.steps, "data": self._digest}
-        return state | {"learning": self.learning_state()}
+        learning = {name: network.state_dict() for name, network in self.networks.items()}
+        return {
+            "rng": numpy_generator_state(self.batch_rng),
+            "steps": self.envs.steps,
+            "data": self._digest,
+            "learning": learning | {"optimizer": self.optimizer.state_dict()},
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self.replay is not None and state["data"] != self._digest:
             raise ValueError(OTHER_DATA)
         self._digest = state["data"]
         set_numpy_generator_state(self.batch_rng, state["rng"])
-        self.load_learning_state(state["learning"])
+        for name, network in self.networks.items():
+            network.load_state_dict(state["learning"][name])
+        load_optimizer(self.optimizer, state["learning"]["optimizer"])
         self.envs.steps = state["steps"]
 
     def _make_envs(self) -> None:
@@ -200,18 +207,6 @@ class OfflineAgent(LearningAgent):
     @abstractmethod
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Take one gradient step; return metrics, detached."""
-
-    @abstractmethod
-    def update_statistics(self, observations: Tensor) -> None:
-        """Set the statistics with which observations are normalized, from all observations of the data."""
-
-    @abstractmethod
-    def learning_state(self) -> dict[str, Any]:
-        """Return the state of networks and optimizers."""
-
-    @abstractmethod
-    def load_learning_state(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`learning_state`."""
 
 
 def check_spaces(

@@ -16,7 +16,6 @@ from automl_ext.rl.loop.agent import TrainConfig, envs_of
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic
-from automl_ext.rl.networks.body import to_tensor
 from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.networks.groups import Separate, names_of
 from automl_ext.rl.networks.parameters import flatten_parameters
@@ -70,17 +69,12 @@ class PolicyAgent(LearningAgent):
     eval_rng: torch.Generator
 
     def sample(self, observations: np.ndarray, rng: torch.Generator | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Sample actions a ~ π(·|s) for observations [B, ...]. Callers turn gradients off, which takes time.
+        """Sample actions a ~ π(·|s) for observations [B, ...], with the generator of the training or ``rng``.
 
-        Args:
-            observations: [B, ...].
-            rng: random generator; None: that of the training.
-
-        Returns:
-            The actions as sampled, and as the environment takes them.
+        Callers turn gradients off, which takes time. Returns the actions as sampled, and as the environment takes them.
         """
         distribution = self.network.distribution
-        outputs = self.network.policy(to_tensor(observations, self.device))
+        outputs = self.network.policy(torch.as_tensor(observations, device=self.device))
         actions = distribution.sample(outputs, self.rng if rng is None else rng).numpy(force=True)
         return actions, distribution.to_env(actions)
 
@@ -88,7 +82,7 @@ class PolicyAgent(LearningAgent):
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Return the most probable actions."""
         distribution = self.network.distribution
-        outputs = self.network.policy(to_tensor(observations, self.device))
+        outputs = self.network.policy(torch.as_tensor(observations, device=self.device))
         return distribution.to_env(distribution.mode(outputs).numpy(force=True))
 
     @torch.inference_mode()
@@ -146,7 +140,8 @@ class OnPolicyAgent(PolicyAgent):
         Args:
             config: the configuration, an attribute too.
             envs: None: they are made.
-            encoder, popart: see :func:`make_network`.
+            encoder: see :class:`~automl_ext.rl.networks.body.Body`.
+            popart: normalize the values by PopArt.
             steps: steps per environment and rollout, which must fit into memory. 0: not checked.
         """
         self.config, self.device = config, choose_device(config.device)
@@ -211,14 +206,7 @@ def make_network(
     popart: bool = False,
     encoder: nn.Module | None = None,
 ) -> ActorCritic:
-    """Build policy and value function, with initial weights from ``config.seed``.
-
-    Args:
-        config: sizes and switches of the network.
-        envs: have the spaces of observations and actions.
-        device: of the network.
-        popart: normalize the values by PopArt.
-        encoder: see :class:`~automl_ext.rl.networks.body.Body`.
+    """Build policy and value function for the spaces of environments, with initial weights from ``config.seed``.
 
     Raises:
         UserError: unsupported observation or action space, or an encoder that does not fit the observations.

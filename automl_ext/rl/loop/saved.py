@@ -49,11 +49,7 @@ class SavedAgent:
 
 
 def check_saveable(state: Any, name: str) -> None:
-    """Check that a state of an agent can be loaded again.
-
-    Args:
-        state: the state.
-        name: what to call it in the message.
+    """Check that a state of an agent, called ``name`` in messages, can be loaded again.
 
     Raises:
         UserError: an entry is neither a tensor nor plain Python, for example a NumPy array; the message names it.

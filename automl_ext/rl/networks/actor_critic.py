@@ -11,10 +11,9 @@ from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from automl_ext.ops.networks import FusedMLP
-from automl_ext.rl.networks.body import Body, RunningNorm, Unpack, is_vector, orthogonal, orthogonal_layers
+from automl_ext.rl.networks.body import Body, is_vector, orthogonal, orthogonal_layers
 from automl_ext.rl.networks.distributions import distribution_of
 from automl_ext.rl.networks.encoders import Kind
-from automl_ext.rl.networks.groups import check_nothing_hidden
 from automl_ext.rl.networks.packed import PackedBox, masked_space
 from automl_ext.rl.networks.parameters import check_layers
 
@@ -49,7 +48,7 @@ class ActorCritic(nn.Module):
 
     Attributes:
         distribution: of the actions, see :func:`~automl_ext.rl.networks.distributions.distribution_of`.
-        body: what policy and value share: the normalization of vectors, or a :class:`Body`.
+        body: what policy and value share: a :class:`Body`, for perceptrons without layers.
         actor, critic: maps of the body's outputs to the distribution's parameters, and to the value.
 
     Raises:
@@ -74,7 +73,6 @@ class ActorCritic(nn.Module):
         encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        check_nothing_hidden(observation_space)
         self.distribution = distribution_of(action_space)
         self.masked = masked_space(observation_space)
         outputs = self.distribution.outputs
@@ -86,7 +84,7 @@ class ActorCritic(nn.Module):
             self.actor = orthogonal(nn.Linear(self.body.features, outputs), 0.01)
             self.critic = orthogonal(nn.Linear(self.body.features, 1), 1.0)
             return
-        self.body = Inputs(observation_space, normalize)
+        self.body = Body(observation_space, (), normalize=normalize)
         features = self.body.features
         if layer_norm:
             self.actor, self.critic = (
@@ -134,29 +132,6 @@ class ActorCritic(nn.Module):
     def scaled(self, x: Tensor, observations: Tensor) -> Tensor:
         """Return values, returns or advantages [N]; with normalized values, in units of their standard deviation."""
         return x
-
-
-class Inputs(nn.Module):
-    """The inputs of perceptrons: vectors as float32, normalized by their running statistics with ``normalize``.
-
-    Attributes:
-        features: number of inputs.
-        norm: see :class:`Body`.
-    """
-
-    def __init__(self, space: gymnasium.Space, normalize: bool) -> None:
-        super().__init__()
-        self.packed = isinstance(space, PackedBox)
-        self.norm: Unpack | RunningNorm | None
-        if isinstance(space, PackedBox):
-            self.features, self.norm = space.features, Unpack(space, normalize)
-        else:
-            (self.features,) = space.shape or (1,)
-            self.norm = RunningNorm((self.features,)) if normalize else None
-
-    def forward(self, observations: Tensor) -> Tensor:
-        x = observations if self.packed else observations.float()
-        return x if self.norm is None else self.norm(x)
 
 
 def layer_normalized(features: int, hidden: tuple[int, ...]) -> Body:

@@ -60,7 +60,10 @@ class Body(nn.Sequential):
     ) -> None:
         super().__init__()
         if not isinstance(space, gymnasium.spaces.Box):
-            raise no_arrays(space)
+            raise UserError(
+                f"observations: expected arrays (a Box space), got {short(space)}; "
+                "--wrapper gymnasium.wrappers:FlattenObservation makes arrays of them"
+            )
         shape = space.shape
         check_nothing_hidden(space)
         packed = space if isinstance(space, PackedBox) else None
@@ -105,10 +108,6 @@ class Body(nn.Sequential):
 class Unpack(nn.Module):
     """Packed observations as vectors, float32 [N, features]; with images, a list of the vectors and the images.
 
-    Args:
-        space: the space.
-        normalize: normalize the vectors by their running statistics.
-
     Raises:
         UserError: ``normalize`` without vectors.
     """
@@ -133,11 +132,6 @@ class Unpack(nn.Module):
 
 class PartEncoders(nn.Module):
     """An encoder for each image and one for all vectors together: a list from :class:`Unpack` → [N, features].
-
-    Args:
-        space: a space with images.
-        activation: activation of the layer for vectors.
-        kind: see :class:`Body`.
 
     Attributes:
         features: number of features, side by side.
@@ -249,14 +243,6 @@ def float32_array(observations: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(observations, dtype)
 
 
-def no_arrays(space: gymnasium.Space, where: str = "") -> UserError:
-    """Return the error for observations that are no arrays of numbers, or numbers without an order."""
-    return UserError(
-        f"{where}observations: expected arrays (a Box space), got {short(space)}; "
-        "--wrapper gymnasium.wrappers:FlattenObservation makes arrays of them"
-    )
-
-
 def float32_space(space: gymnasium.Space) -> gymnasium.Space:
     """Return the space of the observations that :func:`float32_array` returns."""
     if not isinstance(space, gymnasium.spaces.Box) or space.dtype.kind != "f" or space.dtype == np.float32:
@@ -268,8 +254,3 @@ def float32_space(space: gymnasium.Space) -> gymnasium.Space:
 def is_vector(space: gymnasium.Space) -> bool:
     """Return whether a network gets a vector for each observation, and no image."""
     return not space.images if isinstance(space, PackedBox) else len(space.shape or ()) == 1
-
-
-def to_tensor(observations: object, device: torch.device) -> Tensor:
-    """Convert a NumPy batch to a tensor on the device, without a copy if possible."""
-    return torch.as_tensor(observations, device=device)

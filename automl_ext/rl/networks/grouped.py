@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import gymnasium
@@ -11,7 +10,7 @@ from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from automl_ext.rl.networks.actor_critic import ActorCritic
-from automl_ext.rl.networks.body import Body, orthogonal
+from automl_ext.rl.networks.body import Body, orthogonal, orthogonal_layers
 from automl_ext.rl.networks.distributions import distribution_of
 from automl_ext.rl.networks.groups import GroupedBox, Separate, names_of
 from automl_ext.rl.networks.packed import check_not_packed
@@ -142,7 +141,5 @@ def _body(space: gymnasium.Space, hidden: tuple[int, ...], normalize: bool) -> B
     """Build a body as in :class:`ActorCritic`: tanh for vectors, ReLU for images, orthogonal weights."""
     vectors = len(space.shape or ()) == 1
     body = Body(space, hidden, nn.Tanh if vectors else nn.ReLU, normalize)
-    for layer in body:
-        if isinstance(layer, nn.Linear):
-            orthogonal(layer, math.sqrt(2))
+    orthogonal_layers(body)
     return body

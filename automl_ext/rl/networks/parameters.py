@@ -65,10 +65,7 @@ def clip_norm(gradient: Tensor, max_norm: float) -> Tensor:
 def clipped_gradient(loss: Tensor, parameters: nn.Parameter, max_norm: float) -> Tensor:
     """Set ``parameters.grad`` to the gradient of ``loss``, clipped to ``max_norm``; return its norm before clipping.
 
-    Args:
-        loss: 0-dim.
-        parameters: the vector of :func:`flatten_parameters`.
-        max_norm: see :func:`clip_norm`.
+    ``parameters`` is the vector of :func:`flatten_parameters`.
     """
     gradient = parameters.grad  # the gradients of the network's parameters are views of it
     assert gradient is not None

@@ -26,8 +26,6 @@ from automl_ext.rl.replay import _windows_reference
 from automl_ext.rl.replay._ring import Ring
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
 
-Generator = np.random.Generator | torch.Generator
-
 
 def backend_of(reference: Any) -> Any:
     """Return the compiled library, or the reference module if the library is missing or not selected."""
@@ -76,12 +74,12 @@ class UniformReplay:
         n_envs: number of parallel environments, B.
         n_step: steps per window, at least 1.
         gamma: discount factor per step, in [0, 1].
-        generator: random generator of the sampling, of NumPy or torch. Equal seeds give equal batches.
+        generator: random generator of the sampling. Equal seeds give equal batches.
         device: device of the batches.
 
     Raises:
         ValueError: a number out of range.
-        TypeError: ``generator`` is neither of NumPy nor of torch.
+        TypeError: ``generator`` is not a ``numpy.random.Generator``.
     """
 
     def __init__(
@@ -92,7 +90,7 @@ class UniformReplay:
         action_shape: tuple[int, ...] = (),
         action_dtype: Any = np.int64,
         *,
-        generator: Generator,
+        generator: np.random.Generator,
         n_envs: int = 1,
         n_step: int = 1,
         gamma: float = 0.99,
@@ -105,10 +103,8 @@ class UniformReplay:
                 type(n) is not bool and isinstance(n, (int, np.integer)) and n >= 0 for n in shape
             ):
                 raise TypeError(f"{op}: {name}: expected a tuple of ints, got {describe(shape)}")
-        if not isinstance(generator, Generator):
-            raise TypeError(
-                f"{op}: generator: expected a numpy.random.Generator or torch.Generator, got {type(generator).__name__}"
-            )
+        if not isinstance(generator, np.random.Generator):
+            raise TypeError(f"{op}: generator: expected a numpy.random.Generator, got {type(generator).__name__}")
         if check_count(capacity, "capacity", op) < check_count(n_envs, "n_envs", op):
             raise ValueError(f"{op}: capacity: expected at least n_envs ({n_envs}), got {capacity}")
         self.generator, self.device = generator, torch.device(device)
@@ -153,15 +149,13 @@ class UniformReplay:
 
         The tensors may share memory with the replay: write or copy them before the next :meth:`add`.
         """
-        rng = self.generator
-        state = rng.get_state() if isinstance(rng, torch.Generator) else numpy_generator_state(rng)
-        return {"ring": self._ring.state(), "generator": state}
+        return {"ring": self._ring.state(), "generator": numpy_generator_state(self.generator)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict` into a replay with the same arguments.
 
         Raises:
-            ValueError: the state has other sizes, dtypes or another kind of generator.
+            ValueError: the state has other sizes or dtypes.
         """
         wanted, given = set(self.state_dict()), set(state)
         if wanted != given:
@@ -169,24 +163,14 @@ class UniformReplay:
                 f"state: expected that of a {type(self).__name__} ({', '.join(sorted(wanted))}), "
                 f"got {', '.join(sorted(map(str, given))) or 'nothing'}"
             )
-        own, saved = isinstance(self.generator, torch.Generator), isinstance(state["generator"], Tensor)
-        if own != saved:
-            kinds = ("a torch.Generator", "a numpy.random.Generator")
-            raise ValueError(f"state: generator: expected {kinds[not own]}, got {kinds[not saved]}")
         self._ring.load(state["ring"])
-        if isinstance(self.generator, torch.Generator):
-            self.generator.set_state(state["generator"])
-        else:
-            set_numpy_generator_state(self.generator, state["generator"])
+        set_numpy_generator_state(self.generator, state["generator"])
 
     def _uniforms(self, batch_size: int) -> np.ndarray:
         check_count(batch_size, "batch_size", "sample")
         if not self._ring.counts.any():
             raise ValueError("sample: the replay is empty")
-        if isinstance(self.generator, np.random.Generator):
-            return self.generator.random(batch_size)
-        device = self.generator.device
-        return torch.rand(batch_size, dtype=torch.float64, generator=self.generator, device=device).cpu().numpy()
+        return self.generator.random(batch_size)
 
     def _gather(self, rows: np.ndarray, weights: np.ndarray) -> Batch:
         ring = self._ring

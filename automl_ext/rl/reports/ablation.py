@@ -5,15 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from automl_ext.rl.algorithms.dqn import DQN, DQNConfig
 from automl_ext.rl.loop import loop
-from automl_ext.training.files.atomic import write_json, write_picture
+from automl_ext.rl.reports.plot import curve_of, draw_groups
+from automl_ext.training.files.atomic import write_json
 from automl_ext.training.files.reading import read_object
-from automl_ext.training.pictures.colors import distinct_colors
-from automl_ext.training.pictures.curves import add_title, figure, plain, read_metrics, set_axes
+from automl_ext.training.pictures.curves import read_metrics
 from automl_ext.training.pictures.titles import algorithm_name
 
 PARTS: dict[str, Any] = {  # option of each part: its value without the part
@@ -74,28 +73,11 @@ def ablate(
     return results
 
 
-def draw(out: Path, names: Sequence[str], env_id: str = "") -> Path:
-    """Plot the median evaluation return over seeds against steps, one curve per variant; return the file."""
-    picture = figure(7.5, 4.4)
-    axes = picture.add_subplot()
-    seeds = 0
-    for name, color in zip(names, distinct_colors(names), strict=True):
-        returns: dict[int, list[float]] = {}
-        folders = sorted(path.parent for path in (out / name).glob("seed-*/metrics.jsonl"))
-        seeds = max(seeds, len(folders))
-        for folder in folders:
-            for line in read_metrics(folder):
-                if line.get("eval_return") is not None:
-                    returns.setdefault(line["step"], []).append(line["eval_return"])
-        steps = sorted(returns)
-        medians = [median(returns[step]) for step in steps]
-        whole = name in ("rainbow", "dqn")
-        label = f"{algorithm_name(name) if whole else name.replace('no-', 'without ')}: {max(medians):.4g}"
-        style = {"linewidth": 2.5, "zorder": 3} if whole else {"linewidth": 1.4, "linestyle": "--"}
-        axes.plot(steps, medians, color=color, label=plain(label), **style)
-    set_axes(axes, "environment steps", "return of evaluation episodes")
-    axes.legend(fontsize=8, title="highest value", title_fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    shown = f"median of {seeds} seeds" if seeds > 1 else "one seed"
-    add_title(picture, f"Rainbow without one part at a time, {env_id or 'one environment'}: {shown}")
-    write_picture(picture, out / "ablation.png", dpi=130)
-    return out / "ablation.png"
+def draw(out: Path, names: Sequence[str], env_id: str) -> None:
+    """Draw the evaluation returns of the variants over steps to ``out/ablation.png``."""
+    groups = {}
+    for name in names:
+        runs = sorted(path.parent for path in (out / name).glob("seed-*/metrics.jsonl"))
+        label = algorithm_name(name) if name in ("rainbow", "dqn") else name.replace("no-", "without ")
+        groups[label] = [curve_of(run, read_metrics(run))[1]._replace(algorithm=name) for run in runs]
+    draw_groups(env_id, groups, out / "ablation.png", "Rainbow without one part at a time")

@@ -66,7 +66,7 @@ def evaluate_run(
     try:
         for path in videos:
             check_writable(path)
-        step = load_best(run, agent) if policy == "best" else load_last(run, agent)
+        step = load_policy(run, agent, policy)
         limit = config.eval_max_steps if max_steps is None else max_steps
         film = _film(config, agent, seed, min(limit, LONGEST)) if videos else None  # first, since rendering may fail
         envs = envs_of(config, episodes, derived_seed(seed, 1))
@@ -133,6 +133,11 @@ def agent_of(run: Path, trust: Iterable[str] = (), env_id: str | None = None) ->
         return config, found.agent(config)
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
         raise UserError(f"{run / CONFIG}: cannot make an agent: {short(error)}") from None
+
+
+def load_policy(run: Path, agent: Agent, policy: str) -> int:
+    """Load the policy "best" or "last" of a run into its agent; return its step. See the functions below for errors."""
+    return load_best(run, agent) if policy == "best" else load_last(run, agent)
 
 
 def load_best(run: Path, agent: Agent) -> int:

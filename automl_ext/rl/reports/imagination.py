@@ -60,15 +60,10 @@ class Dream(NamedTuple):
 
 
 def dream(agent: Dreamer, envs: Envs, context: int = 5, steps: int = 50) -> Dream:
-    """Play an episode and imagine its continuation after ``context`` observations, with the same actions.
+    """Play an episode of at most ``steps`` and imagine its continuation, with the same actions.
 
-    All states are means of their distributions.
-
-    Args:
-        agent: a trained agent.
-        envs: one new environment; it is closed afterwards.
-        context: number of observations that the model sees, at least 1.
-        steps: maximum number of steps of the episode.
+    The model sees the first ``context`` observations, at least 1. All states are means of their distributions. ``envs``
+    is one new environment; it is closed afterwards.
     """
     observations, actions, rewards = [envs.observations[0]], [np.zeros(agent.actions.size, np.float32)], [0.0]
     try:

@@ -85,7 +85,7 @@ def plot_runs(runs: list[Path], out: Path, trust: Iterable[str] = ()) -> list[Pa
     worlds: dict[str, list[Curve]] = {}
     for run in runs:
         rows = read_metrics(run)
-        env_id, curve = _curve(run, rows)
+        env_id, curve = curve_of(run, rows)
         best = None if curve.best is None else (int(curve.best[0]), "best policy")
         draw_curves(rows, run / "curves.png", run_title(env_id, curve), steps_name([curve]), best=best)
         written.append(run / "curves.png")
@@ -105,14 +105,19 @@ def plot_runs(runs: list[Path], out: Path, trust: Iterable[str] = ()) -> list[Pa
 
 def draw_seeds(runs: list[Path], out: Path) -> Path:
     """Draw runs that differ only in their seed into ``out/learning.png``; see :func:`plot_runs`."""
-    found = [_curve(run, read_metrics(run)) for run in runs]
+    found = [curve_of(run, read_metrics(run)) for run in runs]
     draw_learning(found[0][0], [curve for _, curve in found], out / "learning.png")
     return out / "learning.png"
 
 
 def draw_learning(env_id: str, curves: list[Curve], path: Path) -> None:
     """Draw evaluation returns over steps, one line per configuration, and mark the best policy of each."""
-    groups = _groups(curves)
+    draw_groups(env_id, _groups(curves), path)
+
+
+def draw_groups(env_id: str, groups: dict[str, list[Curve]], path: Path, title: str | None = None) -> None:
+    """Draw groups of curves by their labels, as :func:`draw_learning` does for configurations."""
+    curves = [curve for group in groups.values() for curve in group]
     colors = distinct_colors(group[0].algorithm for group in groups.values())
     sizes = [len(group) for group in groups.values()]
     band = min(sizes) >= BAND_SEEDS
@@ -140,11 +145,11 @@ def draw_learning(env_id: str, curves: list[Curve], path: Path) -> None:
     axes.set_ylim(values.min() - margin, values.max() + margin)
     set_axes(axes, steps_name(curves), RETURN)
     axes.legend(fontsize=8)
-    add_title(picture, _learning_title(env_id, curves, band, max(sizes)))
+    add_title(picture, _learning_title(env_id, curves, band, max(sizes), title))
     write_picture(picture, path, dpi=130)
 
 
-def _learning_title(env_id: str, curves: list[Curve], band: bool, seeds: int) -> str:
+def _learning_title(env_id: str, curves: list[Curve], band: bool, seeds: int, title: str | None) -> str:
     if len(curves) == 1:
         return run_title(env_id, curves[0])
     shown = ""
@@ -152,7 +157,8 @@ def _learning_title(env_id: str, curves: list[Curve], band: bool, seeds: int) ->
         shown = ": mean and 95 % t interval over seeds"
     elif seeds > 1:
         shown = ": median, and each seed as a thin line"
-    return f"{', '.join(dict.fromkeys(algorithm_name(c.algorithm) for c in curves))} on {env_id}{shown}"
+    names = title or ", ".join(dict.fromkeys(algorithm_name(c.algorithm) for c in curves))
+    return f"{names} on {env_id}{shown}"
 
 
 def run_title(env_id: str, curve: Curve) -> str:
@@ -197,7 +203,7 @@ def interval(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return returns.mean(0) - half, returns.mean(0) + half
 
 
-def _curve(run: Path, rows: list[dict[str, Any]]) -> tuple[str, Curve]:
+def curve_of(run: Path, rows: list[dict[str, Any]]) -> tuple[str, Curve]:
     """Return the environment and the evaluations of a run."""
     points = [(row["step"], row["eval_return"]) for row in rows if row.get("eval_return") is not None]
     if not points:

@@ -15,7 +15,7 @@ from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.networks.packed import check_not_packed
 from automl_ext.rl.replay.episode_files import write_episodes
 from automl_ext.rl.replay.episodes import RecordedEpisode
-from automl_ext.rl.reports.evaluate_run import agent_of, load_best, load_last
+from automl_ext.rl.reports.evaluate_run import agent_of, load_policy
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import check_writable
 from automl_ext.training.seeding import derived_seed
@@ -34,19 +34,15 @@ class RecordCommand:
     """Run directory of a training (command train)."""
     out: Path
     """File to write, NAME.npz."""
-    episodes: int = 10
-    """Number of whole episodes, of each agent or task."""
-    epsilon: float = 0.0
-    """Probability of a random action in each step. 1: a random policy."""
-    seed: int = 0
-    """Seed of the episodes and of the random actions."""
+    episodes: int = 10  # Number of whole episodes, of each agent or task.
+    epsilon: float = 0.0  # Probability of a random action in each step. 1: a random policy.
+    seed: int = 0  # Seed of the episodes and of the random actions.
     policy: Literal["best", "last"] = "best"
     """"best": the policy with the best evaluation in training. "last": the policy of the newest checkpoint."""
     trust: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Python module that the run's configuration may name (env_id, wrapper, a potential); it is imported. May be
     repeated."""
-    json: bool = False
-    """Print the result as JSON, and nothing else, on standard output."""
+    json: bool = False  # Print the result as JSON, and nothing else, on standard output.
 
 
 def record_run(options: RecordCommand) -> dict[str, Any]:
@@ -73,7 +69,7 @@ def record_run(options: RecordCommand) -> dict[str, Any]:
     try:
         check_not_packed(agent.spaces[0], "record")
         if options.epsilon < 1:  # a random policy needs no trained one
-            (load_best if options.policy == "best" else load_last)(options.run, agent)
+            load_policy(options.run, agent, options.policy)
         check_writable(out)
         recorded: list[RecordedEpisode] = []
         for played in range(0, options.episodes, AT_ONCE):

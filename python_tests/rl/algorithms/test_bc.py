@@ -6,14 +6,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("gymnasium")
-import gymnasium
 from compare_runs import same_runs
-from dqn_worlds import Corridor, corridor_values, walks
+from dqn_worlds import Corridor, corridor_values, recorded, walks
 from gymnasium import spaces
 
 from automl_ext import rl
@@ -87,21 +85,8 @@ def test_an_action_dimension_with_equal_bounds_is_cloned() -> None:
 
 @pytest.fixture
 def data(tmp_path: Path) -> str:
-    agent = rl.make("a2c", "CartPole-v1", hidden=(4,), n_envs=1)
-    rng, episodes = np.random.default_rng(0), []
-    env = gymnasium.make("CartPole-v1")
-    for seed in range(8):
-        observations, rows, over = [env.reset(seed=seed)[0]], [], False
-        while not over:
-            action = int(rng.integers(2))
-            observation, reward, terminated, truncated, _ = env.step(action)
-            observations.append(observation)
-            rows.append((action, reward, terminated, truncated))
-            over = terminated or truncated
-        columns = map(np.array, zip(*rows, strict=True))
-        episodes.append(dict(zip(("actions", "rewards", "terminations", "truncations"), columns, strict=True)))
-        episodes[-1]["observations"] = np.array(observations)
-    agent.close()
+    rng = np.random.default_rng(0)
+    episodes = recorded(gymnasium.make("CartPole-v1"), lambda: int(rng.integers(2)), 8)
     write_episodes(tmp_path / "data.npz", as_recorded(episodes), "CartPole-v1")
     return str(tmp_path / "data.npz")
 

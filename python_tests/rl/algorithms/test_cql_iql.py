@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("gymnasium")
 from dqn_worlds import Corridor, corridor_values, walks
 
 from automl_ext import rl

@@ -11,9 +11,7 @@ from policy_worlds import Staggered, Together, lanes_of
 
 from automl_ext.rl import VDN, VDNConfig, load, make
 from automl_ext.rl.algorithms.qmix import QMIX, Monotonic, QMIXConfig
-from automl_ext.rl.algorithms.vdn import Sum
-from automl_ext.rl.envs.team import team_step
-from automl_ext.rl.loop.loop import train
+from automl_ext.rl.algorithms.vdn import Sum, by_team
 from automl_ext.training.errors import UserError
 
 STATES = torch.eye(3)  # the first state, game A, game B
@@ -77,7 +75,7 @@ def test_a_gradient_step_minimizes_the_error_of_double_q_learning() -> None:
     agent.replay.load_state_dict(agent.replay.state_dict() | {"generator": state})
     with torch.no_grad():  # other weights than the online network's, which the first update would copy
         agent.target.agents[-1].weight.mul_(0.5)
-        agent._updates = 1
+        agent.updates = 1
     expected = []
     for i in range(16):
         q, online, target = (
@@ -97,30 +95,16 @@ def test_a_gradient_step_minimizes_the_error_of_double_q_learning() -> None:
 
 def test_a_team_has_the_mean_reward_and_ends_together() -> None:
     envs = lanes_of(Together, copies=3)
-    step = team_step(envs.step(np.array([0, 0, 0, 1, 1, 0])), 2)
+    step = by_team(envs.step(np.array([0, 0, 0, 1, 1, 0])), 2)
     assert step.rewards.tolist() == [0.5, 1, 0]
     assert step.observations.shape == (3, 2, 4)
     assert step.actions.tolist() == [[0, 0], [0, 1], [1, 0]]
     staggered = lanes_of(Staggered)
     staggered.step(np.zeros(4, int))
     with pytest.raises(UserError, match="all end in the same step"):
-        team_step(staggered.step(np.zeros(4, int)), 2)
+        by_team(staggered.step(np.zeros(4, int)), 2)
     with pytest.raises(UserError, match="several agents"):
         make("qmix", "CartPole-v1")
-
-
-@pytest.mark.parametrize(("kind", "config"), [(VDN, VDNConfig), (QMIX, QMIXConfig)])
-def test_resumed_run_equals_uninterrupted_run(tmp_path: Path, kind: type, config: type) -> None:
-    sizes = {"total_steps": 600, "eval_every": 200, "eval_episodes": 2, "final_episodes": 2, "checkpoint_every": 200}
-    small = config(**sizes, learning_starts=100, hidden=(8,), final_epsilon=0.1)
-    assert train(kind, small, tmp_path / "whole") is not None
-    assert train(kind, small, tmp_path / "halted", stop_after=310) is None
-    assert train(kind, small, tmp_path / "halted", resume="auto") is not None
-    states = [sorted((tmp_path / name / "checkpoints").iterdir())[-1] / "state.pt" for name in ("whole", "halted")]
-    whole, halted = (torch.load(path)["agent"]["online"] for path in states)
-    assert all(torch.equal(whole[name], halted[name]) for name in whole)
-    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "halted")]
-    assert logs[0] == logs[1]
 
 
 def test_a_saved_agent_acts_and_learns_on(tmp_path: Path) -> None:

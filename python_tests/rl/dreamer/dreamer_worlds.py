@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import gymnasium
@@ -9,6 +10,7 @@ import numpy as np
 from gymnasium import spaces
 
 from automl_ext.rl.dreamer import DreamerConfig
+from automl_ext.rl.envs.callables import env_id_of
 
 
 class PointOnLine(gymnasium.Env):
@@ -40,6 +42,11 @@ class PointOnLine(gymnasium.Env):
         left = round((self.x + 1) * 28)
         image[28:36, left : left + 8] = 255
         return image
+
+
+def point_on_line(continuous: bool, images: bool = False) -> str:
+    """Return the id of such an environment."""
+    return env_id_of(functools.partial(PointOnLine, continuous, images))
 
 
 SIZES = {"deter": 16, "stoch": 4, "hidden": 16, "units": 16, "depth": 2}

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
-
-pytest.importorskip("gymnasium")
-import gymnasium
 from gymnasium import spaces
+from torch.nn import functional as F
 
 from automl_ext.rl.dreamer.actions import OneHot, TanhNormal, actions_of
 from automl_ext.training.errors import UserError

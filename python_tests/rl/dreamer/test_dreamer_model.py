@@ -5,12 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("gymnasium")
-import gymnasium
 from gymnasium import spaces
 
 from automl_ext.rl.dreamer import DreamerConfig

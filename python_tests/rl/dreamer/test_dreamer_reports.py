@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-pytest.importorskip("gymnasium")
-from dreamer_worlds import TINY, PointOnLine
+from dreamer_worlds import TINY, point_on_line
 
 from automl_ext.rl import A2C, A2CConfig
 from automl_ext.rl.dreamer import Dreamer
@@ -20,10 +18,10 @@ from automl_ext.rl.reports.imagination import Dream, draw_dream, dream
 from automl_ext.rl.reports.plot import plot_runs
 
 
-def test_imagined_episode_has_the_length_of_the_real_one(register_world, tmp_path: Path) -> None:
+def test_imagined_episode_has_the_length_of_the_real_one(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for images in (False, True):
-        config = dataclasses.replace(TINY, env_id=register_world(PointOnLine, True, images))
+        config = dataclasses.replace(TINY, env_id=point_on_line(True, images))
         agent = Dreamer(config)
         result = dream(agent, envs_of(config, 1, 0), context=4)
         assert result.context == 4

@@ -7,10 +7,8 @@ import functools
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("gymnasium")
 from compare_runs import newest, same, same_runs
-from dreamer_worlds import TINY, PointOnLine
+from dreamer_worlds import TINY, point_on_line
 
 from automl_ext.rl.dreamer import Dreamer
 from automl_ext.rl.loop.loop import train as train_agent
@@ -32,8 +30,8 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path: Path, continuous: bool) 
     same_runs(tmp_path / "whole", parts, {"updates_per_second"})
 
 
-def test_resume_starts_new_episodes_if_environments_cannot_be_saved(tmp_path: Path, register_world) -> None:
-    config = dataclasses.replace(TINY, env_id=register_world(PointOnLine, False), train_every=7)
+def test_resume_starts_new_episodes_if_environments_cannot_be_saved(tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, env_id=point_on_line(False), train_every=7)
     train(config, tmp_path / "run", stop_after=60)
     before = newest(tmp_path / "run")[1]["agent"]["replay"]
     with pytest.warns(UserWarning, match="its state cannot be saved; new episodes start"):

@@ -1,21 +1,22 @@
-"""The updates of world model, policy and value network."""
+"""The updates and the initial weights of world model, policy and value network."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("gymnasium")
-from dreamer_worlds import TINY, PointOnLine
+from dreamer_worlds import TINY, PointOnLine, point_on_line
 from gymnasium import spaces
-from torch import Tensor
+from torch import Tensor, nn
 
+from automl_ext import rl
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
+from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.loop.agent import NoEnvs
 from automl_ext.rl.presets import preset
 from automl_ext.rl.replay.sequences import Sequences
@@ -26,8 +27,8 @@ def without_envs(config: DreamerConfig, observations: spaces.Space, actions: spa
     return Dreamer(config, NoEnvs(observations, actions, 1))  # type: ignore[arg-type]
 
 
-def test_behavior_gradient_changes_the_policy_and_not_the_model(register_world) -> None:
-    agent = Dreamer(dataclasses.replace(TINY, env_id=register_world(PointOnLine, True)))
+def test_behavior_gradient_changes_the_policy_and_not_the_model() -> None:
+    agent = Dreamer(dataclasses.replace(TINY, env_id=point_on_line(True)))
     agent.iterate()
     start = torch.randn(7, agent.model.features)
     before = [x.clone() for x in (*agent.model.parameters(), *agent.actor.parameters())]
@@ -41,9 +42,9 @@ def test_behavior_gradient_changes_the_policy_and_not_the_model(register_world) 
     assert all(p.requires_grad for p in agent.model.parameters())
 
 
-def test_imagination_starts_from_valid_nonterminal_states(register_world, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagination_starts_from_valid_nonterminal_states(monkeypatch: pytest.MonkeyPatch) -> None:
     """Padding and terminal states are skipped; all other states are used."""
-    agent = Dreamer(dataclasses.replace(TINY, env_id=register_world(PointOnLine, True)))
+    agent = Dreamer(dataclasses.replace(TINY, env_id=point_on_line(True)))
     valid = torch.tensor([[True, True], [True, True], [True, False]])
     terminated = torch.tensor([[False, False], [False, True], [False, False]])
     observations, actions = torch.randn(3, 2, 2), torch.randn(3, 2, 1)
@@ -117,3 +118,37 @@ def test_sizes_of_the_paper() -> None:
     for optimizer, old, lr in zip(agent.optimizers, before, (6e-4, 8e-5, 8e-5), strict=True):
         change = (optimizer.vector.detach() - old).abs().max()
         assert change == pytest.approx(lr, rel=0.01)  # Adam's first step
+
+
+def is_uniform(weight: Tensor, bound: float) -> bool:
+    """Whether the weights fill [−bound, bound] evenly."""
+    enough = 0.9 if weight.numel() > 30 else 0.5
+    return enough * bound < weight.abs().max().item() <= bound * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_weights_are_those_of_keras(images: bool) -> None:
+    config = dataclasses.replace(TINY, initialization="keras")
+    agent = rl.make("dreamer", lambda: PointOnLine(continuous=True, images=images))
+    agent = Dreamer(config, agent.envs)
+    model = agent.model
+    networks = (model, agent.actor, agent.value)
+    layers = [m for n in networks for m in n.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
+    assert len(layers) > 10
+    for layer in layers:
+        assert not layer.bias.any()
+        fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(layer.weight)
+        assert is_uniform(layer.weight, math.sqrt(6 / (fan_in + fan_out)))
+    cell = model.rssm.cell
+    assert is_uniform(cell.weight_ih, math.sqrt(6 / (16 + 3 * 16)))
+    torch.testing.assert_close(cell.weight_hh.T @ cell.weight_hh, torch.eye(16), atol=1e-5, rtol=0)
+    assert not cell.bias_ih.any()
+    assert not cell.bias_hh.any()
+
+
+def test_only_the_preset_of_the_paper_uses_them() -> None:
+    paper = preset("paper", DreamerConfig())
+    assert (paper.initialization, paper.mode_samples) == ("keras", 100)
+    assert paper.env == EnvOptions(pixels=True, action_repeat=2)
+    assert (DreamerConfig().initialization, preset("pixels", DreamerConfig()).initialization) == ("torch", "torch")
+    assert DreamerConfig().mode_samples == 0

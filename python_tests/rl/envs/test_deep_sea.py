@@ -12,7 +12,7 @@ from gymnasium.utils.env_checker import check_env
 
 from automl_ext.rl import EnvOptions, make_envs
 from automl_ext.rl.envs.deep_sea import DeepSea
-from automl_ext.rl.envs.minigrid import OneHotView
+from automl_ext.rl.envs.wrappers import OneHotView
 from automl_ext.training.errors import UserError
 
 ID = "automl_ext/DeepSea-v0"

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("gymnasium")
-from dqn_worlds import random_episodes, small
+from dqn_worlds import Fork, recorded, small
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from policy_worlds import World, envs_in
 
 from automl_ext.rl import A2C, CQL, DQN, A2CConfig, CQLConfig, Reinforce, ReinforceConfig
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
-from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.loop.agent import NoEnvs
-from automl_ext.rl.loop.loop import train
 from automl_ext.rl.networks.body import float32_space
-from automl_ext.rl.replay.uniform import UniformReplay
-
-MODES = pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 
 
 class Walk(World):
@@ -56,8 +48,8 @@ class Bytes(Image):
     dtype = np.uint8
 
 
-def agent_of(name: str, world: type[World], mode: AutoresetMode) -> Any:
-    envs = envs_in(world, 4, mode)
+def agent_of(name: str, world: type[World]) -> Any:
+    envs = envs_in(world, 4)
     if name == "a2c":
         return A2C(A2CConfig(hidden=(8,)), envs)
     if name == "reinforce":
@@ -68,13 +60,12 @@ def agent_of(name: str, world: type[World], mode: AutoresetMode) -> Any:
     return DQN(small(hidden=(8,), learning_starts=8, distributional=name == "c51"), envs)
 
 
-@MODES
 @pytest.mark.parametrize("world", [Walk, Image, Half], ids=lambda w: w.__name__)
 @pytest.mark.parametrize("name", ["dqn", "c51", "a2c", "reinforce", "dreamer"])
-def test_float_observations_of_any_dtype(name: str, world: type[World], mode: AutoresetMode) -> None:
+def test_float_observations_of_any_dtype(name: str, world: type[World]) -> None:
     if (name, world) == ("dreamer", Image):
         pytest.skip("dreamer takes only uint8 images of 64 × 64")
-    agent = agent_of(name, world, mode)
+    agent = agent_of(name, world)
     assert agent.envs.observation_space.dtype == agent.envs.observations.dtype == np.float32
     step = agent.envs.step(np.zeros(4, np.int64))
     assert step.next_observations.dtype == np.float32
@@ -99,7 +90,7 @@ def test_final_observations_are_float32_and_correct() -> None:
 
 
 def test_uint8_images_stay_uint8_in_the_replay() -> None:
-    agent = agent_of("dqn", Bytes, AutoresetMode.SAME_STEP)
+    agent = agent_of("dqn", Bytes)
     agent.iterate()
     assert agent.envs.observations.dtype == np.uint8
     assert agent.replay.sample(2).observations.dtype == torch.uint8
@@ -108,7 +99,9 @@ def test_uint8_images_stay_uint8_in_the_replay() -> None:
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64, np.uint8])
 def test_offline_on_any_dtype(dtype: Any) -> None:
     """NumPy converts Python's floats to float64."""
-    episodes = [e | {"observations": e["observations"].astype(dtype)} for e in random_episodes(4)]
+    rng = np.random.default_rng(0)
+    found = recorded(Fork(limit=6), lambda: int(rng.integers(2)), 4)
+    episodes = [e | {"observations": e["observations"].astype(dtype)} for e in found]
     assert episodes[0]["rewards"].dtype == np.float64
     space: Any = float32_space(spaces.Box(0, 1, (4,), dtype))
     agent = CQL(CQLConfig(hidden=(8,), batch_size=8), NoEnvs(space, spaces.Discrete(2), 1))
@@ -118,31 +111,3 @@ def test_offline_on_any_dtype(dtype: Any) -> None:
     expected = torch.from_numpy(np.zeros(1, space.dtype)).dtype
     assert agent.replay is not None
     assert agent.replay.sample(2).observations.dtype == expected
-
-
-def test_q_learning_on_a_custom_float64_replay() -> None:
-    agent = agent_of("dqn", Walk, AutoresetMode.SAME_STEP)
-    agent.replay = UniformReplay(50, (3,), np.float64, generator=np.random.default_rng(0))
-    for _ in range(10):
-        yes = np.ones(1, bool)
-        agent.replay.add(Step(np.zeros((1, 3)), np.zeros(1, int), np.ones(1), np.zeros((1, 3)), yes, ~yes, yes))
-    agent.update(3)
-    assert agent.updates == 3
-
-
-def test_run_on_float64_observations_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import gymnasium
-
-    from automl_ext.rl.envs.making import EnvOptions
-
-    gymnasium.register("Walk64-v0", Walk)
-    monkeypatch.setattr("warnings.warn", lambda *_, **__: None)  # the warning that new episodes start
-    try:
-        config = small(
-            env_id="Walk64-v0", total_steps=60, learning_starts=8, env=EnvOptions("sync"), eval_every=60,
-            eval_episodes=1, final_episodes=1, hidden=(4,),
-        )  # fmt: skip
-        assert train(DQN, config, tmp_path / "run", stop_after=30) is None
-        assert train(DQN, config, tmp_path / "run", resume="auto") is not None
-    finally:
-        del gymnasium.registry["Walk64-v0"]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("gymnasium")
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.envs.vector import make_envs
 from automl_ext.training.files.checkpoint import check_state

@@ -99,7 +99,7 @@ def test_errors_name_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="no_such"):
         make_envs("pettingzoo/automl_ext.no_such", 1, 0)
     with pytest.raises(UserError, match="does not define parallel_env"):
-        make_envs("pettingzoo/automl_ext.rl.envs.team", 1, 0)
+        make_envs("pettingzoo/automl_ext.rl.envs.tasks", 1, 0)
     with pytest.raises(UserError, match="frame_stack"):
         make_envs("pettingzoo/automl_ext.rl.envs.two_step", 1, 0, EnvOptions(frame_stack=2))
     with pytest.raises(UserError, match="central_critic: expected an environment of PettingZoo"):

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("gymnasium")
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from rl_worlds import Scripted
 

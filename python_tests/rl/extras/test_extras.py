@@ -9,8 +9,6 @@ from typing import Any, ClassVar, get_type_hints
 
 import pytest
 import torch
-
-pytest.importorskip("gymnasium")
 from compare_runs import same_runs
 
 from automl_ext import rl
@@ -34,7 +32,8 @@ def test_all_extras_are_off_by_default_and_attach_in_a_fixed_order() -> None:
     given = [SelfImitation(), RND(), CountBonus(), Potential("mountain-car")]
     names = [extra.name for extra in Extras.of(given).each()]
     assert names == ["potential", "count-bonus", "rnd", "self-imitation"]
-    assert {kind for kind in EXTRAS if not kind().active} == {InitialPolicy, Potential}  # they need a value
+    needs_value = {kind for kind in EXTRAS if not list(Extras.of([kind()]).each())}
+    assert needs_value == {InitialPolicy, Potential}
     with pytest.raises(UserError, match="extras: expected RND once, got it twice"):
         Extras.of([RND(), RND(2.0)])
 
@@ -123,7 +122,9 @@ def test_no_algorithm_ignores_an_extra(tmp_path: Path) -> None:
     made: set[tuple[str, str]] = set()
     for kind in EXTRAS:
         for name in ALGORITHMS:
-            extra = kind("mountain-car" if kind is Potential else str(tmp_path)) if kind().active is False else kind()
+            extra = {Potential: Potential("mountain-car"), InitialPolicy: InitialPolicy(str(tmp_path))}.get(
+                kind, kind()
+            )
             options = {"n_step": 1, "buffer_size": 1000} if name in ("dqn", "rainbow") else {}
             hidden = {} if name in ("vdn", "qmix", "dreamer") else {"hidden": (8, 8)}
             try:

@@ -7,12 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("gymnasium")
-import gymnasium
 from dqn_worlds import GAMMA, Fork, small
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from rl_worlds import Scripted
@@ -103,27 +101,23 @@ def test_potentials_rise_towards_the_goal() -> None:
     assert lake[-1] == 1
 
 
-def run(out: Path, *arguments: str, algorithm: str = "dqn") -> dict[str, Any]:
-    assert main(["train", algorithm, "--out", str(out), *SHORT, *arguments]) == 0
+def run(out: Path, *arguments: str) -> dict[str, Any]:
+    assert main(["train", "dqn", "--out", str(out), *SHORT, *arguments]) == 0
     return json.loads((out / "result.json").read_text()) if (out / "result.json").exists() else {}
 
 
-@pytest.mark.parametrize("algorithm", ["dqn", "a2c"])
-def test_own_potential_returns_and_resume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, algorithm: str
-) -> None:
+def test_own_potential_returns_and_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     Path("own_potential.py").write_text("def angle(observations):\n    return -1000 * abs(observations[:, 2])\n")
-    early = EARLY if algorithm == "dqn" else []
-    options = ["--potential.function", "own_potential:angle", *early]
-    run(tmp_path / "whole", *options, algorithm=algorithm)
-    run(tmp_path / "parts", *options, "--stop-after", "300", algorithm=algorithm)
-    run(tmp_path / "parts", *options, "--resume", "auto", algorithm=algorithm)
+    options = ["--potential.function", "own_potential:angle", *EARLY]
+    run(tmp_path / "whole", *options)
+    run(tmp_path / "parts", *options, "--stop-after", "300")
+    run(tmp_path / "parts", *options, "--resume", "auto")
     whole, parts = ((tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts"))
     assert whole == parts
     returns = [json.loads(line).get("episode_return") for line in whole.splitlines()]
     assert all(value > 0 for value in returns)  # CartPole's own returns
-    run(tmp_path / "plain", *early, algorithm=algorithm)
+    run(tmp_path / "plain", *EARLY)
     assert (tmp_path / "plain/metrics.jsonl").read_text() != whole
     assert main(["eval", str(tmp_path / "whole"), "--episodes", "1"]) == 2
     assert "names the Python module own_potential" in capsys.readouterr().err

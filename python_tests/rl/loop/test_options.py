@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("gymnasium")
 from gymnasium import spaces
 
 from automl_ext import cli
-from automl_ext.rl import A2C, A3C, DQN, A2CConfig, A3CConfig, DQNConfig, RainbowConfig, ReinforceConfig
+from automl_ext.rl import A2C, A3C, DQN, A2CConfig, A3CConfig, DQNConfig, PPOConfig, RainbowConfig, ReinforceConfig
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.networks.actor_critic import ActorCritic
@@ -24,9 +22,9 @@ from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.memory import machine_memory
 
-CONFIGS = (A2CConfig, A3CConfig, ReinforceConfig, DQNConfig, RainbowConfig, DreamerConfig, EnvOptions)
+CONFIGS = (A2CConfig, A3CConfig, PPOConfig, ReinforceConfig, DQNConfig, RainbowConfig, DreamerConfig, EnvOptions)
 ABOVE_0 = {"lr", "adam_eps", "max_grad_norm", "reward_clip", "model_lr", "actor_lr", "value_lr"}
-ABOVE_0 |= {"observation_std", "reward_scale", "step_timeout"}
+ABOVE_0 |= {"observation_std", "reward_scale", "step_timeout", "clip_range", "value_clip", "target_kl"}
 UP_TO_1 = {"gamma", "gae_lambda", "lam", "exploration_fraction", "final_epsilon", "alpha", "beta", "exploration"}
 FROM_0 = {"seed", "learning_starts", "prefill", "pretrain", "mode_samples"}  # counts that may be 0
 OTHERS: dict[str, list[Any]] = {
@@ -87,7 +85,8 @@ def test_v_max_is_above_v_min() -> None:
 
 
 def test_max_grad_norm_inf_turns_clipping_off() -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     for config in (A2CConfig, ReinforceConfig, DQNConfig, DreamerConfig):
         assert config(max_grad_norm=math.inf).max_grad_norm == math.inf
     gradient = torch.tensor([3e4, 4e4])
@@ -99,7 +98,6 @@ def test_max_grad_norm_inf_turns_clipping_off() -> None:
 def test_command_line_refuses_before_a_run_directory_exists(
     flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("tyro")
     out = tmp_path / "run"
     assert cli.main(["train", *flags, "--out", str(out)]) == 2
     name = flags[1].removeprefix("--").split("=")[0].replace("-", "_")
@@ -110,7 +108,6 @@ def test_command_line_refuses_before_a_run_directory_exists(
 
 
 def test_option_file_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("tyro")
     file, out = tmp_path / "options.toml", tmp_path / "run"
     file.write_text("gamma = 1.5\n")
     assert cli.main(["train", "a2c", "--config", str(file), "--out", str(out)]) == 2
@@ -144,7 +141,6 @@ HUGE = 10**12
 def test_options_that_need_too_much_memory_are_refused(
     algorithm: str, flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("tyro")
     flags = [f"--{flag.replace('_', '-')}", str(HUGE)]
     if flag in ("replay_size", "n_envs"):
         flags += ["--total-steps", str(HUGE)]
@@ -196,7 +192,6 @@ def test_options_that_fit_into_memory_are_accepted() -> None:
 def test_agent_that_cannot_be_made_leaves_no_run_directory(
     flags: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("tyro")
     out = tmp_path / "run"
     assert cli.main(["train", *flags, "--out", str(out)]) == 2
     error = capsys.readouterr().err

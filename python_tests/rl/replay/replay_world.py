@@ -109,14 +109,8 @@ def same(a, b):
     return all(torch.equal(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
 
 
-def generators(seed):
-    return np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-
-
-def make_with(kind, generator):
-    return kind(
-        21, (2,), n_envs=3, n_step=3, generator=generator, **{"beta_steps": 9} if kind is PrioritizedReplay else {}
-    )
+def make_with(kind, seed):
+    return make(kind, 21, 3, seed=seed, n_step=3, **{"beta_steps": 9} if kind is PrioritizedReplay else {})
 
 
 def go_on(world, replay, steps):

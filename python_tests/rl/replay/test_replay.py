@@ -7,8 +7,6 @@ import math
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("gymnasium")
 from replay_world import World, by_observation, check_batch, episode, kinds, make
 
 from automl_ext.rl import PrioritizedReplay, UniformReplay

@@ -7,8 +7,6 @@ import functools
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("gymnasium")
 from compare_runs import same
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from rl_worlds import Scripted

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 pytest.importorskip("hypothesis")
-pytest.importorskip("gymnasium")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -151,24 +150,6 @@ def test_set_equals_a_list(backend, data):
     assert tree.state().tolist() == plain
     assert tree.total == make(backend, plain).total
     assert tree.total == pytest.approx(math.fsum(plain), rel=1e-14)
-
-
-@trees
-def test_last_priority_of_a_repeated_index_counts(backend):
-    tree = make(backend, np.zeros(20))
-    tree.set(ints(3, 9, 3, 9, 3), floats(1, 2, 3, 4, 5))
-    assert tree.get(ints(3, 9)).tolist() == [5, 4]
-    assert tree.total == 9
-
-
-@trees
-def test_no_drift_over_many_updates(backend):
-    """Sums updated by increments would keep the rounding errors of large priorities."""
-    tree = make(backend, np.full(64, 1e-8))
-    for _ in range(100):
-        tree.set(ints(5), floats(1e12))
-        tree.set(ints(5), floats(1e-8))
-    assert tree.total == make(backend, np.full(64, 1e-8)).total
 
 
 def test_both_trees_are_equal_bit_for_bit():

@@ -2,12 +2,10 @@
 
 import math
 
+import gymnasium as gym
 import pytest
 import torch
 from mdp_worlds import close
-
-pytest.importorskip("gymnasium")
-import gymnasium as gym
 
 from automl_ext.rl import MDP, policy_evaluation, policy_iteration, q_learning, value_iteration
 

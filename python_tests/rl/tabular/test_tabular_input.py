@@ -9,8 +9,6 @@ import pytest
 import torch
 from mdp_worlds import close, random_mdp, walk
 
-pytest.importorskip("gymnasium")
-
 from automl_ext.rl import MDP, policy_evaluation, policy_iteration, q_learning, value_iteration
 
 # γ = 1

@@ -4,8 +4,6 @@ import pytest
 import torch
 from mdp_worlds import close, random_mdp
 
-pytest.importorskip("gymnasium")
-
 from automl_ext.rl import MDP, policy_iteration, q_learning
 
 
