@@ -105,20 +105,6 @@ class Alternating(World):
         return 10.0 * self.state, True, False
 
 
-class Target(World):
-    """Continuous actions with reward −(a − 0.5)²."""
-
-    states = 1
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.action_space = spaces.Box(-2, 2, (1,), np.float32)
-
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        assert self.action_space.contains(action), action
-        return self.observe(), -float((action[0] - 0.5) ** 2), True, False, {}
-
-
 class PoisonedRestarts(SyncVectorEnv):
     """A vector environment whose NEXT_STEP restarts have a reward of a million, which must have no effect."""
 

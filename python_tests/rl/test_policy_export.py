@@ -9,14 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("gymnasium")
-pytest.importorskip("tyro", reason="the command line needs tyro")
-pytest.importorskip("rich", reason="the command line needs rich")
-import gymnasium
 from gymnasium.spaces import Box, Discrete
 
 from automl_ext import rl
@@ -65,8 +61,7 @@ CASES: dict[str, tuple[str, Box, gymnasium.Space, dict[str, Any]]] = {
         Box(-np.inf, np.inf, (2,), np.float64),
         {"hidden": (8,)},
     ),
-    "ppo": ("ppo", VECTOR, Discrete(3), {"hidden": (16,)}),
-    "linear": ("a2c", VECTOR, Discrete(3), {"hidden": ()}),
+    "linear": ("ppo", VECTOR, Discrete(3), {"hidden": ()}),
     "bytes": ("reinforce", Box(0, 255, (7,), np.uint8), Discrete(3), {"hidden": (16,)}),
     "normalized_bytes": (
         "reinforce",
@@ -74,12 +69,10 @@ CASES: dict[str, tuple[str, Box, gymnasium.Space, dict[str, Any]]] = {
         Discrete(3),
         {"normalize_observations": True, "hidden": (16,)},
     ),
-    "cells": ("a2c", Box(0, 1, (6, 6, 3), bool), Discrete(3), {"hidden": (8,)}),
     "images": ("dqn", Box(0, 255, (2, 84, 84), np.uint8), Discrete(6), {"hidden": (16,), "buffer_size": 100}),
     "dqn": ("dqn", VECTOR, Discrete(3, start=2), {"normalize_observations": True, "hidden": (16, 16)}),
     "dueling": ("dqn", VECTOR, Discrete(3), {"dueling": True, "noisy": True, "hidden": (16, 8)}),
     "layer_norm": ("a2c", VECTOR, Discrete(3), {"layer_norm": True, "normalize_observations": True, "hidden": (8,)}),
-    "dueling_layer_norm": ("dqn", VECTOR, Discrete(3), {"dueling": True, "layer_norm": True, "hidden": (16, 8)}),
     "impala": ("a2c", Box(0, 255, (2, 9, 12, 3), np.uint8), Discrete(3), {"body": "impala", "hidden": (8,)}),
     "rainbow": ("rainbow", Box(0, 1, (10, 10, 4), bool), Discrete(6), {"hidden": (16,), "buffer_size": 100}),
 }
@@ -139,6 +132,15 @@ def test_exported_policies_give_the_actions_of_the_agent_without_automl_ext(tmp_
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == []
+    facts = {name: json.loads((tmp_path / name / "policy.json").read_text()) for name in CASES}
+    assert facts["normalized"]["actions"] == {"n": 4, "start": -1}
+    assert facts["normalized"]["observations"] == {"shape": [5], "dtype": "float32", "low": "-inf", "high": "inf"}
+    norm = made("normalized").network.body.norm
+    np.testing.assert_allclose(facts["normalized"]["normalization"]["std"], 1 / norm.scale, rtol=1e-6)
+    assert facts["unbounded"]["observations"] == {"shape": [5], "dtype": "float64", "low": -1e4, "high": 1e4}
+    assert facts["unbounded"]["normalization"] is None
+    assert facts["images"]["normalization"] == {"factor": 1 / 255}
+    assert 'torch.export.load("policy.pt2")' in (tmp_path / "images/README.md").read_text()
 
 
 def test_scores_and_values_are_those_of_the_agent() -> None:
@@ -162,21 +164,6 @@ def test_a3c_is_exported_like_a2c(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((N, 4)).astype(np.float32)
     program = torch.export.load(tmp_path / "policy.pt2").module()
     assert (program(torch.from_numpy(x))[0].numpy() == agent.act(x)).all()
-
-
-def test_the_description_has_spaces_and_normalization(tmp_path: Path) -> None:
-    facts = {}
-    for name in ("normalized", "unbounded", "images"):
-        rl.export_policy(made(name), tmp_path / name)
-        facts[name] = json.loads((tmp_path / name / "policy.json").read_text())
-    assert facts["normalized"]["actions"] == {"n": 4, "start": -1}
-    assert facts["normalized"]["observations"] == {"shape": [5], "dtype": "float32", "low": "-inf", "high": "inf"}
-    norm = made("normalized").network.body.norm
-    np.testing.assert_allclose(facts["normalized"]["normalization"]["std"], 1 / norm.scale, rtol=1e-6)
-    assert facts["unbounded"]["observations"] == {"shape": [5], "dtype": "float64", "low": -1e4, "high": 1e4}
-    assert facts["unbounded"]["normalization"] is None
-    assert facts["images"]["normalization"] == {"factor": 1 / 255}
-    assert 'torch.export.load("policy.pt2")' in (tmp_path / "images/README.md").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -6,21 +6,14 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-pytest.importorskip("gymnasium")
-pytest.importorskip("tyro", reason="the command line needs tyro")
-pytest.importorskip("rich", reason="the command line needs rich")
 from rl_worlds import Toy, ToyConfig
 
 from automl_ext import cli
 from automl_ext.rl.loop import loop
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.rl.reports.evaluate_run import evaluate_run
-from automl_ext.rl.reports.plot import interval, plot_runs, together
 from automl_ext.runners import RUNNERS
-from automl_ext.training.intervals import T
 from automl_ext_cli.table import COMMANDS, Command
 
 
@@ -145,65 +138,7 @@ def test_damaged_last_checkpoint_is_skipped(tmp_path: Path) -> None:
         assert evaluate_run(tmp_path / "run", 1, policy="last")["policy_step"] < int(newest.name[5:])
 
 
-def fake_run(folder: Path, algorithm: str, seed: int, returns: list[float], **config: object) -> Path:
-    folder.mkdir(parents=True)
-    (folder / "environment.json").write_text(json.dumps({"algorithm": algorithm}))
-    (folder / "config.json").write_text(json.dumps({"env_id": "CartPole-v1", "seed": seed, **config}))
-    lines = [json.dumps({"step": 100 * i + 100, "eval_return": r, "loss": 1.0}) for i, r in enumerate(returns)]
-    (folder / "metrics.jsonl").write_text("\n".join(lines))
-    return folder
-
-
-def test_several_runs_give_one_picture_per_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("matplotlib")
-    runs = [fake_run(tmp_path / f"a{s}", "toy", s, [10.0 + s, 20.0 + s, 40.0]) for s in range(3)]
-    runs += [fake_run(tmp_path / "b", "toy", 0, [5.0, 6.0, 7.0], double=True)]
-    runs += [fake_run(tmp_path / "c", "dqn", 0, [1.0, 2.0])]
-    labels: list[str] = []
-    from matplotlib.axes import Axes
-
-    plot = Axes.plot
-    monkeypatch.setattr(Axes, "plot", lambda self, *a, **k: labels.append(k.get("label", "")) or plot(self, *a, **k))
-    written = plot_runs(runs, tmp_path / "out")
-    groups = [label for label in labels if re.search(r", \d seed", label)]
-    assert groups == ["toy, 3 seeds", "toy double True, 1 seed", "DQN, 1 seed"]
-    assert written[-1] == tmp_path / "out/learning.png"
-    other = fake_run(tmp_path / "d", "dqn", 0, [1.0, 2.0], env_id="MinAtar/Freeway-v1")
-    assert [p.name for p in plot_runs([runs[0], other], tmp_path)[-2:]] == [
-        "learning-CartPole-v1.png",
-        "learning-MinAtar-Freeway-v1.png",
-    ]
-
-
-@pytest.mark.parametrize("depth", [200, 100_000])
-def test_plot_refuses_a_deeply_nested_configuration(tmp_path: Path, capsys: pytest.CaptureFixture, depth: int) -> None:
-    pytest.importorskip("matplotlib")
-    run = fake_run(tmp_path / "run", "toy", 0, [1.0, 2.0])
-    (run / "config.json").write_text('{"env_id": "CartPole-v1", "x": ' + "[" * depth + "]" * depth + "}")
-    refused(capsys, "config.json is (nested more than|not valid JSON)", "plot", str(run))
-
-
-def test_band_is_students_t_on_common_steps(tmp_path: Path) -> None:
-    from automl_ext.rl.reports.plot import Curve
-
-    one = Curve("a", {}, np.array([100.0, 200.0, 300.0]), np.array([1.0, 2.0, 3.0]))
-    two = Curve("a", {}, np.array([150.0, 250.0]), np.array([5.0, 7.0]))
-    steps, returns = together([one, two])
-    assert steps.tolist() == [150, 200, 250]
-    assert returns.tolist() == [[1.5, 2, 2.5], [5, 6, 7]]
-    low, high = interval(np.array([[1.0], [2.0], [6.0]]))
-    half = 4.303 * np.sqrt(7 / 3)
-    assert (low[0], high[0]) == pytest.approx((3 - half, 3 + half))
-    stats = pytest.importorskip("scipy.stats")
-    np.testing.assert_allclose(T, stats.t.ppf(0.975, np.arange(1, 31)), atol=5.1e-4)
-
-
 def test_seeds_with_one_evaluation_each_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    from automl_ext.rl.reports.plot import Curve
-
-    steps, returns = together([Curve("a", {}, np.array([step]), np.array([step / 10])) for step in (10.0, 20.0)])
-    assert steps.tolist() == [20]
-    assert returns.tolist() == [[1], [2]]
     pytest.importorskip("matplotlib")
     few = ["--total-steps", 600, "--eval-every", 600, "--eval-episodes", 1, "--final-episodes", 1]
     assert command("train", "a2c", *few, "--seeds", "0:2", "--out", tmp_path / "seeds") == 0
@@ -232,3 +167,6 @@ def test_ablate(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         assert config["noisy"] == (name not in ("dqn", "no-noisy"))
     assert (tmp_path / "runs/ablation/ablation.png").stat().st_size > 1000
     assert "ablation.png" in capsys.readouterr().out
+    assert command("train", "dqn", "--ablate", *SMALL, *flags, "--out", "runs/ablation") == 0
+    again = json.loads((tmp_path / "runs/ablation/ablation.json").read_text())
+    assert again == results  # with its times: finished runs are skipped

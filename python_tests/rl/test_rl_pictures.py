@@ -10,16 +10,20 @@ import numpy as np
 import pytest
 
 from automl_ext.rl.reports.ablation import draw
-from automl_ext.rl.reports.plot import BAND_SEEDS, clipped, plot_runs
+from automl_ext.rl.reports.plot import BAND_SEEDS, Curve, clipped, interval, plot_runs, together
+from automl_ext.training.errors import UserError
+from automl_ext.training.intervals import T
 from automl_ext.training.pictures.colors import color_of
 
 pytest.importorskip("matplotlib", reason="extra plot")
 
 
-def fake_run(folder: Path, returns: list[float], algorithm: str = "a2c", seed: int = 0, result: Any = None) -> Path:
+def fake_run(
+    folder: Path, returns: list[float], algorithm: str = "a2c", seed: int = 0, result: Any = None, **config: Any
+) -> Path:
     folder.mkdir(parents=True)
     (folder / "environment.json").write_text(json.dumps({"algorithm": algorithm}))
-    (folder / "config.json").write_text(json.dumps({"env_id": "CartPole-v1", "seed": seed}))
+    (folder / "config.json").write_text(json.dumps({"env_id": "CartPole-v1", "seed": seed, **config}))
     rows = [
         {"step": 100 * i + 100, "eval_return": r, "episode_return": r - 1, "epsilon": 0.1 * i, "loss": 1.0}
         for i, r in enumerate(returns)
@@ -103,8 +107,49 @@ def test_ablation_names_every_variant(tmp_path: Path, drawn_figures: list[Any]) 
             fake_run(tmp_path / name / f"seed-{seed}", [1.0 + k, 5.0 + k + 2 * seed])
     draw(tmp_path, names, "CartPole-v1")
     axes = drawn_figures[0].axes[0]
-    assert texts(drawn_figures[0]) == ["Rainbow: 6", "without double: 7", "without n-step: 8", "DQN: 9"]
-    assert len({line.get_color() for line in axes.lines}) == 4
-    assert axes.lines[0].get_color() == color_of("rainbow")
-    assert axes.lines[3].get_color() == color_of("dqn")
-    assert drawn_figures[0].get_suptitle().endswith("CartPole-v1: median of 2 seeds")
+    labels = [f"{label}, 2 seeds" for label in ("Rainbow", "without double", "without n-step", "DQN")]
+    assert texts(drawn_figures[0]) == [*labels, "best policy of all seeds"]
+    lines = {line.get_label(): line for line in axes.lines}
+    assert len({lines[label].get_color() for label in labels}) == 4
+    assert lines["Rainbow, 2 seeds"].get_color() == color_of("rainbow")
+    assert lines["DQN, 2 seeds"].get_color() == color_of("dqn")
+    assert lines["without double, 2 seeds"].get_ydata().tolist() == [2.0, 7.0]  # the median
+    title = drawn_figures[0].get_suptitle().replace("\n", " ")
+    assert title.startswith("Rainbow without one part at a time on CartPole-v1: median")
+
+
+def test_several_runs_give_one_picture_per_environment(tmp_path: Path, drawn_figures: list[Any]) -> None:
+    runs = [fake_run(tmp_path / f"a{s}", [10.0 + s, 20.0 + s, 40.0], seed=s) for s in range(3)]
+    runs += [fake_run(tmp_path / "b", [5.0, 6.0, 7.0], double=True), fake_run(tmp_path / "c", [1.0, 2.0], "dqn")]
+    written = plot_runs(runs, tmp_path / "out")
+    labels = ["A2C, 3 seeds", "A2C double True, 1 seed", "DQN, 1 seed"]
+    assert texts(drawn_figures[-1]) == [*labels, "best policy of all seeds"]
+    assert written[-1] == tmp_path / "out/learning.png"
+    other = fake_run(tmp_path / "d", [1.0, 2.0], "dqn", env_id="MinAtar/Freeway-v1")
+    assert [p.name for p in plot_runs([runs[0], other], tmp_path)[-2:]] == [
+        "learning-CartPole-v1.png",
+        "learning-MinAtar-Freeway-v1.png",
+    ]
+
+
+@pytest.mark.parametrize("depth", [200, 100_000])
+def test_plot_refuses_a_deeply_nested_configuration(tmp_path: Path, depth: int) -> None:
+    run = fake_run(tmp_path / "run", [1.0, 2.0])
+    (run / "config.json").write_text('{"env_id": "CartPole-v1", "x": ' + "[" * depth + "]" * depth + "}")
+    with pytest.raises(UserError, match=r"config.json is (nested more than|not valid JSON)"):
+        plot_runs([run], tmp_path)
+
+
+def test_band_is_students_t_on_common_steps() -> None:
+    one = Curve("a", {}, np.array([100.0, 200.0, 300.0]), np.array([1.0, 2.0, 3.0]))
+    two = Curve("a", {}, np.array([150.0, 250.0]), np.array([5.0, 7.0]))
+    steps, returns = together([one, two])
+    assert steps.tolist() == [150, 200, 250]
+    assert returns.tolist() == [[1.5, 2, 2.5], [5, 6, 7]]
+    steps, returns = together([Curve("a", {}, np.array([step]), np.array([step / 10])) for step in (10.0, 20.0)])
+    assert (steps.tolist(), returns.tolist()) == ([20], [[1], [2]])  # one evaluation each
+    low, high = interval(np.array([[1.0], [2.0], [6.0]]))
+    half = 4.303 * np.sqrt(7 / 3)
+    assert (low[0], high[0]) == pytest.approx((3 - half, 3 + half))
+    stats = pytest.importorskip("scipy.stats")
+    np.testing.assert_allclose(T, stats.t.ppf(0.975, np.arange(1, 31)), atol=5.1e-4)

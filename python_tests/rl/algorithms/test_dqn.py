@@ -1,10 +1,9 @@
-"""DQN and Rainbow: learning in an environment with known values, and resumed runs."""
+"""DQN and Rainbow: learning in an environment with known values, schedules, and the support of C51."""
 
 from __future__ import annotations
 
-import json
+import warnings
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,12 @@ import pytest
 import torch
 from dqn_worlds import GAMMA, Fork, small
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from policy_worlds import Forever, envs_in
 
-from automl_ext.rl import DQN, DQNConfig, Rainbow, RainbowConfig
+from automl_ext.rl import DQN, DQNConfig, RainbowConfig
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.loop import train
 from automl_ext.rl.presets import preset
-from automl_ext.rl.reports.ablation import ablate, variants
+from automl_ext.rl.reports.ablation import variants
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.memory import flushed_denormals
 
@@ -168,54 +167,91 @@ def test_replay_stores_images_in_their_dtype() -> None:
 def test_unsupported_spaces_and_settings_are_refused() -> None:
     with pytest.raises(UserError, match=r"Discrete.*a2c"):
         DQN(DQNConfig(env_id="Pendulum-v1"))
-    with pytest.raises(ValueError, match="train_freq"):
-        DQNConfig(train_freq=0)
     with pytest.raises(UserError, match="minatar"):
         preset("nes", DQNConfig())
 
 
-CARTPOLE: dict[str, Any] = {
-    "total_steps": 1_200,
-    "learning_starts": 200,
-    "train_freq": 32,
-    "gradient_steps": 4,
-    "hidden": (32,),
-    "batch_size": 16,
-    "target_update_interval": 100,
-    "eval_every": 400,
-    "eval_episodes": 2,
-    "final_episodes": 2,
-    "checkpoint_every": 150,
-    "buffer_size": 800,
-}
-
-
-def outcome(out: Path) -> tuple[Any, str, Any]:
-    result = json.loads((out / "result.json").read_text())
-    for name in ("seconds", "cpu_seconds", "steps_per_second", "updates_per_second"):
-        del result[name]
-    best = torch.load(out / "best.pt", weights_only=True)
-    return result, (out / "metrics.jsonl").read_text(), {k: v.tolist() for k, v in best["policy"].items()}
-
-
-@pytest.mark.parametrize("name", ["dqn", "rainbow"])
-def test_resumed_run_equals_uninterrupted_run(name: str, tmp_path: Path) -> None:
-    kind, config = (DQN, DQNConfig(**CARTPOLE)) if name == "dqn" else (Rainbow, RainbowConfig(**CARTPOLE))
-    train(kind, config, tmp_path / "whole")
-    assert train(kind, config, tmp_path / "resumed", stop_after=500) is None
-    assert train(kind, config, tmp_path / "resumed", resume="auto", stop_after=300) is None
-    train(kind, config, tmp_path / "resumed", resume="auto")
-    assert outcome(tmp_path / "resumed") == outcome(tmp_path / "whole")
-
-
-def test_ablation_trains_every_variant_once(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    config = RainbowConfig(**(CARTPOLE | {"total_steps": 300, "eval_every": 100}))
-    for name, settings in variants(config).items():
+def test_variants_of_the_ablation() -> None:
+    for name, settings in variants(RainbowConfig()).items():
         parts = [settings.double, settings.dueling, settings.prioritized, settings.n_step == 3]
         on = sum([*parts, settings.distributional, settings.noisy])
         assert on == {"rainbow": 6, "dqn": 0}.get(name, 5)
-    results = ablate(config, tmp_path)
-    assert set(results) == set(variants(config))
-    assert (tmp_path / "ablation.png").stat().st_size > 10_000
-    assert ablate(config, tmp_path) == results  # finished runs are skipped
+
+
+@pytest.mark.parametrize("decay", [False, True])
+def test_learning_rate_falls_linearly_to_0_at_the_last_step(decay: bool) -> None:
+    learning = DQN(small(total_steps=800, lr=0.01, lr_decay=decay), fork_envs(SAME))
+    group = learning.optimizer.param_groups[0]
+    while learning.envs.steps < 800:
+        learning.iterate()
+        if learning.envs.steps > 200:
+            assert group["lr"] == pytest.approx(0.01 * (1 - learning.envs.steps / 800) if decay else 0.01)
+    weights = learning.parameters.detach().clone()
+    learning.iterate()
+    assert torch.equal(weights, learning.parameters) == decay
+    learning.set_total_steps(1_000)  # a longer training goes on with a positive rate
+    learning.iterate()
+    assert not torch.equal(weights, learning.parameters)
+
+
+def test_presets_and_rainbow_keep_the_targets_and_the_rate_of_their_papers() -> None:
+    assert (DQNConfig().n_step, DQNConfig().lr_decay) == (5, True)
+    assert (RainbowConfig().n_step, RainbowConfig().lr_decay) == (3, False)
+    for name in ("minatar", "atari"):
+        assert (preset(name, DQNConfig()).n_step, preset(name, RainbowConfig()).n_step) == (1, 3)
+        assert not preset(name, DQNConfig()).lr_decay
+        assert not preset(name, RainbowConfig()).lr_decay
+
+
+def test_default_support_contains_all_returns_of_cartpole() -> None:
+    for config in [DQNConfig(distributional=True), RainbowConfig(), *variants(DQNConfig()).values()]:
+        assert config.env_id == "CartPole-v1"
+        longest = (1 - config.gamma**500) / (1 - config.gamma)
+        assert config.v_min <= 0 < longest <= config.v_max <= 1.1 * longest
+
+
+def test_atari_preset_has_the_support_of_the_paper_and_clipped_rewards() -> None:
+    for base in (DQNConfig(), RainbowConfig()):
+        config = preset("atari", base)
+        assert (config.v_min, config.v_max, config.env.reward_clip) == (-10, 10, 1)
+        assert config.env_id.startswith("ALE/")
+    paper = preset("atari", RainbowConfig())
+    assert (paper.lr, paper.adam_eps, paper.target_update_interval, paper.learning_starts) == (
+        6.25e-5,
+        1.5e-4,
+        8_000,
+        20_000,
+    )
+    assert (preset("minatar", RainbowConfig()).v_min, preset("minatar", RainbowConfig()).v_max) == (0, 10)
+
+
+def warnings_of(iterations: int, **changes: Any) -> list[str]:
+    """Return the warnings of an agent in an environment with reward 1 at every step, V = 1 / (1 − 0.8) = 5."""
+    agent = DQN(small(distributional=True, learning_starts=16, **changes), envs_in(Forever, 4, AutoresetMode.SAME_STEP))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(iterations):
+            agent.iterate()
+    return [str(w.message) for w in caught]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"v_max": 0.5}, {"v_min": -1.0, "v_max": 0.0}, {"v_min": 30.0, "v_max": 40.0}, {"n_step": 3, "v_max": 2.0}],
+)
+def test_returns_outside_the_support_cause_one_warning(changes: dict[str, Any]) -> None:
+    (message,) = warnings_of(20, **changes)
+    assert "--v-min and --v-max" in message
+    low, high = changes.get("v_min", 0.0), changes["v_max"]
+    assert f"[v_min, v_max] = [{low:g}, {high:g}]" in message
+
+
+def test_warning_comes_when_learned_returns_leave_the_support() -> None:
+    """The target 1 + 0.8 V leaves the support only after V has grown from about 1.25 to 1.9."""
+    assert warnings_of(2, v_max=2.5, lr=2e-2) == []
+    assert len(warnings_of(60, v_max=2.5, lr=2e-2)) == 1
+
+
+@pytest.mark.parametrize("changes", [{"v_max": 6.0}, {"v_min": -10.0, "v_max": 10.0}, {"v_max": 6.0, "n_step": 3}])
+def test_returns_inside_the_support_cause_no_warning(changes: dict[str, Any]) -> None:
+    assert warnings_of(20, **changes) == []

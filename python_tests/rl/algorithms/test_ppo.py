@@ -1,9 +1,7 @@
-"""PPO: learning, minibatches, schedules, and resumed runs."""
+"""PPO: minibatches, schedules, terms of the loss, and the end of the passes."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,18 +9,16 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from policy_worlds import Alternating, Bandit, Cut, Forever, Patience, PoisonedRestarts, Target, envs_in, one_hot
+from policy_worlds import Alternating, Bandit, PoisonedRestarts, envs_in, one_hot
 
 from automl_ext import rl
 from automl_ext.rl import PPO, PPOConfig
 from automl_ext.rl.algorithms import ppo
 from automl_ext.rl.envs.rollouts import collect
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.loop import train
 from automl_ext.rl.loop.seams import Acted
 from automl_ext.rl.presets import preset
 
-MODES = pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 SMALL = {"hidden": (16,), "n_steps": 16, "batch_size": 32, "n_epochs": 4, "lr": 1e-2, "lr_decay": False}
 
 
@@ -33,60 +29,12 @@ def learner(envs: Envs, iterations: int, **settings: Any) -> PPO:
     return agent
 
 
-def values(agent: PPO, states: int) -> list[float]:
-    with torch.no_grad():
-        return agent.network(torch.from_numpy(one_hot(states)))[1].tolist()
-
-
-@MODES
-@pytest.mark.parametrize("value_clip", [None, 0.2])
-def test_learns_the_rewarded_actions(mode: AutoresetMode, value_clip: float | None) -> None:
-    agent = learner(envs_in(Bandit, mode=mode), 15, value_clip=value_clip)
-    assert agent.act(one_hot(3)).tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize(("gamma", "action"), [(0.7, 0), (0.95, 1)])
-def test_discount_factor_decides_the_action(gamma: float, action: int) -> None:
-    agent = learner(envs_in(Patience), 30, gamma=gamma, gae_lambda=1.0, ent_coef=0.02)
-    assert agent.act(one_hot(3))[0] == action
-
-
-@MODES
-def test_truncated_episodes_bootstrap_from_their_final_observation(mode: AutoresetMode) -> None:
-    agent = learner(envs_in(Forever, mode=mode), 60, gamma=0.8)
-    assert values(agent, 1)[0] == pytest.approx(5, abs=0.4)  # 1 to 2.95 if truncations counted as terminations
-    agent = learner(envs_in(Cut, mode=mode), 60, gamma=0.9)
-    assert values(agent, 3)[:2] == pytest.approx([0.9, 1], abs=0.07)  # V(0) = 0.69 from the next episode
-
-
-@MODES
-def test_returns_stop_at_the_end_of_an_episode(mode: AutoresetMode) -> None:
-    agent = learner(envs_in(Alternating, mode=mode), 60, gae_lambda=1.0)
-    assert values(agent, 3)[:2] == pytest.approx([0, 10], abs=0.4)  # at least 9 if returns included the next episode
-
-
 def test_autoreset_steps_are_not_learned_from() -> None:
-    agent = learner(Envs(PoisonedRestarts([Bandit] * 8), 0), 15)
-    assert agent.act(one_hot(3)).tolist() == [0, 1, 2]
-    assert max(values(agent, 3)) < 1.5
+    agent = learner(Envs(PoisonedRestarts([Bandit] * 8), 0), 0)
     rollout = collect(agent.envs, agent.sample, 16, agent.device)
     steps = agent.transitions(rollout)
     assert len(steps.actions) == rollout.valid.sum() < 16 * 8
     assert steps.returns.max() < 1.5
-
-
-def test_continuous_actions() -> None:
-    agent = learner(envs_in(Target), 40)  # the environment checks that its actions are inside the box
-    assert agent.act(np.ones((1, 1), np.float32)).item() == pytest.approx(0.5, abs=0.15)
-    assert agent.network.distribution.log_std.item() < -0.3  # noise lowers the return
-
-
-def test_learns_cartpole() -> None:
-    agent = PPO(PPOConfig(seed=1))
-    while agent.envs.steps < 12_000:
-        agent.iterate()
-    returns = [episode.episode_return for episode in agent.envs.episodes]
-    assert np.mean(returns[-20:]) > 80  # an untrained policy reaches 20
 
 
 def test_minibatches_contain_every_step_once() -> None:
@@ -172,20 +120,10 @@ def test_a_rollout_of_restarts_only_changes_nothing() -> None:
     assert [bool(x) for x in measured] == [True, False, True, False]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"clip_range": 0.0}, "clip_range: expected above 0, got 0"),
-        ({"value_clip": -1.0}, "value_clip: expected above 0"),
-        ({"batch_size": 1}, "batch_size: expected at least 2, got 1"),
-        ({"n_epochs": 0}, "n_epochs: expected at least 1"),
-        ({"gae_lambda": 1.5}, "gae_lambda: expected at least 0 and at most 1"),
-        ({"n_steps": 1, "n_envs": 1}, "n_steps: expected n_steps × n_envs to be at least 2, got 1"),
-    ],
-)
-def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        PPOConfig(**options)
+def test_a_single_step_has_no_normalized_advantage() -> None:
+    for options in ({"n_steps": 1, "n_envs": 1}, {"batch_size": 1}):
+        with pytest.raises(ValueError, match=r"to be at least 2, got 1|batch_size: expected at least 2, got 1"):
+            PPOConfig(**options)
 
 
 def test_presets() -> None:
@@ -193,13 +131,6 @@ def test_presets() -> None:
     assert preset("cartpole-zoo", PPOConfig()).gae_lambda == 0.8
     assert preset("lunarlander", PPOConfig()).n_envs == 16
     assert rl.make("ppo", preset="pendulum", env="Pendulum-v1").config.n_steps == 1024
-
-
-def outcome(out: Path) -> tuple[dict[str, Any], str]:
-    result = json.loads((out / "result.json").read_text())
-    for name in ("seconds", "cpu_seconds", "steps_per_second"):
-        del result[name]
-    return result, (out / "metrics.jsonl").read_text()
 
 
 def test_passes_end_when_the_policy_has_moved_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,22 +149,3 @@ def test_passes_end_when_the_policy_has_moved_too_far(monkeypatch: pytest.Monkey
     assert int(agent.optimizer.state[agent.parameters]["step"]) == 1  # the first minibatch is never left out
     with pytest.raises(ValueError, match=r"target_kl: expected .*above 0"):
         PPOConfig(target_kl=0.0)
-
-
-NORMALIZED = {"value_clip": 0.5, "normalize_observations": True, "normalize_rewards": True, "target_kl": 1e-3}
-
-
-@pytest.mark.parametrize("options", [{}, NORMALIZED], ids=["default", "normalized"])
-def test_resumed_run_equals_uninterrupted_run(options: dict[str, Any], tmp_path: Path) -> None:
-    short: dict[str, Any] = {"total_steps": 1_500, "eval_every": 500, "eval_episodes": 2, "final_episodes": 2}
-    config = PPOConfig(**short, checkpoint_every=300, n_steps=32, n_epochs=2, hidden=(16,), **options)
-    assert train(PPO, config, tmp_path / "whole") is not None
-    assert train(PPO, config, tmp_path / "halted", stop_after=700) is None
-    assert train(PPO, config, tmp_path / "halted", resume="auto") is not None
-    assert outcome(tmp_path / "whole") == outcome(tmp_path / "halted")
-    last = [sorted((tmp_path / name / "checkpoints").iterdir())[-1] / "state.pt" for name in ("whole", "halted")]
-    whole, halted = (torch.load(path)["agent"] for path in last)
-    assert all(torch.equal(whole["network"][key], halted["network"][key]) for key in whole["network"])
-    moments = [state["optimizer"]["state"][0] for state in (whole, halted)]
-    assert all(torch.equal(moments[0][key], moments[1][key]) for key in ("step", "exp_avg", "exp_avg_sq"))
-    assert torch.equal(whole["rng"], halted["rng"])

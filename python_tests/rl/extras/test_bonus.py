@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,6 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from automl_ext import cli, rl
 from automl_ext.rl import A2C, DQN, A2CConfig, DQNConfig, EnvOptions, make_envs
 from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.extras import RND, CountBonus, Extras
@@ -226,47 +223,6 @@ def test_dqn_learns_deep_sea_with_a_bonus() -> None:
     assert np.abs(returns[:, None] - np.array([0, -cost, 1 - cost])).min(1).max() < 1e-6
 
 
-SHORT = "--eval-every 256 --eval-episodes 2 --final-episodes 2 --checkpoint-every 200 --total-steps 600 --n-envs 4"
-
-
-def train(out: Path, *arguments: str) -> None:
-    given = ["--env-id", "automl_ext/DeepSea-v0", "--env-kwarg", "size=4", *SHORT.split(), "--out", str(out)]
-    assert cli.main(["train", *arguments, *given]) == 0
-
-
-def last_state(out: Path) -> Any:
-    return torch.load(sorted((out / "checkpoints").iterdir())[-1] / "state.pt")["agent"]
-
-
-def same(a: Any, b: Any) -> bool:
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return torch.equal(a, b) if isinstance(a, Tensor) else a == b
-
-
-COMMANDS = {
-    "a2c --count-bonus.weight 0.1 --count-bonus.once": "count-bonus",
-    "a2c --rnd.weight 0.1": "rnd",
-    "reinforce --count-bonus.weight 0.1": "count-bonus",
-    "a2c --self-imitation.updates 4 --self-imitation.batch-size 16": "imitation_gain",
-    "dqn --rnd.weight 0.1 --n-step 1 --hidden 16 --learning-starts 100 --train-freq 32 --gradient-steps 2": "rnd",
-}
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_resumed_run_equals_uninterrupted_run(command: str, tmp_path: Path) -> None:
-    train(tmp_path / "whole", *command.split())
-    train(tmp_path / "halted", *command.split(), "--stop-after", "310")
-    train(tmp_path / "halted", *command.split(), "--resume", "auto")
-    assert same(last_state(tmp_path / "whole"), last_state(tmp_path / "halted"))
-    rows = [json.loads(x) for x in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
-    assert (tmp_path / "halted/metrics.jsonl").read_text() == (tmp_path / "whole/metrics.jsonl").read_text()
-    assert all(row[COMMANDS[command]] > 0 for row in rows)
-    assert all(-0.02 < row["episode_return"] < 1 for row in rows)  # the task's: without a bonus
-
-
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
 def test_an_algorithm_has_a_bonus_or_refuses_it(name: str) -> None:
     found = algorithm(name)
@@ -286,16 +242,6 @@ def test_bonus_comes_after_other_transforms() -> None:
     envs.transform = StepBonus(Visits(envs.observation_space), 2.0)
     A2C(A2CConfig(extras=Extras.of([CountBonus(0.5)])), envs)
     assert envs.step(np.array([1, 0])).rewards.max() == pytest.approx(2.5, abs=0.01)
-
-
-def test_loaded_agent_trains_with_its_bonus(tmp_path: Path) -> None:
-    short: dict[str, Any] = {"total_steps": 400, "eval_every": 400, "eval_episodes": 1, "final_episodes": 1}
-    config = A2CConfig(**SEA, **short, extras=Extras.of([CountBonus()]))
-    loaded = rl.load(A2C(config).save(tmp_path / "agent.pt"))
-    loaded.learn()
-    assert isinstance(loaded, A2C)
-    transform: Any = loaded.envs.transform
-    assert sum(transform.novelty.counts.values()) == loaded.envs.steps
 
 
 def test_settings_that_do_not_fit_are_refused() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
@@ -100,21 +99,6 @@ def test_learns_from_large_rewards_and_reports_them_unchanged(mode: AutoresetMod
     with torch.no_grad():
         assert agent.network(torch.from_numpy(one_hot(3)))[1].abs().max() < 20
     assert max(episode.episode_return for episode in agent.envs.episodes) >= 300
-
-
-def test_a_run_is_resumed_exactly(tmp_path: Path) -> None:
-    config = A2CConfig(total_steps=800, eval_every=400, eval_episodes=2, final_episodes=2, hidden=(8,), **OPTIONS)
-    rl.train(A2C, config, tmp_path / "whole")
-    assert rl.train(A2C, config, tmp_path / "part", stop_after=350) is None
-    rl.train(A2C, config, tmp_path / "part", resume="auto")
-    results = []
-    for name in ("whole", "part"):
-        result = json.loads((tmp_path / name / "result.json").read_text())
-        results.append(
-            (result["eval_return_mean"], torch.load(tmp_path / name / "best.pt", weights_only=True)["policy"])
-        )
-    assert results[0][0] == results[1][0]
-    assert all(torch.equal(value, results[1][1][key]) for key, value in results[0][1].items())
 
 
 def test_saved_policies_have_the_statistics_and_evaluations_do_not_change_them(tmp_path: Path) -> None:

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("gymnasium")
 from dqn_worlds import small
 from gymnasium.vector import AutoresetMode
 from policy_worlds import Bandit, Patience, envs_in
@@ -76,7 +74,7 @@ def dreamer(n_envs: int, **changes: Any) -> Dreamer:
     agent = Dreamer(DreamerConfig(**(sizes | changes)), envs_in(Bandit, n_envs, SAME))
 
     def update(sequences: Any) -> dict[str, Any]:
-        agent._updates += 1
+        agent.updates += 1
         return {}
 
     agent.learn_from = update  # type: ignore[method-assign]
@@ -163,11 +161,15 @@ def test_the_result_counts_updates(build: Any) -> None:
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
-def test_reinforce_reports_the_episodes_it_learns_from(mode: AutoresetMode) -> None:
+def test_reinforce_learns_from_and_reports_one_episode_of_each_environment(mode: AutoresetMode) -> None:
     agent = Reinforce(ReinforceConfig(hidden=(4,)), envs_in(Patience, 8, mode))
     for update in range(1, 6):
         rollout = agent.play_episodes()
         assert rollout.valid.sum(0).unique().tolist() == [1, 3]  # some environments restart while others continue
+        done = (rollout.terminated | rollout.truncated) & rollout.valid
+        assert (done.sum(0) == 1).all()
+        assert torch.equal(rollout.valid.sum(0), done.int().argmax(0) + 1)  # steps after the end are invalid
+        assert (rollout.observations[:8] == torch.eye(3)[0]).all()  # all episodes start in state 0
         assert len(agent.envs.episodes) == 8 * update
         latest = {e.env: e.episode_return for e in agent.envs.episodes[-8:]}
         paid = (rollout.rewards * rollout.valid).sum(0)

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("gymnasium")
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from policy_worlds import World, envs_in
 
-from automl_ext.rl import A2C, A2CConfig, Reinforce, ReinforceConfig
+from automl_ext.rl import A2C, PPO, A2CConfig, PPOConfig, Reinforce, ReinforceConfig
 from automl_ext.rl.dreamer import DreamerConfig
 from automl_ext.rl.dreamer.actions import actions_of
 from automl_ext.rl.dreamer.world_model import WorldModel
@@ -44,17 +42,21 @@ class Off(Far):
     best = 162
 
 
-@pytest.mark.parametrize(("agent", "world"), [("a2c", Far), ("a2c", Off), ("reinforce", Off)])
-def test_bandit_with_actions_far_from_0_is_learned(agent: str, world: type[Far]) -> None:
+@pytest.mark.parametrize(
+    ("agent", "world", "iterations"), [("a2c", Far, 150), ("a2c", Off, 150), ("reinforce", Off, 150), ("ppo", Off, 40)]
+)
+def test_bandit_with_actions_far_from_0_is_learned(agent: str, world: type[Far], iterations: int) -> None:
     """Also the actions of ``act``, used in evaluation, are in the environment's units."""
     settings: dict[str, Any] = {"hidden": (8,), "lr": 2e-2}
     envs = envs_in(world, 16, AutoresetMode.SAME_STEP)
-    learner: A2C | Reinforce
+    learner: A2C | PPO | Reinforce
     if agent == "a2c":
         learner = A2C(A2CConfig(optimizer="adam", **settings), envs)
+    elif agent == "ppo":
+        learner = PPO(PPOConfig(n_steps=16, batch_size=64, n_epochs=4, lr_decay=False, **settings), envs)
     else:
         learner = Reinforce(ReinforceConfig(**settings), envs)
-    for _ in range(150):
+    for _ in range(iterations):
         learner.iterate()
     assert learner.act(np.ones((1, 1), np.float32)).item() == pytest.approx(world.best, abs=8)
     assert learner.network.distribution.log_std.item() < -0.5  # type: ignore[operator, union-attr]

@@ -97,7 +97,8 @@ def test_learns_tasks_whose_rewards_differ_by_five_orders_of_magnitude(kind: typ
     values = agent.network(observations)[1]
     assert (values[:2] < 0.05).all()
     assert (values[2:] > 500).all()
-    assert (correct(learner(False, updates, kind))[:2] < 0.9).all()  # cents have no effect beside thousands
+    if kind is A2C:  # without PopArt, cents have no effect beside thousands
+        assert (correct(learner(False, updates, kind))[:2] < 0.9).all()
 
 
 def test_loss_is_that_of_normalized_values_and_advantages() -> None:

@@ -1,0 +1,62 @@
+"""A run that is stopped and resumed equals one that is not, bit for bit: every algorithm, and extras with a state."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compare_runs import same_runs
+
+from automl_ext.rl import EnvOptions
+from automl_ext.rl.extras import RND, CountBonus, Extras, SelfImitation
+from automl_ext.rl.registry import algorithm
+
+SHORT: dict[str, Any] = {"total_steps": 600, "eval_every": 200, "eval_episodes": 2, "final_episodes": 2}
+SHORT |= {"checkpoint_every": 150, "hidden": (8,)}
+SEA: dict[str, Any] = {"env_id": "automl_ext/DeepSea-v0", "env": EnvOptions(env_kwarg=("size=4",)), "n_envs": 4}
+Q: dict[str, Any] = {"learning_starts": 100, "train_freq": 32, "gradient_steps": 2, "batch_size": 16}
+Q |= {"target_update_interval": 100, "buffer_size": 400}  # the ring is filled more than once
+TEAM: dict[str, Any] = {"learning_starts": 100, "final_epsilon": 0.1}
+NORMALIZED = {"normalize_observations": True, "normalize_rewards": True}
+PPO = {"n_steps": 32, "n_epochs": 2, "n_envs": 4}
+
+
+def with_extra(extra: Any, **options: Any) -> dict[str, Any]:
+    return SEA | {"extras": Extras.of([extra])} | options
+
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "a2c": ("a2c", {}),
+    "a2c normalized": ("a2c", NORMALIZED | {"normalize_advantages": True}),
+    "a2c count-bonus": ("a2c", with_extra(CountBonus(0.1, once=True))),
+    "a2c rnd": ("a2c", with_extra(RND(0.1))),
+    "a2c imitation_gain": ("a2c", with_extra(SelfImitation(4, batch_size=16))),
+    "reinforce count-bonus": ("reinforce", with_extra(CountBonus(0.1))),
+    "reinforce": ("reinforce", {"n_envs": 2}),
+    "ppo": ("ppo", PPO),
+    "ppo normalized": ("ppo", PPO | NORMALIZED | {"value_clip": 0.5, "target_kl": 1e-3}),
+    "dqn": ("dqn", Q | {"normalize_observations": True}),
+    "dqn rnd": ("dqn", with_extra(RND(0.1), **Q, n_step=1)),
+    "rainbow": ("rainbow", Q),
+    "vdn": ("vdn", TEAM),
+    "qmix": ("qmix", TEAM),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_resumed_run_equals_uninterrupted_run(case: str, tmp_path: Path) -> None:
+    name, options = CASES[case]
+    found = algorithm(name)
+    config = found.config(**SHORT | options)
+    assert found.train(config, tmp_path / "whole") is not None
+    assert found.train(config, tmp_path / "halted", stop_after=250) is None
+    assert found.train(config, tmp_path / "halted", resume="auto", stop_after=100) is None
+    assert found.train(config, tmp_path / "halted", resume="auto") is not None
+    same_runs(tmp_path / "whole", tmp_path / "halted", {"updates_per_second"})
+    if "extras" in options:
+        metric = case.split()[1]
+        for row in map(json.loads, (tmp_path / "whole/metrics.jsonl").read_text().splitlines()):
+            assert row[metric] > 0
+            assert -0.02 < row["episode_return"] < 1  # the task's: without a bonus
