@@ -322,10 +322,10 @@ class DQN(LearningAgent):
         if epsilon == 0.0:
             return self.greedy(observations)
         at_random = self.rng.random(n) < epsilon
+        if not at_random.any():
+            return self.greedy(observations)
         actions = self.uniform(observations, self.rng)
-        if not at_random.all():
-            actions = np.where(at_random, actions, self.greedy(observations))
-        return actions
+        return actions if at_random.all() else np.where(at_random, actions, self.greedy(observations))
 
     @torch.inference_mode()
     def greedy(self, observations: np.ndarray) -> np.ndarray:
@@ -333,7 +333,7 @@ class DQN(LearningAgent):
         if self.online.training:
             resample(self._noisy, self._noise, len(observations))
         seen = torch.as_tensor(observations, device=self.device)
-        return self.online.q(self.online(seen), seen).argmax(1).numpy(force=True)
+        return self.online.q(self.online(seen), seen).numpy(force=True).argmax(1)
 
     def uniform(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return uniformly random actions in 0 … A − 1 that the observations' masks allow, int64 [B]."""

@@ -33,6 +33,8 @@ PACKAGES = {
     "automl_ext/DeepSea": ("automl_ext.rl.envs.deep_sea", ""),
 }
 
+FEWEST_TOGETHER = 4  # environments that the environment's own vectorized version steps
+
 # Field of EnvOptions -> wrapper(env, value of the field), from the innermost to the outermost. A field with its default
 # value adds no wrapper.
 WRAPPERS: dict[str, Callable[[gymnasium.Env, Any], gymnasium.Wrapper]] = {
@@ -75,7 +77,9 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
         mode = options.vectorization
         if mode == "auto":
             own = spec.vector_entry_point is not None and not spec.additional_wrappers
-            apart = bool(wrapped) and not env_id.startswith("ALE/")  # our wrappers are for single environments
+            # Our wrappers are for single environments, and a few of them are faster one by one: CartPole takes 50 µs a
+            # step in place of 87, and eight take 174 in place of 91.
+            apart = (bool(wrapped) or n_envs < FEWEST_TOGETHER) and not env_id.startswith("ALE/")
             mode = "vector_entry_point" if own and not apart else "sync"
         kwargs = options.arguments | _render_mode(options, render)
         if env_id.startswith("ALE/"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,7 @@ class Ring:
         self.open = np.zeros(n_envs, bool)  # whether the newest transition's episode is running
         self._all = np.arange(n_envs)
         self._first = self._all * self.slots
+        self._newest = self._first.copy()  # row of the newest transition, where an episode is running
 
     @property
     def sizes(self) -> np.ndarray:
@@ -101,21 +103,24 @@ class Ring:
         if invalid is not None:
             self.cut(invalid)
         if goes_on.all():
-            self.flags[self._before(rows)] = 0
+            self.flags[self._newest[envs]] = 0
         else:
-            self.flags[self._before(rows[goes_on])] = 0
+            self.flags[self._newest[envs[goes_on]]] = 0
             self.observations[rows[~goes_on]] = obs[~goes_on]
         self.rewards[rows] = rews
         self.actions[rows] = acts
-        self.flags[rows] = CUT + TERMINATED * terms + TRUNCATED * truncs
+        self.flags[rows] = CUT
         self.indices[rows] = rows + counts // self.slots * self.rows
+        self._newest[envs] = rows
         self.counts[envs] = counts = counts + 1
         head = self._first[envs] + counts % self.slots
-        self._empty(head)
+        if (counts >= self.slots).any():  # else these rows have never been filled
+            self._empty(head)
         self.observations[head] = next_obs
         done = terms | truncs
         self.open[envs] = ~done
         if done.any():
+            self.flags[rows] = CUT + TERMINATED * terms + TRUNCATED * truncs
             self._keep_apart(rows[done], next_obs[done])
         return rows, head
 
@@ -124,7 +129,7 @@ class Ring:
         envs = envs & self.open
         if envs.any():
             head = self._first[envs] + self.counts[envs] % self.slots
-            self._keep_apart(self._before(head), self.observations[head])
+            self._keep_apart(self._newest[envs], self.observations[head])
             self.open[envs] = False
 
     def state(self) -> dict[str, Any]:
@@ -158,13 +163,11 @@ class Ring:
             self._by_env(name)[:, : x.shape[1]] = x
         self.apart, self.free = state["apart"].numpy().copy(), list(state["free"])
         self.counts[:], self.open[:] = state["counts"].numpy(), state["open"].numpy()
+        self._newest = self._first + (self.counts - 1) % self.slots
 
     def _by_env(self, name: str) -> np.ndarray:
         x: np.ndarray = getattr(self, name)
         return x.reshape(self.n_envs, self.slots, *x.shape[1:])  # a view
-
-    def _before(self, rows: np.ndarray) -> np.ndarray:
-        return np.where(rows % self.slots == 0, rows + (self.slots - 1), rows - 1)
 
     def _empty(self, rows: np.ndarray) -> None:
         """Remove the transitions in these rows and their final observations."""
@@ -217,21 +220,30 @@ class Ring:
         rewards: np.ndarray,
         next_observations: np.ndarray,
     ) -> None:
-        finite = np.isfinite(rewards)
-        if not finite.all():
-            env = np.flatnonzero(~finite)[0]
-            raise ValueError(f"rewards: expected finite numbers, got {rewards[env]} in environment {envs[env]}")
-        if observations.dtype.kind == "f":
-            for name, x in (("observations", observations), ("next_observations", next_observations)):
-                nan = np.isnan(x)
+        if may_have_nan(rewards):  # or infinite numbers
+            finite = np.isfinite(rewards)
+            if not finite.all():
+                env = np.flatnonzero(~finite)[0]
+                raise ValueError(f"rewards: expected finite numbers, got {rewards[env]} in environment {envs[env]}")
+        different = observations != self.observations[rows]  # NaN too
+        differ = different.any()
+        for name, x in (("observations", observations), ("next_observations", next_observations)):
+            if (differ or x is next_observations) and may_have_nan(x):
+                nan = np.isnan(x).reshape(len(x), -1).any(axis=1)
                 if nan.any():
-                    env = np.flatnonzero(nan.reshape(len(x), -1).any(axis=1))[0]
-                    raise ValueError(f"{name}: NaN in environment {envs[env]}")
-        differ = observations != self.observations[rows]
-        if differ.any():
-            wrong = differ.reshape(len(rows), -1).any(axis=1) & goes_on
+                    raise ValueError(f"{name}: NaN in environment {envs[np.flatnonzero(nan)[0]]}")
+        if differ:
+            wrong = different.reshape(len(rows), -1).any(axis=1) & goes_on
             if wrong.any():
                 raise ValueError(
                     f"observations: in environment {envs[wrong][0]} not the next_observations of the step before, "
                     "whose episode had not ended; call cut() after an environment is reset from outside"
                 )
+
+
+def may_have_nan(x: np.ndarray) -> bool:
+    """Return False if all numbers are finite; True if one is NaN, infinite or very large. Faster than isnan()."""
+    if x.dtype.kind != "f":
+        return False
+    flat = x.ravel()
+    return not math.isfinite(flat.dot(flat))
