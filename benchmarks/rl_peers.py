@@ -58,7 +58,8 @@ ZOO |= {"clip_range": 0.2, "ent_coef": 0.0}
 def our_ppo(steps: int, seed: int) -> float:
     from automl_ext.rl import PPO, PPOConfig
 
-    agent = PPO(PPOConfig(total_steps=steps, seed=seed, lr=1e-3, lr_decay=False, clip_decay=False, **ZOO))
+    constant = {"lr": 1e-3, "lr_decay": False, "clip_decay": False, "normalize_rewards": False}
+    agent = PPO(PPOConfig(total_steps=steps, seed=seed, **constant, **ZOO))
     agent.iterate()
     before, start = agent.envs.steps, time.process_time()
     while agent.envs.steps < steps:

@@ -51,6 +51,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 1e-3,
         "lr_decay": True,
         "ent_coef": 0.0,
+        "normalize_rewards": False,
     },
     # PPO on CartPole-v1 in few steps: what `automl-ext tune` found (benchmarks/results/rl_tuning.json), rounded.
     "cartpole": {
@@ -69,6 +70,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "vf_coef": 0.13,
         "ent_coef": 0.06,
         "max_grad_norm": 0.8,
+        "normalize_rewards": False,
     },
     # PPO on LunarLander-v3 in few steps, found in the same way.
     "lunarlander-fast": {
@@ -89,6 +91,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "vf_coef": 0.57,
         "ent_coef": 0.0024,
         "max_grad_norm": 1.1,
+        "normalize_rewards": False,
     },
     # PPO on LunarLander-v3 and Pendulum-v1, as in Stable-Baselines3's zoo, without gSDE.
     "lunarlander": {
@@ -108,6 +111,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 3e-4,
         "lr_decay": False,
         "clip_decay": False,
+        "normalize_rewards": False,
     },
     "pendulum": {
         "env_id": "Pendulum-v1",
@@ -121,6 +125,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 1e-3,
         "lr_decay": False,
         "clip_decay": False,
+        "normalize_rewards": False,
     },
     # Hessel et al. 2018, table 1, for DQN and Rainbow. The range of the atoms fits rewards clipped to ±1.
     "atari": {

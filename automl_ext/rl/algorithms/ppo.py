@@ -57,6 +57,7 @@ class PPOConfig(PolicyConfig):
     """Decrease the learning rate linearly to 0 at total_steps."""
     vf_coef: Annotated[float, Range(0.1, 1.0)] = 0.5  # Weight of the value loss.
     ent_coef: Annotated[float, Range(1e-8, 0.1, log=True)] = 0.01  # Weight of the entropy bonus.
+    normalize_rewards: bool = True  # Divide rewards by the running standard deviation of the discounted returns.
     target_kl: float | None = None  # End the passes over a rollout when KL(π_old ‖ π) exceeds 1.5 times this.
     popart: bool = False  # Normalize the values of each task, and its advantages, by PopArt.
 

@@ -17,9 +17,10 @@ from automl_ext.rl.algorithms import ppo
 from automl_ext.rl.envs.rollouts import collect
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.seams import Acted
-from automl_ext.rl.presets import preset
+from automl_ext.rl.presets import PRESETS, preset
 
 SMALL = {"hidden": (16,), "n_steps": 16, "batch_size": 32, "n_epochs": 4, "lr": 1e-2, "lr_decay": False}
+SMALL |= {"normalize_rewards": False}  # so that values have the unit of the rewards
 
 
 def learner(envs: Envs, iterations: int, **settings: Any) -> PPO:
@@ -131,6 +132,8 @@ def test_presets() -> None:
     assert preset("cartpole-zoo", PPOConfig()).gae_lambda == 0.8
     assert preset("lunarlander", PPOConfig()).n_envs == 16
     assert rl.make("ppo", preset="pendulum", env="Pendulum-v1").config.n_steps == 1024
+    of_ppo = [name for name, values in PRESETS.items() if "n_epochs" in values]
+    assert [preset(name, PPOConfig()).normalize_rewards for name in of_ppo] == [False] * 5  # measured without
 
 
 def test_passes_end_when_the_policy_has_moved_too_far(monkeypatch: pytest.MonkeyPatch) -> None:

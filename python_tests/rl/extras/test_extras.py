@@ -104,13 +104,14 @@ class Halved:
 
 
 def test_an_extra_of_your_own_is_attached_and_its_state_saved(tmp_path: Path) -> None:
-    agent = rl.make("ppo", "CartPole-v1", extras=[Halved(), CountBonus(0.1)], n_envs=4, **SHORT)
+    options: dict[str, Any] = {"n_envs": 4, "normalize_rewards": False, **SHORT}
+    agent = rl.make("ppo", "CartPole-v1", extras=[Halved(), CountBonus(0.1)], **options)
     agent.learn(out=tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert all(0.45 < row["halved"] < 0.56 for row in rows)  # 1 + the bonus, halved
     state = torch.load(max((tmp_path / "checkpoints").iterdir()) / "state.pt")["agent"]
     assert state["extras"]["halved"] == {"steps": agent.envs.steps}
-    other = rl.make("ppo", "CartPole-v1", extras=[CountBonus(0.1)], n_envs=4, **SHORT)
+    other = rl.make("ppo", "CartPole-v1", extras=[CountBonus(0.1)], **options)
     with pytest.raises(ValueError, match=r"extras: expected none, got \['halved'\]"):
         other.load_state_dict(state)
     with pytest.raises(UserError, match="halved: not possible with a3c, which has no seam for: after, steps"):

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 from policy_worlds import Bandit, envs_in, one_hot
 
 from automl_ext import rl
-from automl_ext.rl import A2C, A2CConfig
+from automl_ext.rl import A2C, PPO, A2CConfig, PPOConfig
 from automl_ext.rl.envs.reward_scale import RewardScale
 from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.extras import InitialPolicy
@@ -99,6 +99,15 @@ def test_learns_from_large_rewards_and_reports_them_unchanged(mode: AutoresetMod
     with torch.no_grad():
         assert agent.network(torch.from_numpy(one_hot(3)))[1].abs().max() < 20
     assert max(episode.episode_return for episode in agent.envs.episodes) >= 300
+
+
+def test_ppo_divides_large_rewards_by_default() -> None:
+    agent = PPO(PPOConfig(hidden=(16,), n_steps=16, gamma=0.5, lr=1e-2), envs_in(Magnified))
+    for _ in range(15):
+        agent.iterate()
+    assert agent.act(one_hot(3)).tolist() == [0, 1, 2]
+    with torch.no_grad():
+        assert agent.network(torch.from_numpy(one_hot(3)))[1].abs().max() < 20
 
 
 def test_saved_policies_have_the_statistics_and_evaluations_do_not_change_them(tmp_path: Path) -> None:
