@@ -96,6 +96,7 @@ JUDGE = {
 }
 TASKS = CHOOSE | JUDGE
 Row = dict[str, Any]
+Policy = Callable[[np.ndarray, Any], np.ndarray]  # from observations and action masks, which may be None, to actions
 
 
 def maker(task: Task) -> Callable[[], gymnasium.Env]:
@@ -112,7 +113,7 @@ def maker(task: Task) -> Callable[[], gymnasium.Env]:
     return make
 
 
-def ours(algorithm: str, task: Task, seed: int) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
+def ours(algorithm: str, task: Task, seed: int) -> tuple[Policy, float]:
     """Train with our defaults. Return the policy and the CPU-seconds."""
     from automl_ext import rl
 
@@ -121,10 +122,11 @@ def ours(algorithm: str, task: Task, seed: int) -> tuple[Callable[[np.ndarray], 
     start = time.process_time()
     while agent.envs.steps < task.steps:
         agent.iterate()
-    return agent.act, time.process_time() - start
+    seconds = time.process_time() - start
+    return lambda observations, mask: agent.predict(observations, action_mask=mask)[0], seconds
 
 
-def sb3(algorithm: str, task: Task, seed: int) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
+def sb3(algorithm: str, task: Task, seed: int) -> tuple[Policy, float]:
     """Train with the defaults of Stable-Baselines3's constructors. Return the policy and the CPU-seconds."""
     import stable_baselines3
 
@@ -132,18 +134,17 @@ def sb3(algorithm: str, task: Task, seed: int) -> tuple[Callable[[np.ndarray], n
     start = time.process_time()
     agent.learn(task.steps)
     seconds = time.process_time() - start
-    return lambda observations: agent.predict(observations, deterministic=True)[0], seconds
+    return lambda observations, mask: agent.predict(observations, deterministic=True)[0], seconds
 
 
-def mean_return(act: Callable[[np.ndarray], np.ndarray], task: Task, seed: int, episodes: int = EPISODES) -> float:
+def mean_return(act: Policy, task: Task, seed: int, episodes: int = EPISODES) -> float:
     """Return the mean return of the first episode in each of ``episodes`` environments."""
     envs = SyncVectorEnv([maker(task)] * episodes, autoreset_mode=AutoresetMode.SAME_STEP)
-    observations, _ = envs.reset(seed=seed)
-    floats = observations.dtype == np.float64
+    observations, info = envs.reset(seed=seed)
     returns, running = np.zeros(episodes), np.ones(episodes, bool)
     for _ in range(LONGEST):
-        actions = act(observations.astype(np.float32) if floats else observations)
-        observations, rewards, terminated, truncated, _ = envs.step(actions)
+        actions = act(observations, info.get("action_mask"))
+        observations, rewards, terminated, truncated, info = envs.step(actions)
         returns += rewards * running
         running &= ~(terminated | truncated)
         if not running.any():
@@ -156,7 +157,7 @@ def random_return(task: Task, episodes: int = 200) -> float:
     """Return the mean return of uniformly random actions."""
     space = maker(task)().action_space
     space.seed(0)
-    return mean_return(lambda seen: np.stack([space.sample() for _ in seen]), task, seed=0, episodes=episodes)
+    return mean_return(lambda seen, mask: np.stack([space.sample() for _ in seen]), task, seed=0, episodes=episodes)
 
 
 def score(row: Row, ends: dict[str, Any]) -> float:
