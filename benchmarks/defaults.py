@@ -215,13 +215,13 @@ def print_table(table: list[Row], algorithm: str) -> None:
 
 
 def draw(stored: dict[str, Any], algorithm: str, path: Path) -> None:
-    """Draw the score of every run, and the mean of every task and side."""
+    """Draw the score of every run, and the mean of every side, of the tasks that both sides have run."""
     from automl_ext.training.files.atomic import write_picture
     from automl_ext.training.pictures.colors import PALETTE
     from automl_ext.training.pictures.curves import add_title, figure, set_axes
 
     table = compared(stored["rows"], stored["ends"], algorithm)
-    picture = figure(8, 3.6)
+    picture = figure(9, 3.4)
     axes = picture.add_subplot()
     for i, (side, name) in enumerate(SIDES.items()):
         for x, line in enumerate(table):
@@ -231,11 +231,11 @@ def draw(stored: dict[str, Any], algorithm: str, path: Path) -> None:
             place = x + 0.36 * (i - 0.5)
             axes.bar(place, line[side]["score"], 0.34, color=PALETTE[i], alpha=0.45, label=name if x == 0 else None)
             axes.plot([place] * len(scores), scores, ".", color=PALETTE[i], markersize=4)
-    labels = [line["task"].replace("MinAtar ", "MinAtar\n") + ("" if line["judged"] else " *") for line in table]
-    axes.set_xticks(range(len(table)), labels, rotation=30, ha="right")
+    labels = [line["task"].replace(" ", "\n") + ("" if line["judged"] else " *") for line in table]
+    axes.set_xticks(range(len(table)), labels, fontsize=8)
     set_axes(axes, "", "score: 0 random, 1 best known")
     add_title(picture, f"{algorithm.upper()} with default settings; *: a task they were chosen on")
-    axes.legend(frameon=False)
+    picture.legend(loc="outside lower center", ncols=2, frameon=False)
     write_picture(picture, path, dpi=110)
 
 
