@@ -215,24 +215,30 @@ def print_table(table: list[Row], algorithm: str) -> None:
 
 
 def draw(stored: dict[str, Any], algorithm: str, path: Path) -> None:
-    """Draw the score of every run, and the mean of every side, of the tasks that both sides have run."""
+    """Draw the score of every run, and the mean of every task and side."""
     from automl_ext.training.files.atomic import write_picture
     from automl_ext.training.pictures.colors import PALETTE
     from automl_ext.training.pictures.curves import add_title, figure, set_axes
 
-    table = compared(stored["rows"], stored["ends"], algorithm)
+    rows = [row for row in stored["rows"] if row["algorithm"] == algorithm]
+    tasks = [task for task in TASKS if any(row["task"] == task for row in rows)]
     picture = figure(9, 3.4)
     axes = picture.add_subplot()
     for i, (side, name) in enumerate(SIDES.items()):
-        for x, line in enumerate(table):
-            key = (algorithm, line["task"], side)
-            runs = [r for r in stored["rows"] if (r["algorithm"], r["task"], r["side"]) == key]
-            scores = [score(run, stored["ends"]) for run in runs]
+        places, means = [], []
+        for x, task in enumerate(tasks):
             place = x + 0.36 * (i - 0.5)
-            axes.bar(place, line[side]["score"], 0.34, color=PALETTE[i], alpha=0.45, label=name if x == 0 else None)
+            runs = [row for row in rows if (row["task"], row["side"]) == (task, side)]
+            if not runs:
+                axes.text(place, 0.02, "not run", rotation=90, ha="center", fontsize=8)
+                continue
+            scores = [score(run, stored["ends"]) for run in runs]
             axes.plot([place] * len(scores), scores, ".", color=PALETTE[i], markersize=4)
-    labels = [line["task"].replace(" ", "\n") + ("" if line["judged"] else " *") for line in table]
-    axes.set_xticks(range(len(table)), labels, fontsize=8)
+            places.append(place)
+            means.append(statistics.fmean(scores))
+        axes.bar(places, means, 0.34, color=PALETTE[i], alpha=0.45, label=name)
+    axes.set_xticks(range(len(tasks)), [x.replace(" ", "\n") + " *" * (x in CHOOSE) for x in tasks])
+    axes.set_xlim(-0.5, len(tasks) - 0.5)
     set_axes(axes, "", "score: 0 random, 1 best known")
     add_title(picture, f"{algorithm.upper()} with default settings; *: a task they were chosen on")
     picture.legend(loc="outside lower center", ncols=2, frameon=False)
