@@ -1,8 +1,4 @@
-"""Scaling of our ops: two threads against one, and the time per element of float64 and bfloat16 against float32.
-
-For comparison, the module also measures copies of the same number of bytes, and arithmetic that memory bandwidth does
-not limit, because its data fit into each core's own cache.
-"""
+"""Scaling of our ops: two threads against one, and the time per element of float64 and bfloat16 against float32."""
 
 from __future__ import annotations
 
@@ -15,16 +11,12 @@ from typing import Any
 import torch
 
 from automl_ext.bench.cases.case import FORWARD, Case, plain
-from automl_ext.bench.contenders import results_of, timed
-from automl_ext.bench.measure import copy_call, moved_bytes
+from automl_ext.bench.contenders import timed
 from automl_ext.bench.timing import Run, Times, elapsed, interleaved, summary
 
 LARGE = 1_000_000  # elements
 BLOCKS = 3
 SETTLE = 0.05
-# Twice PyTorch's default grain size (at::internal::GRAIN_SIZE, 32,768 elements), so that each of two threads gets a
-# whole grain. Each thread's half fits into its core's cache.
-ARITHMETIC_ELEMENTS = 65_536
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
@@ -41,37 +33,18 @@ def scaling(
             calls: dict[str, Run] = {
                 str(dtype).removeprefix("torch."): call(case, pass_) for dtype, case in by_dtype.items()
             }
-            copies = {name: copy_of(case, pass_) for name, case in zip(calls, by_dtype.values(), strict=True)}
-            times, of_copies = (interleaved(torch.device("cpu"), runs, seconds) for runs in (calls, copies))
-            yardsticks = {"copy": copies["float32"], "arithmetic": arithmetic()}
-            threads = by_threads({"ours": calls["float32"]} | yardsticks, seconds, [1, 2] if cores >= 2 else [1])
-            times |= threads["ours"]
+            times = interleaved(torch.device("cpu"), calls, seconds)
+            times |= by_threads(calls["float32"], seconds, [1, 2] if cores >= 2 else [1])
             medians = {name: value["median"] for name, value in times.items()}
             yield {
                 "op": op,
                 "shape": list(shape),
                 "pass": pass_,
                 "seconds": times,
-                "copies": of_copies | threads["copy"],
-                "arithmetic": threads["arithmetic"],
                 "two_threads": medians["1 thread"] / medians["2 threads"] if cores >= 2 else None,
                 "float64": medians["float64"] / medians["float32"],
                 "bfloat16": medians["bfloat16"] / medians["float32"],
             }
-
-
-def arithmetic() -> Run:
-    """Return a call whose threads work within their own caches: its speedup is the machine's limit."""
-    x = torch.full((ARITHMETIC_ELEMENTS,), 0.5)
-    out = torch.empty_like(x)
-    return lambda: torch.lgamma(x, out=out)
-
-
-def copy_of(case: Case, pass_: str) -> Run:
-    """Return a copy of the bytes that a case's pass must move."""
-    tensors = case.make()
-    outputs = results_of(case.bound(case.ours), tensors, 0, None)
-    return copy_call(case.moved or moved_bytes(case, pass_, tensors, outputs), torch.device("cpu"))
 
 
 def call(case: Case, pass_: str) -> Callable[[], object]:
@@ -82,26 +55,24 @@ def call(case: Case, pass_: str) -> Callable[[], object]:
     return timed(plain(case.ours), [tensors], case.trained, None if pass_ == FORWARD else [torch.randn_like(first)])
 
 
-def by_threads(runs: dict[str, Run], seconds: float, counts: Sequence[int]) -> dict[str, dict[str, Times]]:
-    """Return the times of each call by the number of threads, measured in BLOCKS alternating blocks per number.
+def by_threads(run: Run, seconds: float, counts: Sequence[int]) -> dict[str, Times]:
+    """Return the times of a call by the number of threads, measured in BLOCKS alternating blocks per number.
 
     Contenders alternate at every turn, but the number of threads does not: a thread that has just woken shares a core
     with the other, spinning thread for some scheduler ticks. Each block therefore starts with SETTLE untimed seconds.
     """
     before, device = torch.get_num_threads(), torch.device("cpu")
-    readings: dict[str, dict[str, list[float]]] = {name: {threads_in_words(n): [] for n in counts} for name in runs}
+    readings: dict[str, list[float]] = {threads_in_words(n): [] for n in counts}
     try:
         for _ in range(BLOCKS):
             for count in counts:
                 torch.set_num_threads(count)
-                spend(SETTLE, next(iter(runs.values())))
-                for name, run in runs.items():
-                    run()
-                    turns = spend(seconds / BLOCKS / len(counts), partial(elapsed, device, run))
-                    readings[name][threads_in_words(count)] += turns
+                spend(SETTLE, run)
+                turns = spend(seconds / BLOCKS / len(counts), partial(elapsed, device, run))
+                readings[threads_in_words(count)] += turns
     finally:
         torch.set_num_threads(before)
-    return {name: {count: summary(times) for count, times in of.items()} for name, of in readings.items()}
+    return {count: summary(times) for count, times in readings.items()}
 
 
 def threads_in_words(count: int) -> str:

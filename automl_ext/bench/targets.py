@@ -3,11 +3,6 @@
 Targets are ratios of times of one run, for compute-bound ops to torch.softmax of the same shape, since the times of
 eager PyTorch vary more; gae at (128, 8) has a target in microseconds. They lie above what was measured on machines with
 AVX-512 and without, so that a missed target is news.
-
-A missed target is reported with the time of a copy of the bytes that the op must move, if the copy takes longer than
-the target. The target still counts as missed, because ops that read more than they write, or bypass the caches when
-they write, can be faster than the copy. If arithmetic that shares no memory does not gain enough from a second thread
-either, the machine was busy; this is reported too.
 """
 
 from __future__ import annotations
@@ -102,16 +97,6 @@ def asked_of(target: Target, result: dict[str, Any]) -> float:
     return target.without_avx512 if narrow and target.without_avx512 is not None else target.ask
 
 
-def asked_seconds(target: Target, ask: float, row: dict[str, Any]) -> float | None:
-    """Return the maximum time of our op in seconds; None for a target against a copy, which is a bandwidth."""
-    if target.against == "copy":
-        return None
-    if target.against == "µs":
-        return ask * 1e-6
-    other = row["seconds"][target.against]["median"]
-    return other * ask if target.against == "softmax" else other / ask
-
-
 def shortfalls(result: dict[str, Any]) -> list[str]:
     """Return a line for each target that is missed or was not measured, and for each wrong result.
 
@@ -146,27 +131,7 @@ def cpu_shortfalls(result: dict[str, Any]) -> Iterator[str]:
             why = reason(target.against, row, result)
             yield f"{name}: not measured against {target.against} ({why}), {asked}"
         elif not met(target, value, ask):
-            assert row is not None
-            remark = copy_remark(copy_seconds(row), asked_seconds(target, ask, row))
-            yield f"{name}: {in_words(target, value)}, {asked}{remark}"
-
-
-def copy_seconds(row: dict[str, Any]) -> float:
-    """Return the seconds of a copy of the bytes that the op must move."""
-    return row["seconds"]["copy"]["median"] * row["bytes"] / row["copied_bytes"]
-
-
-def copy_remark(copy: float, asked: float | None) -> str:
-    """Return a remark if a copy takes longer than the target."""
-    if asked is None or copy <= asked:
-        return ""
-    return f" ({1e6 * asked:.3g} µs; a copy of as many bytes takes {1e6 * copy:.3g})"
-
-
-def arithmetic_remark(row: dict[str, Any]) -> str:
-    """Return a remark if arithmetic gains less from a second thread than the target."""
-    gain = row["arithmetic"]["1 thread"]["median"] / row["arithmetic"]["2 threads"]["median"]
-    return "" if gain >= TWO_THREADS else f" (arithmetic alone gains {gain:.2f}×: the machine was busy)"
+            yield f"{name}: {in_words(target, value)}, {asked}"
 
 
 def reason(against: str, row: dict[str, Any] | None, result: dict[str, Any]) -> str:
@@ -182,15 +147,12 @@ def scaling_shortfalls(result: dict[str, Any]) -> Iterator[str]:
     if not result["scaling"] and not result["ops"]:
         yield "two threads, float64 and bfloat16: not measured"
     for row in result["scaling"]:
-        copies, ours = ({n: t["median"] for n, t in row[which].items()} for which in ("copies", "seconds"))
         if row["two_threads"] is not None and row["two_threads"] < TWO_THREADS:
-            remark = copy_remark(copies["2 threads"], ours["1 thread"] / TWO_THREADS) + arithmetic_remark(row)
-            yield f"{where(row)}: two threads {row['two_threads']:.2f}× one, asked {TWO_THREADS}×{remark}"
+            yield f"{where(row)}: two threads {row['two_threads']:.2f}× one, asked {TWO_THREADS}×"
         for dtype in ("float64", "bfloat16"):
             if row[dtype] > OTHER_DTYPES:
-                remark = copy_remark(copies[dtype], ours["float32"] * OTHER_DTYPES)
                 what = f"{dtype} takes {row[dtype]:.2f}× float32's time, asked at most {OTHER_DTYPES}×"
-                yield f"{where(row)}: {what}{remark}"
+                yield f"{where(row)}: {what}"
 
 
 def cuda_shortfalls(result: dict[str, Any]) -> Iterator[str]:

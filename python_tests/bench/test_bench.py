@@ -327,5 +327,3 @@ def test_scaling_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(row["op"], row["pass"]) for row in rows] == [("entmax15", FORWARD), ("entmax15", TRAINING)]
     for row in rows:
         assert min(row["two_threads"], row["float64"], row["bfloat16"]) > 0
-        assert set(row["copies"]) == set(row["seconds"])
-        assert set(row["arithmetic"]) == {"1 thread", "2 threads"}
