@@ -17,7 +17,6 @@ if TYPE_CHECKING:  # loaded at first use
     from automl_ext.nas.auto.plan import AutoConfig
     from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
     from automl_ext.nas.ensembles.network import load_ensemble
-    from automl_ext.nas.estimators.early_stopping import EarlyStopping
     from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
     from automl_ext.nas.estimators.morphisms import net2deeper, net2wider
     from automl_ext.nas.estimators.training_free.ranks import log_rank_sum
@@ -58,7 +57,6 @@ __all__ = [
     "CompareConfig",
     "DARTSConfig",
     "Darts",
-    "EarlyStopping",
     "EnsembleConfig",
     "EntmaxGDASConfig",
     "Evaluation",

@@ -64,7 +64,7 @@ def test_tables_are_those_of_the_recorded_results() -> None:
 
 
 def test_a_table_does_not_reach_past_its_end() -> None:
-    first, second = (f"<!-- table: {name} -->\n\n<!-- table end -->\n" for name in ("fidelity", "early_stopping"))
+    first, second = (f"<!-- table: {name} -->\n\n<!-- table end -->\n" for name in ("fidelity", "supernet_ranking"))
     made = docs_tables.filled(f"{first}between\n{second}after\n")
     assert made.count("| all | 15,625 |") == 1
     assert "\nbetween\n" in made

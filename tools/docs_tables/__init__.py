@@ -27,7 +27,6 @@ TABLES: dict[str, Callable[[], str]] = {
         search.differentiable_search,
         search.alpha_signal,
         search.fidelity,
-        search.early_stopping,
         search.supernet_ranking,
         search.ensemble,
         search.auto_search,

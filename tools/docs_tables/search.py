@@ -75,16 +75,6 @@ def fidelity() -> str:
     return table("cells | number | Kendall τ | Spearman ρ", lines)
 
 
-def early_stopping() -> str:
-    lines = []
-    for r in load("early_stopping")["searches"]:
-        low, high = r["epochs_saved_interval"]
-        saved = f"{percent(r['epochs_saved'])} ({percent(low)} to {percent(high)})"
-        lost = f"{100 * r['accuracy_lost_max']:.2f} points"
-        lines.append([str(r["min_epochs"]), saved, percent(r["best_kept"]), lost])
-    return table("`min_epochs` | epochs saved (interval) | best cell kept | largest loss of accuracy", lines)
-
-
 def supernet_ranking() -> str:
     lines = []
     for r in load("supernet_ranking"):

@@ -26,16 +26,3 @@ def test_fidelity_ranking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert found["rows"][1]["kendall"] == found["rows"][2]["kendall"] == pytest.approx(1 / 3)
     assert found["accuracy_after_200"] == {"best": 39, "best_after_12": 38, "mean": 19.5}
     assert "Kendall 0.333" in capsys.readouterr().out
-
-
-def test_early_stopping_replays_searches() -> None:
-    script = runpy.run_path(str(BENCHMARKS / "early_stopping.py"))
-    t = np.arange(1, 21.0)
-    curves = [(a - (a - 0.1) * t**-1.0).tolist() for a in (0.9, 0.4)]
-    result = script["replay"](curves, orders=4, min_epochs=5)
-    assert result["best_kept"] == 1
-    assert result["accuracy_lost_max"] == 0
-    assert 0 < result["epochs_saved"] < 0.5
-    row = script["calibration"](curves, 10)
-    assert row["coverage_90"] == 1
-    assert row["mean_error_of_last_seen"] == pytest.approx(np.mean([c[-1] - c[9] for c in curves]))

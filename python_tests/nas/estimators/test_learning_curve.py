@@ -1,19 +1,16 @@
-"""Learning curves: the posterior, the calibration of predictions, and early stopping."""
+"""Learning curves: the posterior, and the calibration of predictions."""
 
 from __future__ import annotations
 
 import math
 import time
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from automl_ext.nas.estimators import learning_curve
-from automl_ext.nas.estimators.early_stopping import EarlyStopping
 from automl_ext.nas.estimators.learning_curve import FAMILIES, NOISES, Prediction, fit, shapes
-from automl_ext.nas.evaluation import Evaluation
 
 EPOCHS = 30
 
@@ -157,104 +154,3 @@ def test_other_invalid_arguments() -> None:
         fit([0.5]).predict(0)
     with pytest.raises(ValueError, match=r"q: expected a number in \(0, 1\), got 1"):
         fit([0.5]).predict(3).quantile(1)
-
-
-class Recorded:
-    """An evaluator whose genotypes are learning curves. The state counts the epochs."""
-
-    def evaluate(
-        self, genotype: list[float], budget: int | None = None, state: dict[str, Any] | None = None
-    ) -> Evaluation:
-        assert budget == (state["epochs"] if state else 0) + 1
-        score = genotype[budget - 1]
-        if math.isnan(score):
-            return Evaluation(-math.inf, cost=2.0, failed=True, measured={"loss": score})
-        return Evaluation(score, cost=2.0, state={"epochs": budget}, measured={"loss": 1 - score})
-
-
-def rising(a: float, seed: int = 0) -> list[float]:
-    noise = 0.005 * np.random.default_rng(seed).standard_normal(EPOCHS)
-    return (a - (a - 0.2) * np.arange(1, EPOCHS + 1.0) ** -0.9 + noise).tolist()
-
-
-def test_unpromising_candidates_stop_and_better_ones_do_not() -> None:
-    search = EarlyStopping(Recorded(), EPOCHS)
-    first = search.evaluate(rising(0.8))
-    assert first.score == search.best == rising(0.8)[-1]
-    assert first.measured == {
-        "loss": 1 - first.score, "epochs": 30, "epochs_saved": 0, "stopped": 0, "last_score": first.score
-    }  # fmt: skip
-    worse = search.evaluate(rising(0.5, seed=1))
-    assert worse.measured["stopped"] == 1
-    assert worse.measured["epochs"] + worse.measured["epochs_saved"] == EPOCHS
-    assert 5 <= worse.measured["epochs"] < 15
-    assert worse.cost == 2.0 * worse.measured["epochs"]
-    assert worse.score == pytest.approx(0.5, abs=0.1)  # the expected final score
-    assert search.best == first.score
-    better = search.evaluate(rising(0.9, seed=2))
-    assert better.measured["stopped"] == 0
-    assert search.best == better.score == rising(0.9, seed=2)[-1]
-    assert search.epochs_trained == 60 + worse.measured["epochs"]
-    assert search.epochs_saved == worse.measured["epochs_saved"]
-
-
-def test_the_best_candidate_is_rarely_stopped() -> None:
-    """In at least 11 of 12 searches of 6 cells, a threshold of 5 % keeps the best cell and saves 30 % of the epochs."""
-    kept, saved = 0, 0
-    for seed in range(12):
-        rng = np.random.default_rng(seed)
-        curves = [observe(curve("power", rng), rng).tolist() for _ in range(6)]
-        search = EarlyStopping(Recorded(), EPOCHS)
-        for c in curves:
-            search.evaluate(c)
-        kept += search.best == max(c[-1] for c in curves)
-        saved += search.epochs_saved
-    assert kept >= 11
-    assert saved > 0.3 * 12 * 6 * EPOCHS
-
-
-def test_a_training_continues_from_its_state() -> None:
-    search, whole = EarlyStopping(Recorded(), EPOCHS), EarlyStopping(Recorded(), EPOCHS)
-    y = rising(0.7)
-    part = search.evaluate(y, 10)
-    assert part.score == y[9]
-    assert search.best == -math.inf  # no training is complete
-    rest = search.evaluate(y, None, part.state)
-    assert rest.state == whole.evaluate(y).state
-    assert rest.measured["epochs"] == 20
-    assert search.best == y[-1]
-
-
-def test_best_can_be_set() -> None:
-    search = EarlyStopping(Recorded(), EPOCHS)
-    search.best = 0.95
-    assert search.evaluate(rising(0.5)).measured["stopped"] == 1
-
-
-def test_a_diverging_candidate_fails() -> None:
-    search = EarlyStopping(Recorded(), EPOCHS)
-    found = search.evaluate([0.3, 0.4, math.nan])
-    assert found.failed
-    assert (found.score, found.cost, found.state) == (-math.inf, 6.0, None)
-    assert found.measured["epochs"] == 3
-    assert search.best == -math.inf
-    assert search.epochs_trained == 3
-
-
-def test_threshold_zero_never_stops() -> None:
-    search = EarlyStopping(Recorded(), EPOCHS, threshold=0)
-    for a in (0.9, 0.3):
-        assert search.evaluate(rising(a)).measured["stopped"] == 0
-
-
-def test_early_stopping_invalid_arguments() -> None:
-    with pytest.raises(ValueError, match=r"threshold: expected a probability in \[0, 1\), got 1"):
-        EarlyStopping(Recorded(), EPOCHS, threshold=1)
-    with pytest.raises(ValueError, match="min_epochs: expected at least 1, got 0"):
-        EarlyStopping(Recorded(), EPOCHS, min_epochs=0)
-    search = EarlyStopping(Recorded(), EPOCHS)
-    with pytest.raises(ValueError, match="budget: expected 1 to 30 epochs, got 31"):
-        search.evaluate(rising(0.5), 31)
-    state = search.evaluate(rising(0.5), 8).state
-    with pytest.raises(ValueError, match="budget: expected 8 to 30 epochs, got 3"):
-        search.evaluate(rising(0.5), 3, state)
