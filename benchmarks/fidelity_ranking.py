@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from automl_ext.nas.estimators.table import Table
-from automl_ext.training.rank_correlation import kendall, spearman
+from automl_ext.nas.estimators.training_free.ranks import kendall, spearman
 
 
 def best(scores: np.ndarray, share: float) -> np.ndarray:

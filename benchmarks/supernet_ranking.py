@@ -25,10 +25,10 @@ from automl_ext.data.images import Splits, load_images, split_images
 from automl_ext.nas.costs import count_parameters
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.estimators.table import Table, place
+from automl_ext.nas.estimators.training_free.ranks import kendall, spearman
 from automl_ext.nas.estimators.weight_sharing import UniformSupernet, UniformSupernetConfig, WeightSharing
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
 from automl_ext.nas.training.training_options import TrainingConfig
-from automl_ext.training.rank_correlation import kendall, spearman
 
 SPACE = NASBench201()
 

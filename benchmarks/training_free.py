@@ -24,13 +24,12 @@ from numpy.typing import NDArray
 
 from automl_ext.data.images import load_images, split_images
 from automl_ext.nas.estimators.table import Table, place
-from automl_ext.nas.estimators.training_free.ranks import log_rank_sum
+from automl_ext.nas.estimators.training_free.ranks import kendall, log_rank_sum, spearman
 from automl_ext.nas.estimators.training_free.scores import RANK, score_network
 from automl_ext.nas.screening.score_job import ScoreJob
 from automl_ext.nas.screening.score_table import ScoreTable
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.training.machine.device import choose_device
-from automl_ext.training.rank_correlation import kendall, spearman
 
 RESAMPLES, TIMED = 100, 40
 COMBINATIONS = {

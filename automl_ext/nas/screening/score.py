@@ -9,9 +9,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from automl_ext.data.pixels import check_mode, parse_size
 from automl_ext.nas.data import load_splits
 from automl_ext.nas.estimators.table import Table, place
+from automl_ext.nas.estimators.training_free.ranks import kendall, spearman
 from automl_ext.nas.estimators.training_free.scores import RANK, SCORES, check_scores
 from automl_ext.nas.screening import score_job
 from automl_ext.nas.screening.score_job import LEAST_IMAGES, ScoreJob
@@ -20,13 +20,12 @@ from automl_ext.nas.screening.score_table import ScoreTable
 from automl_ext.nas.screening.screen import draw_candidates
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.training.training_options import LARGEST, MANY
-from automl_ext.training.checks import check_range, check_seed
+from automl_ext.nas.training.training_options import LARGEST, MANY, ImageConfig
+from automl_ext.training.checks import check_range
 from automl_ext.training.epochs import Epochs
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_small
 from automl_ext.training.machine.device import choose_device
-from automl_ext.training.rank_correlation import kendall, spearman
 from automl_ext.training.run import Run
 
 SHOWN = 20  # architectures in the result; scores.csv has all of them
@@ -34,33 +33,21 @@ FILE = "scores.csv"
 
 
 @dataclass
-class ScoreConfig:
+class ScoreConfig(ImageConfig):
     """Configuration of the training-free ranking of architectures."""
 
-    space: str = "nb201"  # Search space: nb201, darts, darts-frc (its reduction cell is fixed), renas or MODULE:CLASS.
     genotype: tuple[str, ...] = ()  # Architectures to score.
     file: str | None = None  # File with one architecture per line.
     random: int | None = None  # Number of different architectures to draw. Default: 100 if no other option names any.
     all: bool = False  # Score the whole space (nb201: 15,625 cells).
     scores: tuple[str, ...] = tuple(SCORES)  # Scores to compute; those of the combined rank are always computed.
     table: str | None = None  # Compare the ranks with test accuracies: cifar10 (NAS-Bench-201), or a CSV or npz file.
-    data: str = "digits"  # Data set: digits, fashion-mnist:PATH, cifar10:PATH, cifar100:PATH, folder:PATH or npz:PATH.
-    subset: int | None = None  # Number of images to read; all by default.
-    image_size: str | None = None  # N or HxW: resize all images to this size. Default: they must have equal sizes.
-    image_mode: str = "auto"  # Color mode: rgb, gray, or auto (RGB if any image has color).
     images: int = score_job.IMAGES  # Number of images of the batch.
-    channels: int = score_job.CHANNELS  # Number of channels C of the first stage.
-    cells: int = score_job.CELLS  # Number of cells N per stage.
-    seed: int = 0  # Seed of the drawn architectures, the batch and the weights.
-    device: str = "auto"  # Device: auto, cpu or cuda.
 
     def __post_init__(self) -> None:
-        check_seed(self.seed)
-        check_range(self, "subset", "channels", "cells", low=1, high=LARGEST)
+        super().__post_init__()
         check_range(self, "images", low=LEAST_IMAGES, high=LARGEST)
         check_range(self, "random", low=1, high=MANY)
-        parse_size(self.image_size)
-        check_mode(self.image_mode)
         check_scores("scores", self.scores)
         if self.all and self.random is not None:
             raise ValueError(f"random: expected none with all, which scores the whole space, got {self.random}")
@@ -142,10 +129,6 @@ def score(
 
 def summary(table: ScoreTable, accuracies: list[float] | None) -> dict[str, Any]:
     """Summarize scores.
-
-    Args:
-        table: the scores.
-        accuracies: true accuracies in percent [n], or None.
 
     Returns:
         ``architectures`` (a count), ``rank_of`` (names of the scores that are combined), and ``best``: the 20

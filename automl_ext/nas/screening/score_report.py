@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from automl_ext.nas.estimators.training_free.ranks import kendall, spearman
 from automl_ext.nas.screening.score_table import ScoreTable
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import BLUE, GRAY
 from automl_ext.training.pictures.curves import figure
-from automl_ext.training.rank_correlation import kendall, spearman
 
 
 def print_scores(result: Mapping[str, Any]) -> None:
@@ -54,16 +54,7 @@ def _number(value: float | None) -> str:
 
 
 def draw_scatter(table: ScoreTable, accuracies: Sequence[float], path: Path) -> None:
-    """Plot true accuracies against the position in the ranking, and against the number of parameters, side by side.
-
-    Args:
-        table: the scores [n], with "parameters".
-        accuracies: test accuracies in percent [n].
-        path: the picture to write.
-
-    Raises:
-        ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
-    """
+    """Plot true accuracies against the position in the ranking, and against the number of parameters, side by side."""
     rank = table.rank()
     order = np.argsort(np.argsort(-rank, kind="stable"), kind="stable") + 1
     panels = [

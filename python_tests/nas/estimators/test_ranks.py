@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from automl_ext.nas.estimators.training_free.ranks import log_rank_sum
+from automl_ext.nas.estimators.training_free.ranks import kendall, log_rank_sum, mean_ranks, spearman
 from automl_ext.nas.screening.equal_cells import function_of, representative
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
-from automl_ext.training.rank_correlation import mean_ranks
 
 SPACE = NASBench201()
 
@@ -68,3 +67,30 @@ def test_a_representative_computes_the_same_function() -> None:
             outputs.append(network(images))
         assert torch.allclose(*outputs, atol=1e-4), genotype
     assert changed > 10
+
+
+def test_correlations() -> None:
+    pytest.importorskip("scipy", reason="the correlations are SciPy's")
+    x = [0.1, 0.5, 0.2, 0.9]
+    assert kendall(x, np.exp(x)) == spearman(x, np.exp(x)) == pytest.approx(1)
+    assert kendall([1, 2, 2, 3], [1, 3, 2, 4]) == pytest.approx(5 / 30**0.5)  # τ-b, with a tie
+    assert spearman([1, 2, 2, 3], [1, 3, 2, 4]) == pytest.approx(0.9**0.5)
+    assert math.isnan(kendall(x, [1, 1, 1, 1]))
+    assert math.isnan(spearman([2, 2, 2, 2], x))
+    assert kendall([-math.inf, 0.2, 0.3], [0.1, 0.5, 0.6]) == 1  # failed candidates have the score −inf
+
+
+@pytest.mark.parametrize("measure", [kendall, spearman])
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        ([1, 2], [1, 2, 3], r"x, y: .*\(2,\) and \(3,\)"),
+        ([1], [1], "at least two"),
+        ([[1, 2]], [[1, 2]], "at least two"),
+        ([1.0, math.nan], [1, 2], "x: expected scores without NaN, got 1"),
+        ([1.0, 2.0], [math.nan, math.nan], "y: expected scores without NaN, got 2"),
+    ],
+)
+def test_correlations_of_bad_input(measure: object, x: list, y: list, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        measure(x, y)

@@ -16,10 +16,10 @@ from paths import ROOT
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 
 from automl_ext.nas.estimators.table import place
+from automl_ext.nas.estimators.training_free.ranks import spearman
 from automl_ext.nas.estimators.training_free.scores import RANK
 from automl_ext.nas.screening.score import ScoreConfig, score
 from automl_ext.nas.screening.score_table import ScoreTable
-from automl_ext.training.rank_correlation import spearman
 
 
 def script(name: str, **constants: Any) -> Any:
