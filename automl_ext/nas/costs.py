@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from automl_ext.nas.hooks import forward_hooks
-
 WARM_UP, REPEATS = 5, 30  # passes before a measurement of latency, and passes of which the median is taken
+
+
+@contextmanager
+def forward_hooks(modules: Iterable[nn.Module], hook: Callable[..., Any]) -> Iterator[None]:
+    """Call ``hook(module, arguments, output)`` after each forward pass of a module inside the block.
+
+    Args:
+        modules: the modules.
+        hook: what it returns replaces the output, unless it is None.
+    """
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -49,7 +49,7 @@ MOST_MODULES, MOST_LINES = 70, 7000
 
 # ops ← core ← algorithms ← extras ← commands. Package or module → what its modules import of automl_ext, at most.
 BASE = {"ops", "training", "data.images", "data.pixels"}
-NAS = {"nas.data", "nas.evaluation", "nas.costs", "nas.hooks", "nas.spaces", "nas.training"}
+NAS = {"nas.data", "nas.evaluation", "nas.costs", "nas.spaces", "nas.training"}
 RL_CORE = {"rl.loop", "rl.networks", "rl.envs", "rl.replay"}
 ALLOWED = {
     "ops": {"_lazy", "_native", "ops"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from random import Random
 
 import numpy as np
@@ -13,13 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from automl_ext.nas.estimators.training_free.az_nas import expressivity, progressivity
-from automl_ext.nas.estimators.training_free.meco import meco
-from automl_ext.nas.estimators.training_free.naswot import naswot
 from automl_ext.nas.estimators.training_free.passes import NotScorableError, observe
-from automl_ext.nas.estimators.training_free.scores import RANK, SCORES, multiply_adds, parameters, score_network
-from automl_ext.nas.estimators.training_free.synflow import synflow
-from automl_ext.nas.estimators.training_free.zico import zico
+from automl_ext.nas.estimators.training_free.scores import RANK, SCORES, Subject, score_network
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
 from automl_ext.nas.spaces.operations import FactorizedReduction
 from automl_ext.nas.spaces.registry import SPACES
@@ -40,6 +34,10 @@ def small(seed: int = 0) -> nn.Sequential:
     return nn.Sequential(*blocks, nn.Sequential(*head))
 
 
+def value(name: str, network: nn.Module) -> float:
+    return SCORES[name](Subject(network, IMAGES, LABELS))
+
+
 def states(network: nn.Sequential, images: Tensor) -> list[list[bool]]:
     """Return which ReLU units are on, per image."""
     found: list[list[bool]] = [[] for _ in images]
@@ -54,7 +52,7 @@ def states(network: nn.Sequential, images: Tensor) -> list[list[bool]]:
 def test_naswot() -> None:
     codes = states(small().train(), IMAGES)
     kernel = np.array([[sum(a == b for a, b in zip(x, y, strict=True)) for y in codes] for x in codes], dtype=float)
-    assert naswot(small(), IMAGES) == pytest.approx(math.log(abs(np.linalg.det(kernel))), rel=1e-6)
+    assert value("naswot", small()) == pytest.approx(math.log(abs(np.linalg.det(kernel))), rel=1e-6)
 
 
 def test_synflow() -> None:
@@ -71,7 +69,7 @@ def test_synflow() -> None:
             kept, flat[i] = flat[i].item(), 0.0
             flow += whole - linear(ones).sum().item()
             flat[i] = kept
-    assert synflow(small(), IMAGES) == pytest.approx(math.log(flow), rel=1e-6)
+    assert value("synflow", small()) == pytest.approx(math.log(flow), rel=1e-6)
 
 
 def test_zico() -> None:
@@ -89,7 +87,7 @@ def test_zico() -> None:
             deviation = math.sqrt(((a - mean) ** 2 + (b - mean) ** 2) / 2)
             layer += (abs(a) + abs(b)) / 2 / deviation if deviation > 0 else 0.0
         total += math.log(layer)
-    assert zico(small(), IMAGES, LABELS) == pytest.approx(total, rel=1e-3)
+    assert value("zico", small()) == pytest.approx(total, rel=1e-3)
 
 
 def test_az_nas() -> None:
@@ -103,8 +101,8 @@ def test_az_nas() -> None:
         entropies.append(-sum(p * math.log(p + 1e-8) for p in share))
         x = output
     least = min(b - a for a, b in itertools.pairwise(entropies))
-    assert expressivity(small(), IMAGES) == pytest.approx(sum(entropies), rel=1e-5)
-    assert progressivity(small(), IMAGES) == pytest.approx(least, rel=1e-4)
+    assert value("expressivity", small()) == pytest.approx(sum(entropies), rel=1e-5)
+    assert value("progressivity", small()) == pytest.approx(least, rel=1e-4)
 
 
 def test_meco() -> None:
@@ -113,13 +111,13 @@ def test_meco() -> None:
         channels = block[0](x)[0].detach().flatten(1).double().numpy()
         total += np.linalg.eigvalsh(np.corrcoef(channels))[0]
         x = block(x)
-    assert meco(small(), IMAGES) == pytest.approx(total, rel=1e-4)
+    assert value("meco", small()) == pytest.approx(total, rel=1e-4)
 
 
 def test_size() -> None:
     convolutions = 36 * 2 * 3 * 9 + 36 * 3 * 3 * 9 + 9 * 3 * 4 * 9
-    assert multiply_adds(small(), IMAGES) == convolutions + 4 * 3
-    assert parameters(small(), IMAGES) == (2 * 27 + 3 + 6) + (3 * 27 + 3 + 6) + (3 * 36 + 4 + 8) + (4 * 3 + 3)
+    assert value("multiply_adds", small()) == convolutions + 4 * 3
+    assert value("parameters", small()) == (2 * 27 + 3 + 6) + (3 * 27 + 3 + 6) + (3 * 36 + 4 + 8) + (4 * 3 + 3)
 
 
 def test_equal_seeds_give_equal_scores_and_the_network_does_not_change() -> None:
@@ -140,23 +138,12 @@ def test_equal_seeds_give_equal_scores_and_the_network_does_not_change() -> None
     assert all(p.grad is None for p in network.parameters())
 
 
-FUNCTIONS: dict[str, Callable[[nn.Module], object]] = {
-    "naswot": lambda network: naswot(network, IMAGES),
-    "synflow": lambda network: synflow(network, IMAGES),
-    "zico": lambda network: zico(network, IMAGES, LABELS),
-    "meco": lambda network: meco(network, IMAGES),
-    "expressivity": lambda network: expressivity(network, IMAGES),
-    "progressivity": lambda network: progressivity(network, IMAGES),
-    "multiply_adds": lambda network: multiply_adds(network, IMAGES),
-}
-
-
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", [name for name in SCORES if name != "parameters"])
 def test_nan_is_refused(name: str) -> None:
     network = small()
     network[1][0].weight.data[0, 0, 0, 0] = math.nan
     with pytest.raises(NotScorableError, match=r"not finite|got nan"):
-        FUNCTIONS[name](network)
+        value(name, network)
 
 
 class Constant(nn.Module):
@@ -182,14 +169,14 @@ class Constant(nn.Module):
 def test_a_network_that_ignores_the_images_is_refused(name: str, message: str) -> None:
     torch.manual_seed(0)
     with pytest.raises(NotScorableError, match=message):
-        FUNCTIONS[name](Constant())
+        value(name, Constant())
 
 
 def test_a_network_without_relu_is_refused_by_naswot_only() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(NotScorableError, match="no ReLU"):
-        naswot(network, IMAGES)
+        value("naswot", network)
     scores = score_network(network, IMAGES, LABELS, SCORES)
     assert scores["naswot"] == -math.inf
     assert {name for name, value in scores.items() if not math.isfinite(value)} == {"naswot"}
@@ -203,7 +190,7 @@ def test_relus_that_are_functions_count() -> None:
 
 def test_invalid_arguments() -> None:
     with pytest.raises(ValueError, match="zico: expected at least 2 batches of 2 images, got 3 images, 2 batches"):
-        zico(small(), IMAGES[:3], LABELS[:3])
+        score_network(small(), IMAGES[:3], LABELS[:3], ["zico"])
     with pytest.raises(ValueError, match="names: trainability was removed, because parameters ranks"):
         score_network(small(), IMAGES, LABELS, ["trainability"])
     with pytest.raises(ValueError, match=r"names: expected some of parameters, .*, got 'accuracy'"):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from automl_ext.nas.hooks import forward_hooks
+from automl_ext.nas.costs import forward_hooks
 
 
 class NotScorableError(ValueError):

@@ -1,6 +1,6 @@
 """All training-free scores by name, and the sizes of a network, with which they are compared.
 
-A new score is a new file and a line in ``SCORES``.
+A new score is a function and a line in ``SCORES``.
 """
 
 from __future__ import annotations
@@ -13,12 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.nas.costs import count_macs, count_parameters
-from automl_ext.nas.estimators.training_free.az_nas import entropies
-from automl_ext.nas.estimators.training_free.meco import meco_of
-from automl_ext.nas.estimators.training_free.naswot import naswot_of
+from automl_ext.nas.estimators.training_free.features import entropies, meco, naswot
+from automl_ext.nas.estimators.training_free.gradients import synflow, zico
 from automl_ext.nas.estimators.training_free.passes import NotScorableError, Observation, logits, observe
-from automl_ext.nas.estimators.training_free.synflow import synflow
-from automl_ext.nas.estimators.training_free.zico import zico
 
 
 def parameters(network: nn.Module, images: Tensor) -> float:
@@ -52,13 +49,13 @@ class Subject:
         return entropies(self.network, self.images)
 
 
-# Higher is better. An entry computes the function of the same name, which takes (network, images[, labels]).
+# Higher is better.
 SCORES: dict[str, Callable[[Subject], float]] = {
     "parameters": lambda s: parameters(s.network, s.images),
     "multiply_adds": lambda s: multiply_adds(s.network, s.images),
-    "naswot": lambda s: naswot_of(s.seen),
+    "naswot": lambda s: naswot(s.seen),
     "synflow": lambda s: synflow(s.network, s.images),
-    "meco": lambda s: meco_of(s.seen),
+    "meco": lambda s: meco(s.seen),
     "expressivity": lambda s: s.entropies.sum().item(),
     "progressivity": lambda s: s.entropies.diff().min().item(),
     "zico": lambda s: zico(s.network, s.images, s.labels),
