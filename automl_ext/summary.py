@@ -22,9 +22,6 @@ from automl_ext.training.files.reading import read_object
 from automl_ext.training.user_code import module_in, own_names
 
 Row = tuple[str, str]  # name, value with its unit
-# Options of searches that `retrain` has too, and without which it would train on other images.
-SAME_DATA = ("space", "data", "subset", "image_size", "image_mode", "seed", "class_weights", "flip", "shift")
-
 # Options that say what a run is about, in this order.
 SUBJECT = {"env_id": "environment", "data": "data", "space": "search space", "seed": "seed"}
 PERCENT = ("accuracy", "score", "random_mean", "random_median", "random_std")  # ends of the names of fractions
@@ -78,14 +75,7 @@ def print_stopped(prog: str, out: Path, file: TextIO) -> None:
 
 
 def print_run(prog: str, out: Path, config: Any, result: dict[str, Any]) -> None:
-    """Print the results of a finished run, where they are, and the commands that may come next.
-
-    Args:
-        prog: the command, for example "automl-ext train dqn".
-        out: the run directory.
-        config: the configuration.
-        result: the content of ``result.json``.
-    """
+    """Print the results of a finished run, where they are, and the commands that may come next."""
     if "rank_of" in result:  # automl-ext score
         from automl_ext.nas.screening.score_report import print_scores
 
@@ -153,11 +143,12 @@ def next_commands(prog: str, out: Path, config: Any, result: dict[str, Any]) -> 
     if "genotype" in result and prog != "automl-ext retrain":
         from automl_ext.nas.strategies.search_options import SearchConfig
         from automl_ext.nas.training.retrain import RetrainConfig
+        from automl_ext.nas.training.training_options import SAME_IMAGES
         from automl_ext.tune.commands.flags import as_flags
 
         # Without limits, the default network, larger than that of most searches. Limits hold for one size only.
         size = ("channels", "cells") if isinstance(config, SearchConfig) and config.cost_limits() else ()
-        same = {name: getattr(config, name) for name in (*SAME_DATA, *size) if hasattr(config, name)}
+        same = {name: getattr(config, name) for name in (*SAME_IMAGES, *size) if hasattr(config, name)}
         same |= result.get("recipe", {})  # of search auto
         flags = as_flags(RetrainConfig(genotype=result["genotype"], **same))
         commands.append(f"automl-ext retrain {flags} --out {run}-retrained")

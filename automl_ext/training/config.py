@@ -119,34 +119,17 @@ def apply_toml(config: Config, path: str | Path) -> Config:
         UserError: the file is missing or not valid TOML, a key is unknown (the valid ones are listed), or a value has
             the wrong type.
     """
-    path = Path(path)
-    return _replace(config, read_toml(path), str(path), "")
+    return with_values(config, read_toml(Path(path)), str(path))
 
 
 def from_dict(config: Config, stored: dict[str, Any], source: str, version: object) -> Config:
     """Return the dataclass from which :func:`to_dict` made ``stored``. Options that ``stored`` lacks are unchanged.
 
-    Args:
-        config: an instance of the class.
-        stored: the stored configuration.
-        source: the file of ``stored``, for messages.
-        version: the version of automl_ext that wrote it.
-
     Raises:
         UserError: an option is unknown, or a value has the wrong type.
     """
     check_options(source, stored, to_dict(config), version)
-    return _replace(config, stored, source, "")
-
-
-def with_values(config: Config, values: dict[str, Any], source: str) -> Config:
-    """Return a copy of the dataclass ``config`` with other values of some options; lists stand for tuples.
-
-    Raises:
-        UserError: an option is unknown (the valid ones are listed), or a value has the wrong type. The message starts
-            with ``source``.
-    """
-    return _replace(config, values, source, "")
+    return with_values(config, stored, source)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -170,28 +153,36 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid TOML: {short(error)}") from None
 
 
-def _replace(config: Any, table: dict[str, Any], path: str, prefix: str) -> Any:
+def with_values(config: Any, values: dict[str, Any], source: str, prefix: str = "") -> Any:
+    """Return a copy of the dataclass ``config`` with other values of some options; lists stand for tuples.
+
+    Raises:
+        UserError: an option is unknown (the valid ones are listed), or a value has the wrong type. The message starts
+            with ``source``, and names options with ``prefix``.
+    """
     hints = typing.get_type_hints(type(config))
     names = [field.name for field in dataclasses.fields(config) if field.init]
-    values = {}
-    for name, value in table.items():
+    changed: dict[str, Any] = {}
+    for name, value in values.items():
         key = prefix + name
         if name not in names:
-            raise UserError(f"{path}: unknown key {short(key)}; valid ones are {', '.join(prefix + n for n in names)}")
+            raise UserError(
+                f"{source}: unknown key {short(key)}; valid ones are {', '.join(prefix + n for n in names)}"
+            )
         current = getattr(config, name)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, dict):
-                raise UserError(f"{path}: {key} must be a table, got {short(value)}")
-            values[name] = _replace(current, value, path, f"{key}.")
+                raise UserError(f"{source}: {key} must be a table, got {short(value)}")
+            changed[name] = with_values(current, value, source, f"{key}.")
         else:
             try:
-                values[name] = convert(value, hints[name])
+                changed[name] = convert(value, hints[name])
             except ValueError as error:
-                raise UserError(f"{path}: {key} {error}") from None
+                raise UserError(f"{source}: {key} {error}") from None
     try:
-        return dataclasses.replace(config, **values)
+        return dataclasses.replace(config, **changed)
     except (ValueError, TypeError) as error:  # the dataclass's own checks
-        raise UserError(f"{path}: {short(error)}") from None
+        raise UserError(f"{source}: {short(error)}") from None
 
 
 def convert(value: Any, hint: Any) -> Any:

@@ -14,12 +14,7 @@ if TYPE_CHECKING:
 
 
 def table_of(result: dict[str, Any], title: str) -> Table:
-    """Return a table of the returned network, its ensemble and the baselines: accuracies, size, length and cost.
-
-    Args:
-        result: the content of ``result.json``.
-        title: the title of the table.
-    """
+    """Return a table of the returned network, its ensemble and the baselines: accuracies, size, length and cost."""
     from rich.table import Table  # here, because pictures need no rich
 
     table = Table("accuracy in %", "test", "valid", "loss", "params", "epochs", "steps", "CPU-s", title=title)
@@ -42,16 +37,8 @@ def table_of(result: dict[str, Any], title: str) -> Table:
 def plot_auto(result: dict[str, Any], path: Path, title: str) -> list[Path]:
     """Plot the test accuracy against the cost: of the search, whose race comes first, and of each baseline.
 
-    Args:
-        result: the content of a ``result.json``.
-        path: the PNG file to write.
-        title: its title.
-
     Returns:
         The file; none if the result is not that of ``search auto``.
-
-    Raises:
-        ModuleNotFoundError: matplotlib (extra ``plot``) is not installed.
     """
     if "trajectory" not in result:
         return []

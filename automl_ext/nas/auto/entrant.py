@@ -58,11 +58,7 @@ class Entrant:
         return math.ceil((1 - DECAY) * self.end)
 
     def take(self, task: Task, finished: Finished, labels: Tensor) -> None:
-        """Take the result of a task.
-
-        Args:
-            labels: of the validation images.
-        """
+        """Take the result of a task."""
         assert finished.state is not None
         self.state, self.parameters = finished.state, finished.parameters
         self.steps, self.epochs = finished.state["step"], finished.state["epochs"]

@@ -13,14 +13,13 @@ import torch
 from torch import nn
 
 from automl_ext.data.images import Splits
-from automl_ext.data.pixels import check_mode, parse_size
 from automl_ext.nas.auto.trainee import Recipe
 from automl_ext.nas.costs import count_macs
 from automl_ext.nas.data import network_shape
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.training.training_options import LARGEST, MANY, ClassWeights, check_class_weights
-from automl_ext.training.checks import MOST_WORKERS, check_range, check_seed
+from automl_ext.nas.training.training_options import LARGEST, MANY, ClassWeights, ImageConfig, check_class_weights
+from automl_ext.training.checks import MOST_WORKERS, check_range
 
 # Shares of the budget: scores of cells, and the race. The last training gets the rest: the network that is returned has
 # at least 1 - SCREEN - RACE of the budget in its weights, and its part of the race.
@@ -37,21 +36,14 @@ LARGE_IMAGE = 16  # side from which on the first stage of a residual network hal
 
 
 @dataclass
-class AutoConfig:
+class AutoConfig(ImageConfig):
     """Search within a budget: a race of networks and recipes; the winner goes on from its weights."""
 
     space: str = "nb201"  # Space of the cells that may enter: nb201, darts, darts-frc, renas or MODULE:CLASS.
-    data: str = "digits"  # Data set: digits, fashion-mnist:PATH, cifar10:PATH, cifar100:PATH, folder:PATH or npz:PATH.
-    subset: int | None = None  # Number of images to use; all by default.
-    image_size: str | None = None  # N or HxW: resize all images to this size. Default: they must have equal sizes.
-    image_mode: str = "auto"  # Color mode: rgb, gray, or auto (RGB if any image has color).
-    seed: int = 0  # Seed of the weights, batches and augmentation.
-    device: str = "auto"  # Device: auto, cpu or cuda.
+    channels: int = 16  # Number of channels of the baselines' cells; the search chooses its own.
     minutes: float = 10.0  # Budget in CPU-minutes, on a GPU in minutes; each of the --baselines gets as much again.
     candidates: int = 1000  # Largest number of cells that are scored without training.
     baselines: bool = False  # Also train three networks, each for the whole budget, with the recipe that was found.
-    channels: int = 16  # Number of channels of the baselines' cells; the search chooses its own.
-    cells: int = 1  # Number of cells per stage.
     batch_size: int | None = None  # Number of images per batch. Default: 64, or 32 for few images.
     lr: float | None = None  # Learning rate of SGD. Default: found by the race.
     shift: int | None = None  # Largest random shift in pixels. Default: an eighth of the image.
@@ -60,16 +52,13 @@ class AutoConfig:
     workers: int = 1  # Number of networks that are trained at the same time; the budget counts the seconds of all.
 
     def __post_init__(self) -> None:
-        check_seed(self.seed)
+        super().__post_init__()
         check_range(self, "minutes", above=0)
-        check_range(self, "subset", "channels", "cells", low=1, high=LARGEST)
         check_range(self, "candidates", low=2, high=MANY)
         check_range(self, "batch_size", low=2, high=LARGEST)
         check_range(self, "shift", low=0, high=LARGEST)
         check_range(self, "lr", above=0)
         check_range(self, "workers", low=1, high=MOST_WORKERS)
-        parse_size(self.image_size)
-        check_mode(self.image_mode)
         check_class_weights(self.class_weights)
 
     @property
@@ -255,10 +244,6 @@ def largest(space: Space[Any], channels: int = 4) -> Any:
     The ascent starts from a random architecture. It sets one decision at a time to the choice with the most parameters,
     and ends when no change of a single decision adds parameters. In NAS-Bench-201 the result is a 3×3 convolution on
     every edge. The result does not depend on the data.
-
-    Args:
-        space: the search space.
-        channels: number of channels of the networks that are counted.
     """
 
     def parameters(genotype: Any) -> int:
@@ -286,12 +271,7 @@ def largest(space: Space[Any], channels: int = 4) -> Any:
 
 
 def text_of(plan: Plan, config: AutoConfig, images: Sequence[int], batch: int) -> str:
-    """Return the plan as text: the stages, their shares of the budget, and the lengths of the trainings.
-
-    Args:
-        images: numbers of training, validation and test images.
-        batch: number of images per batch.
-    """
+    """Return the plan as text: the stages, their shares of the budget, and the lengths of the trainings."""
     train, valid, test = images
     last = config.budget - sum(rung.entries * rung.seconds for rung in plan.rungs)
     lines = [f"plan for {config.budget:g} CPU-seconds; {train:,} training, {valid:,} validation, {test:,} test images"]

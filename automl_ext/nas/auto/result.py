@@ -31,12 +31,6 @@ def summarize(
 ) -> dict[str, Any]:
     """Return the contents of ``result.json``.
 
-    Args:
-        winner: the network that the search returns.
-        entrants: all networks that were trained.
-        recipe: how the winner and the baselines were trained.
-        spent: the cost of each stage in CPU-seconds.
-
     Returns:
         ``rows`` has one entry for the network that is returned ("found"), its ensemble, and each baseline. A row has
         test_accuracy, valid_accuracy (0 to 1), test_log_loss, valid_log_loss (nats), parameters, epochs, steps and
@@ -143,11 +137,7 @@ def choose_ensemble(
 
 
 def trajectory(entrant: Entrant, images: Splits, start: float) -> list[dict[str, float]]:
-    """Return the cost and the test accuracy after each measurement of a network.
-
-    Args:
-        start: what was spent on other networks.
-    """
+    """Return the cost, ``start`` seconds included, and the test accuracy after each measurement of a network."""
     return [
         {"seconds": start + seconds, "test_accuracy": right(test, images.test.labels)}
         for seconds, (_, test) in zip(entrant.measured_at, entrant.snapshots, strict=True)

@@ -30,13 +30,7 @@ SCREENED = "+screen"  # an algorithm with screening has the color of the algorit
 
 
 def print_table(result: Mapping[str, Mapping[str, Any]], optimum: float, dataset: str = "cifar10") -> None:
-    """Print the result of ``nas-bench`` next to the published results, which are for CIFAR-10.
-
-    Args:
-        result: the content of ``result.json``.
-        optimum: highest test accuracy in the table of the benchmark, in percent.
-        dataset: data set of the table, one of ``DATASETS``.
-    """
+    """Print the result of ``nas-bench`` next to the published results, which are for CIFAR-10."""
     published = PUBLISHED if dataset == "cifar10" else {}
     columns = ("strategy", "test accuracy", "published", "minus REA", "evaluated", "CPU s")
     words = "test accuracy in %, mean ± standard deviation of runs; minus REA: with 95 % interval; evaluated: cells"
@@ -81,9 +75,6 @@ def draw(
         path: the picture to write.
         optimum: highest test accuracy in the table, in percent.
         dataset: data set of the table, one of ``DATASETS``.
-
-    Raises:
-        ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
     """
     picture = figure(7.0, 4.6)
     axes = picture.add_subplot()

@@ -86,18 +86,6 @@ def _full_name(name: str) -> str:
     return ALIASES.get(base, base) + name[len(base) :]
 
 
-def _random(config: NASBenchConfig, seed: int, first: Sequence[Screened]) -> Strategy:
-    return RandomSearch(NASBench201(), seed, first)
-
-
-def _reinforce(config: NASBenchConfig, seed: int, first: Sequence[Screened]) -> Strategy:
-    return ReinforceSearch(NASBench201(), seed)
-
-
-def _rea(config: NASBenchConfig, seed: int, first: Sequence[Screened]) -> Strategy:
-    return Evolution(NASBench201(), seed, config.population or 10, config.sample or 3, first)
-
-
 def _renas(
     config: NASBenchConfig, seed: int, first: Sequence[Screened], controller: ControllerName = "lstm"
 ) -> Strategy:
@@ -105,20 +93,16 @@ def _renas(
     return ReNAS(NASBench201(), seed, chooser, config.population or 30, config.sample or 10, screened=first)
 
 
-_renas_history = partial(_renas, controller="history")
-
-
 ALGORITHMS: dict[str, Callable[[NASBenchConfig, int, Sequence[Screened]], Strategy]] = {
-    "random": _random,
-    "reinforce": _reinforce,
-    "rea": _rea,
+    "random": lambda config, seed, first: RandomSearch(NASBench201(), seed, first),
+    "reinforce": lambda config, seed, first: ReinforceSearch(NASBench201(), seed),
+    "rea": lambda config, seed, first: Evolution(
+        NASBench201(), seed, config.population or 10, config.sample or 3, first
+    ),
     "renas": _renas,
-    "renas-history": _renas_history,
-    "random+screen": _random,
-    "rea+screen": _rea,
-    "renas+screen": _renas,
-    "renas-history+screen": _renas_history,
+    "renas-history": partial(_renas, controller="history"),
 }
+ALGORITHMS |= {name + SCREENED: make for name, make in ALGORITHMS.items() if name != "reinforce"}
 
 
 class Runs(NamedTuple):
@@ -129,16 +113,6 @@ class Runs(NamedTuple):
     seconds: list[float]  # simulated
     cpu_seconds: list[float]
     curves: list[list[float]]  # test accuracy of the best cell so far at POINTS times; NaN before the first evaluation
-
-    def followed_by(self, other: Runs) -> Runs:
-        """Return these runs followed by ``other``."""
-        return Runs(
-            self.test + other.test,
-            self.evaluations + other.evaluations,
-            self.seconds + other.seconds,
-            self.cpu_seconds + other.cpu_seconds,
-            self.curves + other.curves,
-        )
 
 
 class Simulation:
@@ -246,7 +220,8 @@ def nas_bench(
             Steps(run, total, "nas-bench", stop_after, state, every=SAVE_EVERY) as steps,
         ):
             for (name, _, count), some in jobs.each():
-                done[name] = done[name].followed_by(some) if name in done else some
+                before = done.get(name, Runs([], [], [], [], []))
+                done[name] = Runs(*(a + b for a, b in zip(before, some, strict=True)))
                 steps.add({f"{name}_mean": float(np.mean(done[name].test))}, size=count, description=name)
                 if steps.stopped:
                     return None

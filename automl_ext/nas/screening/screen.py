@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -35,7 +36,7 @@ def draw_candidates(
     """
     size = math.prod(space.num_choices)
     if count >= size:
-        every = (space.decode(indices) for indices in _all_indices(space.num_choices))
+        every = map(space.decode, product(*map(range, space.num_choices)))
         return [genotype for genotype in every if keep(genotype)]
     found: dict[tuple[int, ...], Any] = {}
     for _ in range(DRAWS * count):
@@ -45,13 +46,6 @@ def draw_candidates(
         if keep(genotype):
             found.setdefault(tuple(space.encode(genotype)), genotype)
     return list(found.values())
-
-
-def _all_indices(num_choices: Sequence[int]) -> list[list[int]]:
-    indices: list[list[int]] = [[]]
-    for choices in num_choices:
-        indices = [[*start, k] for start in indices for k in range(choices)]
-    return indices
 
 
 def screened(table: ScoreTable) -> list[Screened]:

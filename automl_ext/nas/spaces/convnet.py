@@ -15,7 +15,7 @@ from random import Random
 import torch
 from torch import Tensor, nn
 
-from automl_ext.nas.spaces.space import mutate_one_decision
+from automl_ext.nas.spaces.space import check_indices, mutate_one_decision
 from automl_ext.nas.spaces.supernet import Form, Supernet
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -75,10 +75,7 @@ class ConvNetSpace:
         return KINDS.index(genotype.kind), STRIDES.index(genotype.stride), *depths
 
     def decode(self, indices: Sequence[int]) -> ConvNetGenotype:
-        if len(indices) != len(self.num_choices) or not all(
-            0 <= k < n for k, n in zip(indices, self.num_choices, strict=True)
-        ):
-            raise ValueError(f"decode: indices: expected 5 below {self.num_choices}, got {list(indices)}")
+        check_indices(indices, self.num_choices)
         return ConvNetGenotype(KINDS[indices[0]], STRIDES[indices[1]], tuple(DEPTHS[k] for k in indices[2:]))
 
     def build(

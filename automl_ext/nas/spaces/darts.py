@@ -26,7 +26,7 @@ from automl_ext.nas.spaces.darts_genotype import (
     encode_cell,
 )
 from automl_ext.nas.spaces.darts_supernet import DartsSupernet
-from automl_ext.nas.spaces.space import mutate_one_decision
+from automl_ext.nas.spaces.space import check_indices, mutate_one_decision
 from automl_ext.nas.spaces.supernet import Form
 
 
@@ -79,12 +79,7 @@ class Darts:
         return tuple(k for nodes in cells for k in encode_cell(nodes))
 
     def decode(self, indices: Sequence[int]) -> DartsGenotype:
-        if len(indices) != len(self.num_choices) or not all(
-            0 <= k < n for k, n in zip(indices, self.num_choices, strict=True)
-        ):
-            raise ValueError(
-                f"decode: indices: expected {len(self.num_choices)} below {self.num_choices}, got {list(indices)}"
-            )
+        check_indices(indices, self.num_choices)
         normal = decode_cell(indices[: len(DECISIONS)])
         return DartsGenotype(normal, None if self.fixed_reduction else decode_cell(indices[len(DECISIONS) :]))
 

@@ -57,10 +57,8 @@ class DartsGenotype:
 
     def __str__(self) -> str:
         """Write ``normal=|op~0|op~1|+|op~0|op~2|+|…|+|…| reduction=|…|``, or ``reduction=fixed``."""
-        return f"normal={write_nodes(self.normal)} reduction={self._reduction_text()}"
-
-    def _reduction_text(self) -> str:
-        return "fixed" if self.reduction is None else write_nodes(self.reduction)
+        reduction = "fixed" if self.reduction is None else write_nodes(self.reduction)
+        return f"normal={write_nodes(self.normal)} reduction={reduction}"
 
     @classmethod
     def parse(cls, text: str) -> DartsGenotype:

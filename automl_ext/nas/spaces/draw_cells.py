@@ -35,12 +35,6 @@ def draw_cells(
 ) -> None:
     """Draw cells one below the other.
 
-    Args:
-        cells: title → nodes, and the states that the cell concatenates.
-        operations: all operations of the space; the index of an operation selects its color.
-        path: the file, with the suffix .png or .svg.
-        title: title of the picture.
-
     Raises:
         ValueError: ``path`` has another suffix.
         ModuleNotFoundError: matplotlib is not installed.

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from automl_ext.nas.spaces.cell_genotype import shorten
 from automl_ext.nas.spaces.operations import ResidualBlock, make_operation
+from automl_ext.nas.spaces.space import check_indices, mutate_one_decision
 from automl_ext.nas.spaces.supernet import Form, SuperCell, Supernet
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -194,11 +195,7 @@ class NASBench201:
         return self.decode([rng.randrange(n) for n in self.num_choices])
 
     def mutate(self, genotype: Genotype, rng: Random) -> Genotype:
-        edge = rng.randrange(len(EDGES))
-        others = [name for name in OPERATIONS if name != genotype.operations[edge]]
-        operations = list(genotype.operations)
-        operations[edge] = rng.choice(others)
-        return Genotype(tuple(operations))
+        return mutate_one_decision(self, genotype, rng)
 
     def legal(self, genotype: Genotype, decision: int) -> tuple[int, ...]:
         return tuple(k for k, name in enumerate(OPERATIONS) if name != genotype.operations[decision])
@@ -207,10 +204,7 @@ class NASBench201:
         return tuple(OPERATIONS.index(name) for name in genotype.operations)
 
     def decode(self, indices: Sequence[int]) -> Genotype:
-        if len(indices) != len(EDGES) or not all(0 <= k < len(OPERATIONS) for k in indices):
-            raise ValueError(
-                f"decode: indices: expected {len(EDGES)} in [0, {len(OPERATIONS) - 1}], got {list(indices)}"
-            )
+        check_indices(indices, self.num_choices)
         return Genotype(tuple(OPERATIONS[k] for k in indices))
 
     def build(

@@ -52,11 +52,6 @@ def space(name: str) -> Space[Any]:
 def stored_space(name: str, trust: Iterable[str], source: Path) -> Space[Any]:
     """Make the space that a file names.
 
-    Args:
-        name: as for :func:`space`.
-        trust: modules of which the file may name spaces.
-        source: the file, for messages.
-
     Raises:
         UserError: see :func:`space`; or the module is not in ``trust``.
     """

@@ -17,7 +17,7 @@ from random import Random
 
 from automl_ext.nas.spaces.cell_genotype import Edge, Nodes, check_nodes, read_nodes, shorten, write_nodes
 from automl_ext.nas.spaces.cell_network import BlockCell, CellNetwork
-from automl_ext.nas.spaces.space import mutate_one_decision
+from automl_ext.nas.spaces.space import check_indices, mutate_one_decision
 from automl_ext.nas.spaces.supernet import Form, Supernet
 from automl_ext.training.errors import UserError
 
@@ -97,12 +97,7 @@ class ReNASSpace:
         return tuple(k for block in genotype.blocks for name, start in block for k in (OPERATIONS.index(name), start))
 
     def decode(self, indices: Sequence[int]) -> ReNASGenotype:
-        if len(indices) != len(self.num_choices) or not all(
-            0 <= k < n for k, n in zip(indices, self.num_choices, strict=True)
-        ):
-            raise ValueError(
-                f"decode: indices: expected {len(self.num_choices)} below {self.num_choices}, got {list(indices)}"
-            )
+        check_indices(indices, self.num_choices)
         edges = [Edge(OPERATIONS[indices[k]], indices[k + 1]) for k in range(0, len(indices), 2)]
         return ReNASGenotype(tuple((edges[k], edges[k + 1]) for k in range(0, len(edges), 2)))
 

@@ -108,6 +108,13 @@ def supernet_of(space: Space[Any], **arguments: Any) -> Supernet:
         raise UserError(f"space {type(space).__name__}: has no supernet{reason}") from None
 
 
+def check_indices(indices: Sequence[int], num_choices: Sequence[int]) -> None:
+    """Raise ValueError unless ``indices`` has one index for each decision, within its choices."""
+    if len(indices) != len(num_choices) or not all(0 <= k < n for k, n in zip(indices, num_choices, strict=True)):
+        expected = f"{len(num_choices)} below {tuple(num_choices)}"
+        raise ValueError(f"decode: indices: expected {expected}, got {list(indices)}")
+
+
 def mutate_one_decision(space: Space[Genotype], genotype: Genotype, rng: Random) -> Genotype:
     """Change a uniformly drawn decision to a uniformly drawn legal choice; most spaces use this as ``mutate``."""
     decision = rng.randrange(len(space.num_choices))

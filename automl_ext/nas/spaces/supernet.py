@@ -184,11 +184,6 @@ def batch_accuracy(supernet: Supernet, images: Tensor, labels: Tensor, choices: 
 
     This is how the official code of GDAS validates. The running statistics, which average over all architectures that
     were sampled, are neither used nor changed.
-
-    Args:
-        images: [N, C, H, W], N at least 2.
-        labels: [N].
-        choices: the architecture.
     """
     norms = [module for module in supernet.modules() if isinstance(module, NORMS)]
     was_training = supernet.training
@@ -208,10 +203,6 @@ def recalibrate(supernet: Supernet, images: Tensor, choices: list[Choice]) -> No
     """Recompute the batch norm statistics of a supernet for one architecture.
 
     During a search the running statistics average over all architectures that were sampled.
-
-    Args:
-        images: training images [N, C, H, W].
-        choices: the architecture.
     """
     for module in supernet.modules():
         if isinstance(module, NORMS):

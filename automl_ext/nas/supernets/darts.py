@@ -25,17 +25,16 @@ from automl_ext.data.images import Split
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import Choice, Supernet
 from automl_ext.nas.supernets.candidates import masked
-from automl_ext.nas.supernets.loop import Iteration, frozen
+from automl_ext.nas.supernets.loop import Iteration, adam, frozen, sgd
 from automl_ext.nas.supernets.run import search_supernet
-from automl_ext.nas.supernets.supernet_options import SupernetConfig
+from automl_ext.nas.supernets.supernet_options import AlphaConfig
 from automl_ext.training import ranks
-from automl_ext.training.checks import check_range
 from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.search_space import Range
 
 
 @dataclass
-class DARTSConfig(SupernetConfig):
+class DARTSConfig(AlphaConfig):
     """Configuration of a search with DARTS (Liu et al. 2019) and of the training of the architecture that it finds.
 
     As in the paper, the learning rates are 0.025 for the weights and 3e-4 for α, and there is no warm-up. The paper
@@ -45,15 +44,7 @@ class DARTSConfig(SupernetConfig):
 
     warmup: Annotated[float, Range(0.0, 0.8)] = 0.0  # Fraction of the epochs, at the start, during which α is fixed.
     alpha_lr: Annotated[float, Range(1e-4, 0.1, log=True)] = 3e-4  # Learning rate of Adam for α.
-    alpha_beta1: float = 0.5  # First decay rate of Adam for α.
-    alpha_beta2: float = 0.999  # Second decay rate of Adam for α.
     alpha_weight_decay: float = 1e-3  # Weight decay of Adam for α.
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "warmup", "alpha_beta1", "alpha_beta2", low=0, below=1)
-        check_range(self, "alpha_lr", above=0)
-        check_range(self, "alpha_weight_decay", low=0)
 
 
 def mix(alphas: Iterable[Tensor]) -> list[Choice]:
@@ -82,19 +73,8 @@ class DARTS:
         self.config, self.supernet, self.allowed = config, supernet, allowed
         self.network = ranks.data_parallel(supernet)  # its gradients are the means over all processes
         self.class_weights = class_weights  # nothing is drawn from rng
-        self.weight_optimizer = torch.optim.SGD(
-            supernet.weights(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.momentum > 0,
-        )
-        self.alpha_optimizer = torch.optim.Adam(
-            supernet.alphas.parameters(),
-            lr=config.alpha_lr,
-            betas=(config.alpha_beta1, config.alpha_beta2),
-            weight_decay=config.alpha_weight_decay,
-        )
+        self.weight_optimizer = sgd(supernet, config, config.lr)
+        self.alpha_optimizer = adam(supernet, config)
         self.optimizers = {"weight_optimizer": self.weight_optimizer, "alpha_optimizer": self.alpha_optimizer}
 
     def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:

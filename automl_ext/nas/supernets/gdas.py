@@ -25,19 +25,18 @@ from automl_ext.data.images import Split
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import Choice, Form, Supernet
 from automl_ext.nas.supernets.candidates import masked
-from automl_ext.nas.supernets.loop import Iteration, frozen
+from automl_ext.nas.supernets.loop import Iteration, adam, frozen, sgd
 from automl_ext.nas.supernets.run import search_supernet
-from automl_ext.nas.supernets.supernet_options import SupernetConfig
+from automl_ext.nas.supernets.supernet_options import SampledConfig
 from automl_ext.ops.gumbel import gumbel_softmax
 from automl_ext.training import ranks
-from automl_ext.training.checks import check_range
 from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.search_space import Range
 from automl_ext.training.seeding import draw_seed
 
 
 @dataclass
-class GDASConfig(SupernetConfig):
+class GDASConfig(SampledConfig):
     """Configuration of a search with GDAS (Dong & Yang 2019) and of the training of the architecture that it finds.
 
     The defaults are for one to three thousand steps; docs/how-to/search-supernets.md has them beside the paper's
@@ -47,30 +46,9 @@ class GDASConfig(SupernetConfig):
     small gradient adds up.
     """
 
-    lr: Annotated[float, Range(0.01, 0.5, log=True)] = 0.2  # Initial learning rate of SGD for the weights.
-    lr_min: float = 0.2  # Final learning rate of the cosine schedule; equal to lr: a constant rate.
-    weight_decay: Annotated[float, Range(1e-5, 1e-2, log=True)] = 5e-4  # Weight decay of SGD.
-    warmup: Annotated[float, Range(0.0, 0.8)] = 0.5  # Fraction of the epochs, at the start, during which α is fixed.
-    alpha_lr: Annotated[float, Range(1e-4, 0.1, log=True)] = 0.02  # Learning rate of Adam for α.
-    alpha_beta1: float = 0.5  # First decay rate of Adam for α.
-    alpha_beta2: float = 0.999  # Second decay rate of Adam for α.
-    alpha_weight_decay: float = 0.0  # Weight decay of Adam for α; it pulls α back to 0.
     tau_max: Annotated[float, Range(1.0, 20.0, log=True)] = 10.0
     """Temperature τ of the samples in the first epoch; it falls linearly."""
-    tau_min: Annotated[float, Range(0.05, 1.0, log=True)] = 1.0  # Temperature τ of the samples in the last epoch.
     form: Form = "darts"  # Gradient of α as in the authors' code for NAS-Bench-201 (nb201) or for DARTS cells (darts).
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "warmup", "alpha_beta1", "alpha_beta2", low=0, below=1)
-        check_range(self, "alpha_lr", "tau_max", "tau_min", above=0)
-        check_range(self, "alpha_weight_decay", low=0)
-        if self.tau_min > self.tau_max:
-            raise ValueError(f"tau_min: expected at most tau_max ({self.tau_max}), got {self.tau_min}")
-
-    def tau(self, epoch: int) -> float:
-        """Return the temperature of an epoch: linear from ``tau_max`` in the first to ``tau_min`` in the last."""
-        return self.tau_max - (self.tau_max - self.tau_min) * epoch / max(self.epochs - 1, 1)
 
     def supernet_form(self) -> Form:
         return self.form
@@ -109,19 +87,8 @@ class GDAS:
         self.config, self.supernet, self.allowed = config, supernet, allowed
         self.network = ranks.data_parallel(supernet)  # its gradients are the means over all processes
         self.class_weights, self.rng = class_weights, rng
-        self.weight_optimizer = torch.optim.SGD(
-            supernet.weights(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.momentum > 0,
-        )
-        self.alpha_optimizer = torch.optim.Adam(
-            supernet.alphas.parameters(),
-            lr=config.alpha_lr,
-            betas=(config.alpha_beta1, config.alpha_beta2),
-            weight_decay=config.alpha_weight_decay,
-        )
+        self.weight_optimizer = sgd(supernet, config, config.lr)
+        self.alpha_optimizer = adam(supernet, config)
         self.optimizers = {"weight_optimizer": self.weight_optimizer, "alpha_optimizer": self.alpha_optimizer}
 
     def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:

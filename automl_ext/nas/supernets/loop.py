@@ -18,7 +18,7 @@ from automl_ext.nas.data import network_shape
 from automl_ext.nas.spaces.space import Space, supernet_of
 from automl_ext.nas.spaces.supernet import Choice, Supernet, batch_accuracy
 from automl_ext.nas.supernets.candidates import derived_choices, masked, without_none
-from automl_ext.nas.supernets.supernet_options import SupernetConfig
+from automl_ext.nas.supernets.supernet_options import AlphaConfig, SupernetConfig
 from automl_ext.nas.training.batches import augment, check_batches, epoch_batches, take, to_device
 from automl_ext.nas.training.training_options import class_weights
 from automl_ext.training import ranks
@@ -176,9 +176,6 @@ def _mean(losses: list[Tensor]) -> float:
 def build_supernet(space: Space[Any], shape: dict[str, int], config: SupernetConfig) -> Supernet:
     """Build the supernet of a space.
 
-    Args:
-        shape: in_channels, num_classes, channels and cells.
-
     Raises:
         UserError: the space has no supernet, or one that cannot derive.
     """
@@ -186,6 +183,18 @@ def build_supernet(space: Space[Any], shape: dict[str, int], config: SupernetCon
     if type(supernet).derive is Supernet.derive:  # otherwise found after the last epoch
         raise UserError(f"{type(supernet).__name__}: expected a method derive, which returns a genotype")
     return supernet
+
+
+def sgd(supernet: Supernet, config: SupernetConfig, lr: float) -> torch.optim.SGD:
+    """Make the optimizer of the weights."""
+    momentum, decay = config.momentum, config.weight_decay
+    return torch.optim.SGD(supernet.weights(), lr=lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
+
+
+def adam(supernet: Supernet, config: AlphaConfig) -> torch.optim.Adam:
+    """Make the optimizer of α."""
+    betas, decay = (config.alpha_beta1, config.alpha_beta2), config.alpha_weight_decay
+    return torch.optim.Adam(supernet.alphas.parameters(), lr=config.alpha_lr, betas=betas, weight_decay=decay)
 
 
 @contextmanager

@@ -37,7 +37,7 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import Choice, Supernet
 from automl_ext.nas.supernets.candidates import NONE, all_candidates, decode, masked
 from automl_ext.nas.supernets.darts import mix
-from automl_ext.nas.supernets.loop import Iteration, SupernetSearch
+from automl_ext.nas.supernets.loop import Iteration, SupernetSearch, sgd
 from automl_ext.nas.supernets.run import search_supernet
 from automl_ext.nas.supernets.supernet_options import SupernetConfig
 from automl_ext.nas.training.batches import epoch_batches
@@ -108,24 +108,10 @@ class EqualWeights:
         return loss.detach()
 
 
-def sgd(supernet: Supernet, config: SupernetConfig, lr: float) -> torch.optim.SGD:
-    """Make the optimizer of the weights."""
-    momentum, decay = config.momentum, config.weight_decay
-    return torch.optim.SGD(supernet.weights(), lr=lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
-
-
 class Perturbation:
     """Step 2: derive an architecture from a finished search; a :class:`~automl_ext.training.epochs.Job`.
 
     An epoch decides one edge or node, then trains the weights for ``tune_epochs`` epochs, except the last one.
-
-    Args:
-        search: the finished search.
-        orders: the number of derivations.
-        tune_epochs: epochs of training after each decision.
-        images: largest number of images on which a decision is measured.
-        by_loss: decide by the loss, and at equal losses by the accuracy. The loss needs fewer images, since every image
-            changes it.
 
     Attributes:
         allowed: masks in the shapes of α; at the end of an order, one operation per edge.

@@ -20,6 +20,7 @@ from automl_ext.nas.supernets.candidates import decode, derived_choices
 from automl_ext.nas.supernets.loop import SupernetAlgorithm, SupernetSearch
 from automl_ext.nas.supernets.supernet_options import SupernetConfig
 from automl_ext.nas.training.batches import accuracy, to_device
+from automl_ext.nas.training.training_options import SAME_IMAGES
 from automl_ext.parallel.ranked_run import check_equal, open_run
 from automl_ext.training import ranks
 from automl_ext.training.epochs import Epochs
@@ -143,19 +144,11 @@ def retrain_config(config: SupernetConfig, genotype: Any) -> RetrainConfig:
     """Return the configuration of the final training, which equals the command ``retrain`` with these options."""
     from automl_ext.nas.training.retrain import RetrainConfig
 
+    same = {name: getattr(config, name) for name in (*SAME_IMAGES, "device")}
     return RetrainConfig(
         genotype=str(genotype),
-        space=config.space,
-        data=config.data,
-        subset=config.subset,
-        image_size=config.image_size,
-        image_mode=config.image_mode,
-        seed=config.seed,
-        device=config.device,
         channels=config.retrain_channels,
-        shift=config.shift,
-        flip=config.flip,
-        class_weights=config.class_weights,
         cells=config.retrain_cells,
         epochs=config.retrain_epochs,
+        **same,
     )

@@ -5,26 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from automl_ext.data.pixels import check_mode, parse_size
 from automl_ext.nas.spaces.supernet import Form
-from automl_ext.nas.training.training_options import LARGEST, ClassWeights, check_class_weights
-from automl_ext.training.checks import check_range, check_seed
+from automl_ext.nas.training.training_options import LARGEST, ClassWeights, ImageConfig, check_class_weights
+from automl_ext.training.checks import check_range
 from automl_ext.training.search_space import Range
 
 
 @dataclass
-class SupernetConfig:
+class SupernetConfig(ImageConfig):
     """Options of the supernet, of the training of its weights, and of the final training of the found architecture."""
 
     space: str = "nb201"  # Search space: nb201, darts, darts-frc (its reduction cell is fixed) or MODULE:CLASS.
-    data: str = "digits"  # Data set: digits, fashion-mnist:PATH, cifar10:PATH, cifar100:PATH, folder:PATH or npz:PATH.
-    subset: int | None = None  # Number of images to use; all by default.
-    image_size: str | None = None  # N or HxW: resize all images to this size. Default: they must have equal sizes.
-    image_mode: str = "auto"  # Color mode: rgb, gray, or auto (RGB if any image has color).
-    seed: int = 0  # Seed of the weights, of α, samples, batches and augmentation.
-    device: str = "auto"  # Device: auto, cpu or cuda.
     channels: int = 4  # Number of channels C of the first stage; later stages have 2C and 4C.
-    cells: int = 1  # Number of cells N per stage, all with the same genotype.
     none: bool = False  # Whether "none" is a candidate; if not, the derived cell has none either.
     epochs: int = 200  # Number of search epochs.
     batch_size: int = 64  # Number of images per batch.
@@ -41,9 +33,8 @@ class SupernetConfig:
     retrain_cells: int = 1  # Number of cells N per stage in the final training.
 
     def __post_init__(self) -> None:
-        check_seed(self.seed)
-        check_range(self, "subset", "channels", "cells", "epochs", low=1, high=LARGEST)
-        check_range(self, "retrain_channels", "retrain_cells", "retrain_epochs", low=1, high=LARGEST)
+        super().__post_init__()
+        check_range(self, "epochs", "retrain_channels", "retrain_cells", "retrain_epochs", low=1, high=LARGEST)
         check_range(self, "batch_size", low=2, high=LARGEST)
         check_range(self, "shift", low=0, high=LARGEST)
         check_range(self, "lr", "grad_clip", above=0)
@@ -51,10 +42,46 @@ class SupernetConfig:
         if not 0 <= self.lr_min <= self.lr:
             raise ValueError(f"lr_min: expected 0 to lr ({self.lr}), got {self.lr_min}")
         check_range(self, "momentum", low=0, below=1)
-        parse_size(self.image_size)
-        check_mode(self.image_mode)
         check_class_weights(self.class_weights)
 
     def supernet_form(self) -> Form:
         """Return how operations that did not run enter the gradient of α (for straight-through weights only)."""
         return "darts"
+
+
+@dataclass
+class AlphaConfig(SupernetConfig):
+    """Options of a search that trains α by Adam."""
+
+    warmup: Annotated[float, Range(0.0, 0.8)] = 0.5  # Fraction of the epochs, at the start, during which α is fixed.
+    alpha_lr: Annotated[float, Range(1e-4, 0.1, log=True)] = 0.02  # Learning rate of Adam for α.
+    alpha_beta1: float = 0.5  # First decay rate of Adam for α.
+    alpha_beta2: float = 0.999  # Second decay rate of Adam for α.
+    alpha_weight_decay: float = 0.0  # Weight decay of Adam for α; it pulls α back to 0.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "warmup", "alpha_beta1", "alpha_beta2", low=0, below=1)
+        check_range(self, "alpha_lr", above=0)
+        check_range(self, "alpha_weight_decay", low=0)
+
+
+@dataclass
+class SampledConfig(AlphaConfig):
+    """Options of a search whose samples have a temperature. The defaults are those of GDAS."""
+
+    lr: Annotated[float, Range(0.01, 0.5, log=True)] = 0.2  # Initial learning rate of SGD for the weights.
+    lr_min: float = 0.2  # Final learning rate of the cosine schedule; equal to lr: a constant rate.
+    weight_decay: Annotated[float, Range(1e-5, 1e-2, log=True)] = 5e-4  # Weight decay of SGD.
+    tau_max: float = 10.0  # Temperature τ of the samples in the first epoch; it falls linearly.
+    tau_min: Annotated[float, Range(0.05, 1.0, log=True)] = 1.0  # Temperature τ of the samples in the last epoch.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "tau_max", "tau_min", above=0)
+        if self.tau_min > self.tau_max:
+            raise ValueError(f"tau_min: expected at most tau_max ({self.tau_max}), got {self.tau_min}")
+
+    def tau(self, epoch: int) -> float:
+        """Return the temperature of an epoch: linear from ``tau_max`` in the first to ``tau_min`` in the last."""
+        return self.tau_max - (self.tau_max - self.tau_min) * epoch / max(self.epochs - 1, 1)

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from automl_ext.data.images import Splits
 from automl_ext.nas.data import prepare
-from automl_ext.nas.run_title import run_title
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.training.network_pictures import draw_comparison
+from automl_ext.nas.training.network_pictures import draw_comparison, run_title
 from automl_ext.nas.training.network_training import NetworkTraining
 from automl_ext.nas.training.result import KEYS, measure
 from automl_ext.nas.training.series import train_series
@@ -57,7 +56,8 @@ class CellTrainings(NamedTuple):
         return NetworkTraining(self.config, self.space, self.genotypes[number], self.splits, device)
 
     def measure(self, number: int, training: NetworkTraining) -> dict[str, Any]:
-        return without_classes(measure(training, self.genotypes[number], self.splits))
+        result = measure(training, self.genotypes[number], self.splits)
+        return {key: value for key, value in result.items() if key not in KEYS}  # large if there are many classes
 
     def keep(self, number: int, weights: dict[str, Tensor], run: Path) -> None:
         pass
@@ -113,11 +113,6 @@ def compare(
     if result is not None and importlib.util.find_spec("matplotlib"):
         draw_comparison(result, Path(out), run_title("compare", to_dict(config), result))
     return result
-
-
-def without_classes(result: dict[str, Any]) -> dict[str, Any]:
-    """Return a result without its entries on the classes, which are large if there are many."""
-    return {key: value for key, value in result.items() if key not in KEYS}
 
 
 def summarize(results: list[dict[str, Any]], has_found: bool) -> dict[str, Any]:

@@ -70,11 +70,6 @@ def count_pairs(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
 def class_report(counts: Tensor, train_labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
     """Return the entries of ``result.json`` that follow from a confusion matrix.
 
-    Args:
-        counts: the result of :func:`confusion_matrix` on the test images.
-        train_labels: labels of the images that the network was trained on.
-        classes: the names of the classes.
-
     Returns:
         test_accuracy; majority_accuracy, the test accuracy of always predicting the most frequent class of the training
         images; class_accuracy, by class name, the accuracy on the test images of the class, None if there are none;

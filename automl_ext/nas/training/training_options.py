@@ -19,21 +19,35 @@ from automl_ext.training.search_space import Range
 LARGEST = 2**31 - 1  # largest count: PyTorch and NumPy cannot convert larger values
 MANY = 1_000_000  # largest number of networks, genotypes or rounds that an option may set
 ClassWeights = Literal["balanced"] | tuple[float, ...] | None
+# The options without which a later training would use other images, or change them in another way.
+SAME_IMAGES = ("space", "data", "subset", "image_size", "image_mode", "seed", "class_weights", "flip", "shift")
 
 
 @dataclass
-class TrainingConfig:
-    """Options of the training of a network: SGD with Nesterov momentum and a cosine learning rate."""
+class ImageConfig:
+    """Options of the images of a run and of the networks for them."""
 
     space: str = "nb201"  # Search space: nb201, darts, darts-frc (its reduction cell is fixed), renas or MODULE:CLASS.
     data: str = "digits"  # Data set: digits, fashion-mnist:PATH, cifar10:PATH, cifar100:PATH, folder:PATH or npz:PATH.
     subset: int | None = None  # Number of images to use; all by default.
     image_size: str | None = None  # N or HxW: resize all images to this size. Default: they must have equal sizes.
     image_mode: str = "auto"  # Color mode: rgb, gray, or auto (RGB if any image has color).
-    seed: int = 0  # Seed of the weights, batches and augmentation.
+    seed: int = 0  # Seed of all random numbers.
     device: str = "auto"  # Device: auto, cpu or cuda.
     channels: int = 16  # Number of channels C of the first stage; later stages have 2C and 4C.
     cells: int = 1  # Number of cells N per stage, all with the same genotype.
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        check_range(self, "subset", "channels", "cells", low=1, high=LARGEST)
+        parse_size(self.image_size)
+        check_mode(self.image_mode)
+
+
+@dataclass
+class TrainingConfig(ImageConfig):
+    """Options of the training of a network: SGD with Nesterov momentum and a cosine learning rate."""
+
     epochs: int = 40  # Number of training epochs.
     batch_size: Annotated[int, Range(16, 256, log=True)] = 64  # Number of images per batch.
     lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.05
@@ -48,15 +62,13 @@ class TrainingConfig:
     class_weights: ClassWeights = None  # Weights of the classes in the loss: balanced, or one number per class.
 
     def __post_init__(self) -> None:
-        check_seed(self.seed)
-        check_range(self, "subset", "channels", "cells", "epochs", low=1, high=LARGEST)
+        super().__post_init__()
+        check_range(self, "epochs", low=1, high=LARGEST)
         check_range(self, "batch_size", low=2, high=LARGEST)  # batch norm needs two images
         check_range(self, "shift", "cutout", low=0, high=LARGEST)
         check_range(self, "lr", above=0)
         check_range(self, "momentum", "drop_path", low=0, below=1)
         check_range(self, "weight_decay", "auxiliary", low=0)
-        parse_size(self.image_size)
-        check_mode(self.image_mode)
         check_class_weights(self.class_weights)
 
 

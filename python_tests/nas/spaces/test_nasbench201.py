@@ -12,7 +12,6 @@ import torch
 from automl_ext.nas.estimators.table import Table, place
 from automl_ext.nas.spaces.nasbench201 import EDGES, OPERATIONS, Genotype, NASBench201, live_edges
 from automl_ext.nas.spaces.operations import make_operation
-from automl_ext.nas.spaces.space import Space
 
 SPACE = NASBench201()
 MIXED = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|nor_conv_3x3~2|"
@@ -21,11 +20,6 @@ MIXED = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1
 def build(genotype: Genotype, **changes: int) -> torch.nn.Module:
     shape = {"in_channels": 1, "num_classes": 10, "channels": 4, "cells": 1} | changes
     return SPACE.build(genotype, **shape)
-
-
-def test_space_has_six_decisions() -> None:
-    space: Space[Genotype] = SPACE  # checked by mypy
-    assert space.num_choices == (5,) * 6
 
 
 def test_every_genotype_can_be_encoded_and_parsed() -> None:
@@ -44,37 +38,7 @@ def test_string_is_in_the_benchmarks_notation() -> None:
     assert SPACE.parse(f" {MIXED}\n").operations == operations
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "nor_conv_3x3",
-        MIXED[:-1],
-        MIXED + "|",
-        MIXED.replace("~2", "~1"),
-        MIXED.replace("|+|", "+"),
-        MIXED.replace("nor_conv_1x1", "sep_conv_3x3"),
-        MIXED + "+|none~0|none~1|none~2|none~3|",
-        "Genotype(normal=[('sep_conv_3x3', 0)], normal_concat=[2, 3, 4, 5])",
-        "|+" * 10_000,
-    ],
-)
-def test_invalid_strings_give_a_one_line_error(text: str) -> None:
-    with pytest.raises(ValueError, match="NAS-Bench-201") as error:
-        SPACE.parse(text)
-    assert "\n" not in str(error.value)
-    assert len(str(error.value)) < 1000
-
-
-@pytest.mark.parametrize("indices", [[0] * 5, [0] * 7, [0, 0, 0, 0, 0, 5], [-1, 0, 0, 0, 0, 0]])
-def test_decode_rejects_invalid_indices(indices: list[int]) -> None:
-    with pytest.raises(ValueError, match="decode: indices"):
-        SPACE.decode(indices)
-
-
-def test_random_is_uniform_and_reproducible() -> None:
-    draws = [SPACE.encode(SPACE.random(Random(7))) for _ in range(2)]
-    assert draws[0] == draws[1]
+def test_random_is_uniform() -> None:
     rng = Random(0)
     counts = Counter(pair for _ in range(5000) for pair in enumerate(SPACE.encode(SPACE.random(rng))))
     assert len(counts) == 30
@@ -96,12 +60,6 @@ def test_mutation_reaches_all_neighbors_and_nothing_else() -> None:
 def test_network_takes_images_of_any_size(size: int, operation: str) -> None:
     network = build(Genotype((operation,) * 6), in_channels=3, num_classes=7)
     assert network(torch.randn(2, 3, size, size + 1)).shape == (2, 7)
-
-
-@pytest.mark.parametrize("name", ["channels", "cells"])
-def test_network_rejects_size_zero(name: str) -> None:
-    with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
-        build(SPACE.parse(MIXED), **{name: 0})
 
 
 def test_unknown_operation_is_rejected() -> None:

@@ -57,7 +57,7 @@ class Encode(Mine):
 
 class Decode(Mine):
     def decode(self, indices):
-        return super().decode((0,) * 6)
+        return super().decode(indices[::-1])
 
 
 class Parse(Mine):

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automl_ext.nas.spaces.cell_genotype import Edge
-from automl_ext.nas.spaces.cell_network import BlockCell, CellNetwork, FixedReductionCell, Place, live_cells
+from automl_ext.nas.spaces.cell_network import BlockCell, FixedReductionCell, Place, live_cells
 from automl_ext.nas.spaces.darts import Darts
 from automl_ext.nas.spaces.darts_genotype import OPERATIONS
 from automl_ext.nas.spaces.nasbench201 import EDGES, Genotype, NASBench201, live_edges
@@ -170,12 +170,24 @@ def test_darts_v2_has_the_papers_number_of_parameters() -> None:
     assert sum(p.numel() for p in network.parameters()) == 3_349_342
 
 
+MIXED = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|nor_conv_3x3~2|"
 DARTS_FRC = Darts(fixed_reduction=True).random(Random(0))
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
+        ("nb201", ""),
+        ("nb201", "nor_conv_3x3"),
+        ("nb201", MIXED[:-1]),
+        ("nb201", MIXED + "|"),
+        ("nb201", MIXED.replace("~2", "~1")),
+        ("nb201", MIXED.replace("|+|", "+")),
+        ("nb201", MIXED.replace("nor_conv_1x1", "sep_conv_3x3")),
+        ("nb201", MIXED + "+|none~0|none~1|none~2|none~3|"),
+        ("nb201", "|+" * 10_000),
+        ("convnet", "residual-s2-1-1"),
+        ("convnet", "residual-s2-1-1-4"),
         ("darts", ""),
         ("darts", DARTS_V2.replace("~0|sep_conv_3x3~1|+", "~1|sep_conv_3x3~0|+", 1)),
         ("darts", DARTS_V2.replace("skip_connect~0", "skip_connect~1", 1)),
@@ -217,11 +229,6 @@ def test_unknown_space() -> None:
         space("dart")
 
 
-def test_renas_has_no_supernet() -> None:
-    with pytest.raises(UserError, match="renas: has no supernet"):
-        ReNASSpace().build_supernet(in_channels=1, num_classes=2, channels=2, cells=1, form="darts")
-
-
 def test_renas_concatenates_blocks_that_no_block_reads() -> None:
     chain = "|skip_connect~0|skip_connect~1|+" + "+".join(f"|skip_connect~{k}|skip_connect~{k}|" for k in (2, 3, 4, 5))
     assert unused(ReNASSpace().parse(chain).blocks) == (6,)
@@ -242,17 +249,15 @@ def test_cells_that_do_not_reach_the_output_are_not_built() -> None:
     assert live_cells([{0, 1}] * 5) == {0, 1, 2, 3, 4}
 
 
-@pytest.mark.parametrize("name", ["channels", "cells"])
-def test_networks_reject_size_zero(name: str) -> None:
-    shape = {"in_channels": 1, "num_classes": 2, "channels": 1, "cells": 1} | {name: 0}
-    with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
-        Darts().build(Darts().parse(DARTS_V2), **shape)
+@every_space
+@pytest.mark.parametrize("size", ["channels", "cells"])
+def test_networks_reject_size_zero(name: str, size: str) -> None:
+    shape = {"in_channels": 1, "num_classes": 2, "channels": 1, "cells": 1} | {size: 0}
+    with pytest.raises(ValueError, match=f"{size}: expected at least 1, got 0"):
+        space(name).build(space(name).random(Random(0)), **shape)
 
 
 def test_registry_makes_the_spaces() -> None:
     assert isinstance(space("nb201"), NASBench201)
     assert space("darts") == Darts()
     assert space("darts-frc") == Darts(fixed_reduction=True)
-    assert isinstance(
-        space("darts").build(Darts().parse(DARTS_V2), in_channels=1, num_classes=2, channels=1, cells=1), CellNetwork
-    )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from automl_ext.nas.spaces.darts import Darts
 from automl_ext.nas.spaces.nasbench201 import EDGES, OPERATIONS, Genotype, NASBench201, NASBench201Supernet
 from automl_ext.nas.spaces.supernet import Choice, SuperCell
 from automl_ext.nas.supernets.gdas import sample
@@ -84,22 +85,16 @@ def test_only_chosen_operations_that_reach_the_output_run() -> None:
         assert calls == expected * 6  # 3 stages of 2 cells
 
 
-def test_sparse_weights_run_only_their_support() -> None:
+@pytest.mark.parametrize("sparse", [True, False])
+def test_weights_run_only_their_support(sparse: bool) -> None:
     cell = SuperCell(OPERATIONS, 4, 4, "darts").eval()
     alpha = torch.randn(6, 5, requires_grad=True)
-    weights = gumbel_entmax15(alpha, 0.5, seed=1)
+    weights = gumbel_entmax15(alpha, 0.5, seed=1) if sparse else torch.softmax(alpha, -1)
     choice = Choice.support(weights)
     assert [len(row) for row in choice.active] == (weights != 0).sum(-1).tolist()
-    assert sum(map(len, choice.active)) < 30
+    assert (sum(map(len, choice.active)) < 30) == sparse
     x = torch.randn(2, 4, 5, 5)
     torch.testing.assert_close(cell(x, choice), weighted_cell(cell, x, weights))
-
-
-def test_soft_weights_mix_all_operations() -> None:
-    cell = SuperCell(OPERATIONS, 4, 4, "darts")
-    weights = torch.softmax(torch.randn(6, 5), -1)
-    x = torch.randn(2, 4, 5, 5)
-    torch.testing.assert_close(cell(x, Choice.support(weights)), weighted_cell(cell, x, weights))
 
 
 def test_cell_of_none_is_zero() -> None:
@@ -196,8 +191,9 @@ def test_forms_have_different_gradients() -> None:
 
 
 def test_unknown_form_is_rejected() -> None:
-    with pytest.raises(ValueError, match='form: expected "nb201" or "darts"'):
-        supernet("soft")
+    for space in (SPACE, Darts()):
+        with pytest.raises(ValueError, match='form: expected "nb201" or "darts"'):
+            space.build_supernet(**SHAPE, form="soft")
 
 
 def test_search_batch_norms_have_no_affine_parameters() -> None:
