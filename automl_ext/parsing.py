@@ -137,11 +137,7 @@ def named_values(options: Any, defaults: Any, args: Sequence[str]) -> Any:
 
 @contextlib.contextmanager
 def raise_user_errors(kind: type) -> Iterator[None]:
-    """Make a dataclass's own checks raise UserError inside the block: tyro prints a ValueError as a box of lines.
-
-    Args:
-        kind: a dataclass; without ``__post_init__`` it is left as it is.
-    """
+    """Make a dataclass's own checks raise UserError inside the block: tyro prints a ValueError as a box of lines."""
     check, own = getattr(kind, "__post_init__", None), "__post_init__" in vars(kind)
     if check is None:
         yield

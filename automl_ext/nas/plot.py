@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.nas.auto.auto_report import plot_auto
-from automl_ext.nas.run_title import run_title
 from automl_ext.nas.search.search_pictures import plot_search
 from automl_ext.nas.spaces.registry import parse_genotype, space, stored_space
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.training.network_pictures import draw_comparison, plot_confusion
+from automl_ext.nas.training.network_pictures import draw_comparison, plot_confusion, run_title
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object
 from automl_ext.training.pictures.curves import Stage, draw_curves, read_metrics

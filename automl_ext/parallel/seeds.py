@@ -28,9 +28,8 @@ from automl_ext.parallel.own_modules import Files, pack, unpack
 from automl_ext.training.config import differences, to_dict, with_defaults, without_effect
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_json
-from automl_ext.training.files.lock import LOCK, Lock, is_held_here
+from automl_ext.training.files.lock import LOCK, Lock, RunFolder, is_held_here
 from automl_ext.training.files.reading import read_object, short
-from automl_ext.training.files.run_folder import RunFolder
 from automl_ext.training.intervals import t_interval
 from automl_ext.training.progress import Progress, quiet
 from automl_ext.training.run import CONFIG, RESULT, algorithm_of

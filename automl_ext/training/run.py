@@ -32,8 +32,8 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint, metrics
 from automl_ext.training.files.atomic import fsync_path, write_json
 from automl_ext.training.files.checkpoint import DamagedCheckpoint, UnfitState
+from automl_ext.training.files.lock import RunFolder
 from automl_ext.training.files.reading import read_object, short
-from automl_ext.training.files.run_folder import RunFolder
 from automl_ext.training.machine.environment import check_compatible, environment
 from automl_ext.training.machine.memory import keep_freed_memory
 from automl_ext.training.observer import observe
@@ -131,7 +131,7 @@ class Run:
     def log(self, step: int, **scalars: float) -> None:
         """Append scalars to ``metrics.jsonl``, where NaN becomes null.
 
-        They are also written to TensorBoard, with the names of :func:`~automl_ext.training.files.tags.tag`, and
+        They are also written to TensorBoard, with the names of :func:`~automl_ext.training.files.metrics.tag`, and
         reported by the progress bar. ``step`` is the number of completed steps, as in :meth:`save`: the first epoch's
         losses are logged at 1. The observer sees them last (:mod:`~automl_ext.training.observer`), and may raise.
         """
@@ -174,14 +174,7 @@ class Run:
         self._finished = True
 
     def progress(self, total: int, description: str, start: int | None = None, percent: bool = False) -> Progress:
-        """Return a progress bar from ``start`` to ``total``: ``for epoch in run.progress(epochs, "search"): …``.
-
-        Args:
-            total: the last step.
-            description: the text beside the bar.
-            start: the first step; by default :attr:`step`.
-            percent: the bar counts the percentage of a budget; ``total`` is 100.
-        """
+        """Return a progress bar from ``start`` to ``total``: ``for epoch in run.progress(epochs, "search"): …``."""
         self._progress = Progress(total, description, self.step if start is None else start, percent)
         return self._progress
 

@@ -78,10 +78,6 @@ def import_module(name: str, where: str) -> ModuleType:
 def import_object(name: str, option: str) -> Any:
     """Import a class or function of the user.
 
-    Args:
-        name: ``MODULE:NAME``.
-        option: the option that has this value, for messages.
-
     Raises:
         UserError: the value has another form, the module cannot be imported, or it does not define the name.
     """

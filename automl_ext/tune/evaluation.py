@@ -35,12 +35,7 @@ def name_of(objective: Objective) -> str:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Evaluates a proposal, and writes its outcome into its file before it returns it.
-
-    Args:
-        objective: the function to tune.
-        trials: the folder of all trials.
-    """
+    """Evaluates a proposal, and writes its outcome into its file before it returns it."""
 
     objective: Objective
     trials: Path

@@ -20,11 +20,6 @@ FEWEST = 3  # finished trials from which pictures say something
 def draw(study: Study, out: Path, label: str = "value") -> list[Path]:
     """Draw ``history.png``, ``importance.png`` and ``slice.png`` of the trials that finished.
 
-    Args:
-        study: the study; failed trials have infinite values.
-        out: the folder.
-        label: name of the value.
-
     Returns:
         The files; none without matplotlib, or with fewer than ``FEWEST`` finished trials.
     """

@@ -7,27 +7,22 @@ package contains portfolios of some commands as JSON files in ``automl_ext/tune/
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object, short
-from automl_ext.tune.past_studies import Point, checked, read_point
 
 FORMAT = 2  # format 1 also had the meta-features of the data sets
 FOLDER = Path(__file__).with_name("portfolios")
+Point = dict[str, Any]  # dotted name of an option -> its value
 
 
 @dataclass(frozen=True)
 class Portfolio:
-    """The content of a portfolio file.
-
-    Args:
-        command: the command whose options the points name.
-        points: the portfolio, best first.
-        source: how the file was made.
-    """
+    """The content of a portfolio file."""
 
     command: str
     points: list[Point]
@@ -77,3 +72,33 @@ def read_portfolio(path: Path) -> Portfolio:
 def file_name(command: str) -> str:
     """Return the name of the file of a command's portfolio: the last word, such as the learner or the algorithm."""
     return re.sub(r"[^a-z0-9-]+", "_", command.lower().split()[-1]) + ".json"
+
+
+def checked(where: object, content: Mapping[str, Any], key: str, kind: type) -> Any:
+    """Return a value of a JSON object.
+
+    Raises:
+        UserError: there is no such key, or the value has another type.
+    """
+    value = content.get(key)
+    if not isinstance(value, kind):
+        got = f"got {short(value)}" if key in content else "it is missing"
+        raise UserError(f'{where}: "{key}": expected a {kind.__name__}; {got}')
+    return value
+
+
+def read_point(where: object, value: Any) -> Point:
+    """Check a point: numbers, strings, booleans or None by name. Raises UserError."""
+    if not isinstance(value, dict):
+        raise UserError(f'{where}: "point": expected a JSON object, got {short(value)}')
+    for name, entry in value.items():
+        if not (entry is None or isinstance(entry, (str, bool)) or is_number(entry)):
+            raise UserError(
+                f'{where}: "point", {name}: expected a finite number, a string, true, false or null, got {short(entry)}'
+            )
+    return dict(value)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether ``value`` is a finite int or float of at most 1e300."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 1e300

@@ -11,16 +11,83 @@ import json
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from automl_ext.training.errors import UserError
-from automl_ext.tune.past_studies import PastStudy, Point, values_of
-from automl_ext.tune.portfolio import Portfolio
+from automl_ext.training.files.reading import read_object, short
+from automl_ext.tune.portfolio import Point, Portfolio, checked, is_number, read_point
+from automl_ext.tune.trials import STATES
 
 LENGTH = 0.3  # Gower's distance at which the correlation of two points' scores is 1/e
 NOISE = 0.3  # variance of a score's noise, relative to the variance of scores
 MEAN_WEIGHT = 0.3  # of a point's mean score beside what it adds to the best scores
+
+
+@dataclass(frozen=True)
+class PastTrial:
+    """One evaluated point of a study.
+
+    Args:
+        point: the values of the tuned options, by dotted name.
+        value: the objective. None: the trial failed, or was pruned before it had the final value.
+    """
+
+    point: Point
+    value: float | None
+
+
+@dataclass(frozen=True)
+class PastStudy:
+    """The trials of one command on one data set."""
+
+    command: str
+    trials: list[PastTrial]
+    maximize: bool
+    name: str
+
+
+def read_study(path: Path) -> PastStudy:
+    """Read a study from a tuning run's directory or its ``result.json``.
+
+    The file has the keys ``command``, ``trials`` and ``maximize``. Each trial has the keys ``point``, ``value`` and
+    ``state``: "finished", "failed" or "pruned".
+
+    Raises:
+        UserError: the file is missing, damaged, or not a study; the message names the key.
+    """
+    file = path / "result.json" if path.is_dir() else path
+    content = read_object(file)
+    command = checked(file, content, "command", str)
+    maximize = checked(file, content, "maximize", bool)
+    trials = [_trial(f"{file}, trial {i}", trial) for i, trial in enumerate(checked(file, content, "trials", list))]
+    if not any(trial.value is not None for trial in trials):
+        raise UserError(f"{file}: expected at least one finished trial, got {len(trials)} without a value")
+    return PastStudy(command, trials, maximize, str(path))
+
+
+def _trial(where: str, content: Any) -> PastTrial:
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: expected a JSON object, got {short(content)}")
+    state = content.get("state")
+    if state not in STATES:
+        raise UserError(f'{where}: "state": expected one of {", ".join(STATES)}, got {short(state)}')
+    value = content.get("value")
+    point = read_point(where, content.get("point"))
+    if state != "finished":
+        return PastTrial(point, None)
+    if value is None or not is_number(value):
+        raise UserError(f'{where}: "value": expected a finite number of a finished trial, got {short(value)}')
+    return PastTrial(point, float(value))
+
+
+def values_of(study: PastStudy) -> list[float]:
+    """Return the values of all trials so that larger is better; −∞ for a trial without a value."""
+    sign = 1.0 if study.maximize else -1.0
+    return [-math.inf if trial.value is None else sign * trial.value for trial in study.trials]
 
 
 def build_portfolio(studies: Sequence[PastStudy], size: int = 10, source: str = "") -> Portfolio:

@@ -12,8 +12,7 @@ import tyro
 
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import check_writable, write_output
-from automl_ext.tune.past_studies import read_study
-from automl_ext.tune.portfolio_building import build_portfolio
+from automl_ext.tune.portfolio_building import build_portfolio, read_study
 from automl_ext_cli.options import parse_options
 
 

@@ -31,12 +31,6 @@ class SeededSampler(BaseSampler):
 
     So a proposal depends on the trials before it and on ``index``, not on how many were proposed by this object.
 
-    Args:
-        name: name of Optuna's sampler.
-        seed: seed of the study.
-        space: distribution of every name.
-        first: the points of the first trials.
-
     Attributes:
         index: number of the trial to propose; set it before each proposal.
     """

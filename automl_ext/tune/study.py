@@ -39,13 +39,6 @@ ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 class Study:
     """Proposes points and is told outcomes, in the order of the trials' numbers.
 
-    Args:
-        name: name of the study.
-        config: sampler, pruner, seed and storage.
-        space: the search space.
-        first: points of the first trials.
-        out: folder of the tuning run.
-
     Raises:
         UserError: the storage cannot be used.
     """

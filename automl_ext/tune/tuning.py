@@ -191,16 +191,7 @@ def tune(
 
 
 class Tuning:
-    """The loop of a tuning run.
-
-    Args:
-        run: the open run; its steps count the trials that have ended.
-        study: proposes points.
-        config: budget and workers.
-        first: points of the first trials.
-        objective: the function to tune.
-        repeats: the changes of a point with which the best trials are evaluated again.
-    """
+    """The loop of a tuning run."""
 
     def __init__(
         self,

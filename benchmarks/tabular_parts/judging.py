@@ -10,8 +10,7 @@ from draws import expected_best
 from portfolios import SIZE, past_studies
 from tpe_runs import TRIALS
 
-from automl_ext.tune.past_studies import PastStudy
-from automl_ext.tune.portfolio_building import build_portfolio, key
+from automl_ext.tune.portfolio_building import PastStudy, build_portfolio, key
 
 SHOWN = ("defaults", "portfolio", "random", "tpe")
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.tune import portfolio
-from automl_ext.tune.past_studies import PastStudy, PastTrial
-from automl_ext.tune.portfolio_building import build_portfolio
+from automl_ext.tune.portfolio_building import PastStudy, PastTrial, build_portfolio
 
 TABLE = Path(__file__).parents[1] / "results" / "experience_table.json"
 SIZE = 10

@@ -13,7 +13,7 @@ pytest.importorskip("rich", reason="tables are printed with rich")
 from automl_ext.nas.auto.auto_report import plot_auto
 from automl_ext.nas.benchmarks.nas_bench_report import draw
 from automl_ext.nas.plot import plot_run
-from automl_ext.nas.run_title import run_title
+from automl_ext.nas.training.network_pictures import run_title
 from automl_ext.training.pictures.colors import color_of
 
 pytest.importorskip("matplotlib", reason="extra plot")

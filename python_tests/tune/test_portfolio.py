@@ -13,9 +13,17 @@ import pytest
 pytest.importorskip("tyro", reason="the commands of automl-ext need tyro")
 
 from automl_ext.training.errors import UserError
-from automl_ext.tune.past_studies import PastStudy, PastTrial, read_study
 from automl_ext.tune.portfolio import FOLDER, Portfolio, file_name, portfolio, read_portfolio
-from automl_ext.tune.portfolio_building import build_portfolio, gower_distances, greedy, normalized, score_table
+from automl_ext.tune.portfolio_building import (
+    PastStudy,
+    PastTrial,
+    build_portfolio,
+    gower_distances,
+    greedy,
+    normalized,
+    read_study,
+    score_table,
+)
 
 
 def study_file(path: Path, values: dict[float, float | None], **changes: Any) -> Path:

@@ -45,9 +45,6 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
     Each implementation with correct results gets a marker at its time relative to ours. A filled marker is the forward
     pass, a hollow one forward and backward.
-
-    Raises:
-        ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
     """
     rows = [row for row in result["rows"] if row["dtype"] == "float32"]
     families = places_by_family(rows)

@@ -159,12 +159,7 @@ def log_probabilities(network: nn.Module, split: Split) -> Tensor:
 
 
 def select(trained: list[dict[str, Any]], splits: Splits, rounds: int) -> dict[str, Any]:
-    """Select the ensemble and measure it, the average of all members, and each member.
-
-    Args:
-        trained: :func:`predictions` of each member.
-        rounds: the number of rounds of the greedy selection.
-    """
+    """Select the ensemble and measure it, the average of all members, and each member."""
     valid, test = (torch.stack([m[part] for m in trained]).double().exp() for part in ("valid", "test"))
     alone = torch.eye(len(trained), dtype=torch.int64).tolist()
     singles = [measure_votes(votes, valid, test, splits) for votes in alone]

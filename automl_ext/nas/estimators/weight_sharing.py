@@ -100,15 +100,7 @@ def _one_decision_per_edge(space: Space[Any], supernet: Supernet, genotype: Any)
 
 
 class UniformSupernet:
-    """Trains a supernet with uniform sampling, one architecture per step; a :class:`~automl_ext.training.epochs.Job`.
-
-    Args:
-        config: options of the training.
-        space: the search space.
-        splits: the images; only the training part is used.
-        device: the device to train on.
-        choices: see :class:`WeightSharing`.
-    """
+    """Trains a supernet on one uniformly drawn architecture per step; a :class:`~automl_ext.training.epochs.Job`."""
 
     def __init__(
         self,

@@ -93,13 +93,6 @@ class WithCosts:
 
     It adds ``parameters``, ``macs`` (multiply-adds per image) and, if ``latency``, ``latency_ms``: the time of one
     image on the CPU with one thread, in milliseconds.
-
-    Args:
-        evaluator: the other evaluator.
-        space: the search space of the candidates.
-        shape: the keyword arguments of ``Space.build``.
-        image: the shape (C, H, W) of an image.
-        latency: whether to measure the latency.
     """
 
     def __init__(

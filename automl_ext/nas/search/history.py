@@ -168,10 +168,6 @@ def pareto_front(costs: Sequence[float | Sequence[float]], scores: Sequence[floa
 
     A point is dominated if another one has no higher cost and no lower score, and is better in one of them. Of equal
     points only the first is returned.
-
-    Args:
-        costs: one cost per point, or several.
-        scores: one score per point.
     """
     rows = [tuple(cost) if isinstance(cost, Sequence) else (cost,) for cost in costs]
     front: list[int] = []

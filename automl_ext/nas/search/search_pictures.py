@@ -23,11 +23,6 @@ def plot_search(rows: Sequence[dict[str, Any]], out: Path, title: str = "") -> l
     The best architecture is marked if the search has finished. With limits on the costs, it is the best one within
     them.
 
-    Args:
-        rows: the lines of the search's ``metrics.jsonl``.
-        out: the run directory.
-        title: title of both pictures.
-
     Returns:
         The paths of the files written. An empty list if no row has a score and a best score, as in a supernet search.
 

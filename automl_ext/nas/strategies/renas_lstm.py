@@ -24,11 +24,7 @@ from automl_ext.training.optimizer_state import load_optimizer
 
 
 class MutationPolicy(nn.Module):
-    """A network that computes the log-probabilities of all changes of an architecture.
-
-    Args:
-        width: size of the embedding and of each direction of the LSTM.
-    """
+    """A network that computes the log-probabilities of all changes of an architecture."""
 
     first: Tensor  # [decisions], first token of each decision
     kinds: Tensor  # [decisions], index of the kind of each decision
@@ -72,10 +68,6 @@ class LSTMController:
 
     The reward of a child is its score minus its parent's, in standard deviations of the scores so far, clipped to ±1.
     The reward of a failed child is −1.
-
-    Args:
-        lr: learning rate of Adam.
-        decay: decay of the moving average of the reward.
     """
 
     def __init__(self, space: Space[Any], seed: int, lr: float = 3e-3, decay: float = 0.9) -> None:

@@ -94,11 +94,9 @@ def _objective(task: TableTask) -> dict[str, Any]:
         return {"objective": "binary", "metric": "binary_logloss"}
     if task.kind == "multiclass":
         return {"objective": "multiclass", "metric": "multi_logloss", "num_class": len(task.classes)}
-    return {"objective": "regression_l1" if task.metric == "mae" else "regression", "metric": _loss_name(task)}
-
-
-def _loss_name(task: TableTask) -> str:
-    return "l1" if task.metric == "mae" else "l2"
+    if task.metric == "mae":
+        return {"objective": "regression_l1", "metric": "l1"}
+    return {"objective": "regression", "metric": "l2"}
 
 
 class LightGBMModel:

@@ -83,12 +83,6 @@ def find_task(values: Any, target: str, metric: str | None = None, kind: str | N
     Text, booleans and categories are classes. Two different numbers are classes, and so are integers with at most
     ``FEW_INTEGERS`` values of which each occurs five times on average. Other numbers are a regression.
 
-    Args:
-        values: a ``pandas.Series``.
-        target: its name.
-        metric: one of ``METRICS``; by default log_loss or rmse.
-        kind: "classification" or "regression" instead of the inferred one.
-
     Raises:
         UserError: the values cannot be predicted, or the metric does not fit.
     """

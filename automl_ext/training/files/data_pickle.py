@@ -153,10 +153,6 @@ class _Limited:
 def load_data(file: Reader, limit: int) -> Any:
     """Read one pickle of plain Python and NumPy numbers.
 
-    Args:
-        file: the pickle.
-        limit: largest number of bytes to read.
-
     Raises:
         pickle.UnpicklingError: the pickle is damaged, larger than ``limit``, or contains other objects.
         OSError: reading fails.

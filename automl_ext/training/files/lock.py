@@ -1,4 +1,4 @@
-"""The lock of a run directory, with which only one process at a time writes to it.
+"""The folder of a run, and its lock, with which only one process at a time writes to it.
 
 The kernel holds the lock (``flock``) and releases it when the process ends. The file ``.lock`` also names the process,
 for the message, and for file systems on which ``flock`` does not lock out other machines.
@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import socket
 import stat
 import weakref
@@ -160,3 +161,40 @@ def _release(path: Path, descriptor: int, owner: int) -> None:
                 path.unlink()
     finally:
         os.close(descriptor)
+
+
+class RunFolder:
+    """A locked run directory, created if it is absent.
+
+    Attributes:
+        entries: the paths that were in it, without the lock.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.made = [path for path in (out, *out.parents) if not path.exists()]
+        self.entries: list[Path] | None = None
+        self.lock: Lock | None = None
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            self.lock = Lock(out)
+            self.entries = [path for path in out.iterdir() if path.name != LOCK]
+        except BaseException:
+            self.close(undo=True)
+            raise
+
+    def close(self, undo: bool) -> None:
+        """Release the lock. ``undo``: delete the run's files, if the directory was empty before."""
+        empty_before = undo and self.entries == []
+        with contextlib.suppress(OSError):
+            for path in list(self.out.iterdir()) if empty_before else []:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                elif path.name != LOCK:
+                    path.unlink()
+        if self.lock is not None:
+            self.lock.release()
+        if undo:
+            with contextlib.suppress(OSError):  # not empty: another process uses it
+                for path in self.made:
+                    path.rmdir()

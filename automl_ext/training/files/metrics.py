@@ -9,18 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.training.files.atomic import fsync_path, naming, strict
-from automl_ext.training.files.tags import tag
 
 FILE, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 
 class Metrics:
-    """A writer that appends to ``out/metrics.jsonl``.
-
-    Args:
-        out: the run directory.
-        step: the step of the resumed checkpoint; 0 for a new run.
-    """
+    """A writer that appends to ``out/metrics.jsonl``."""
 
     def __init__(self, out: Path, step: int) -> None:
         self._tensorboard_folder = out / TENSORBOARD
@@ -90,3 +84,40 @@ def cut(path: Path, length: int) -> None:
     if size > length:
         os.truncate(path, length)
         fsync_path(path)
+
+
+TAGS = {
+    # reinforcement learning
+    "episode_return": "rollout/ep_rew_mean",
+    "episode_length": "rollout/ep_len_mean",
+    "epsilon": "rollout/exploration_rate",
+    "eval_return": "eval/mean_reward",
+    "eval_episodes_cut": "eval/episodes_cut",
+    "steps_per_second": "time/fps",
+    # search strategies; a score is measured on validation data
+    "score": "valid/score",
+    "best_score": "valid/best_score",
+    "cost": "search/cost",
+    "budget": "search/budget",
+    "failed": "search/failed",
+}
+GROUPS = ("valid", "test", "train")
+
+
+def tag(name: str) -> str:
+    """Return the name of a scalar in TensorBoard.
+
+    :data:`TAGS` has the names of some scalars. If another name contains the name of a group as a word, the scalar goes
+    to this group and the word is dropped: ``retrain_valid_accuracy`` becomes ``valid/retrain_accuracy``. Times go to
+    ``time/``, everything else to ``train/``.
+    """
+    if name in TAGS:
+        return TAGS[name]
+    if name.startswith("eval_return/"):  # of an agent or a task
+        return f"eval/mean_reward/{name.partition('/')[2]}"
+    words = name.split("_")
+    for group in GROUPS:
+        if group in words:
+            words.remove(group)
+            return f"{group}/{'_'.join(words) or group}"
+    return f"{'time' if 'seconds' in words else 'train'}/{name}"

@@ -59,10 +59,6 @@ def machine_memory() -> int:
 def check_memory(name: str, needed: int) -> None:
     """Raise UserError for an option that needs more memory than the machine has.
 
-    Args:
-        name: the option.
-        needed: bytes.
-
     Raises:
         UserError: the machine has less; the message names the option, the bytes that it needs and the bytes available.
     """

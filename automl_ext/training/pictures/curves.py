@@ -93,11 +93,7 @@ def plain(text: str) -> str:
 
 
 def figure(width: float, height: float) -> Any:
-    """Return an empty matplotlib figure; sizes in inches.
-
-    Raises:
-        ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
-    """
+    """Return an empty matplotlib figure; sizes in inches."""
     try:
         from matplotlib.figure import Figure
     except ModuleNotFoundError:

@@ -141,12 +141,6 @@ def known_points(command: str, space: Space, usual: dict[str, Any], file: Path |
 
     A point equal to ``usual``, which trial 0 evaluates, is left out.
 
-    Args:
-        command: the tuned command.
-        space: the values of each name.
-        usual: the point of trial 0.
-        file: portfolio file; None: the package's.
-
     Raises:
         UserError: ``file`` is damaged, or is a portfolio of another command.
     """

@@ -32,10 +32,6 @@ KEYS = {"low", "high", "log", "values"}
 def space_of(settings: Any, path: Path | None) -> dict[str, Values]:
     """Return the search space of a configuration.
 
-    Args:
-        settings: the configuration.
-        path: TOML file with changes; None: as declared.
-
     Raises:
         UserError: the file is not valid, or the space is empty.
     """

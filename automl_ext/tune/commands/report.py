@@ -8,12 +8,7 @@ from rich.table import Table
 
 
 def table_of(result: dict[str, Any], space: dict[str, dict[str, Any]]) -> Table:
-    """Return a table of the searched options: their ranges, the given and the best settings.
-
-    Args:
-        result: the content of ``result.json``.
-        space: the entry ``space`` of ``config.json``.
-    """
+    """Return a table of the searched options: their ranges, the given and the best settings."""
     given, best = result["trials"][0]["point"], result["best"]["point"]
     table = Table("option", "searched", "given (trial 0)", f"best (trial {result['best']['trial']})")
     for name in best:

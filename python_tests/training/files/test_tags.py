@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from automl_ext.training.files.tags import tag
+from automl_ext.training.files.metrics import tag
 
 
 @pytest.mark.parametrize(
