@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -43,22 +42,6 @@ def test_unknown_names_are_refused(name: str, value: str) -> None:
         TuneConfig(**{name: value})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("first", "sampler", "error"),
-    [
-        ([{"lrr": 0.1}], "random", "first: expected points with the names lr, got {'lrr': 0.1}"),
-        ([{}], "random", "first: expected points with the names lr"),
-        ([], "experience", "first: expected at least one point with the sampler experience"),
-    ],
-)
-def test_first_points_that_do_not_fit_are_refused(
-    first: list[dict[str, Any]], sampler: Any, error: str, tmp_path: Path
-) -> None:
-    with pytest.raises(UserError, match=re.escape(error)):
-        tune(changing, SPACE, TuneConfig(trials=1, sampler=sampler), tmp_path / "run", first=first)
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_shared_study_of_other_settings_warns(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     config = TuneConfig(trials=1, storage=f"journal:{tmp_path / 'study.log'}")
     for run, settings in (("one", {"table": "a.csv", "seed": 0}), ("two", {"table": "a.csv", "seed": 1})):
@@ -66,24 +49,12 @@ def test_a_shared_study_of_other_settings_warns(tmp_path: Path, recwarn: pytest.
     assert not [w for w in recwarn if "study tune" in str(w.message)]
     with pytest.warns(UserWarning, match="study tune: begun with settings.table 'a.csv' there, 'b.csv' here"):
         tune(changing, SPACE, config, tmp_path / "three", about={"settings": {"table": "b.csv", "seed": 0}})
-
-
-def test_another_function_or_space_in_a_shared_study_warns(tmp_path: Path) -> None:
-    config = TuneConfig(trials=1, storage=f"journal:{tmp_path / 'study.log'}")
-    tune(changing, SPACE, config, tmp_path / "one")
-    with pytest.warns(UserWarning, match=r"begun with objective '.*changing' there, '.*constant' here"):
-        tune(constant, SPACE, config, tmp_path / "two")
+    config = TuneConfig(trials=1, storage=f"journal:{tmp_path / 'other.log'}")
+    tune(changing, SPACE, config, tmp_path / "four")
+    with pytest.warns(UserWarning, match=r"begun with objective '.*changing' there, '.*failing_once' here"):
+        tune(failing_once, SPACE, config, tmp_path / "five")
     with pytest.warns(UserWarning, match=r"begun with space"):
-        tune(changing, {"lr": Range(0.0, 9.0)}, config, tmp_path / "three")
-
-
-def constant(point: dict[str, Any], folder: Path) -> float:
-    return 1.0
-
-
-def test_the_space_has_ranges_and_categories(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"space: 'lr': expected Range or Categories, got \(0, 1\)"):
-        tune(changing, {"lr": (0, 1)}, TuneConfig(trials=1), tmp_path / "run")  # type: ignore[dict-item]
+        tune(changing, {"lr": Range(0.0, 9.0)}, config, tmp_path / "six")
 
 
 def test_failed_trials_are_named_with_their_reason(tmp_path: Path) -> None:

@@ -41,13 +41,20 @@ def parabola(point: dict[str, Any], out: Path) -> float:
     return value_of(point)
 
 
+def raise_once(error: BaseException, out: Path, reported: float | None = None) -> None:
+    """Report a value and raise an exception in the first call of a run that comes here."""
+    mark = out.parent.parent.parent / f"{out.parent.parent.name}-interrupted"
+    if not mark.exists():
+        mark.touch()
+        if reported is not None:
+            report(1, reported)
+        raise error
+
+
 def interrupted(at: int, point: dict[str, Any], out: Path) -> float:
     """Raise KeyboardInterrupt in trial ``at``, once."""
-    mark = out.parent.parent.parent / f"{out.parent.parent.name}-interrupted"
-    if int(out.name) == at and not mark.exists():
-        mark.touch()
-        report(1, value_of(point))
-        raise KeyboardInterrupt
+    if int(out.name) == at:
+        raise_once(KeyboardInterrupt(), out, value_of(point))
     return parabola(point, out)
 
 
@@ -83,10 +90,8 @@ VALUES = {"a": [5.0, 6.0, 7.0], "b": [10.0, 0.0, 2.0], "c": [4.0, 4.0, 4.0], Non
 
 def noisy(point: dict[str, Any], out: Path) -> float:
     (out / "calls").open("a").write("x")
-    mark = out.parent.parent.parent / "interrupted"
-    if (point["kind"], point.get("seed")) == ("a", 2) and not mark.exists():
-        mark.touch()
-        raise KeyboardInterrupt
+    if (point["kind"], point.get("seed")) == ("a", 2):
+        raise_once(KeyboardInterrupt(), out)
     return VALUES[point["kind"]][point.get("seed", 0)]
 
 
@@ -134,10 +139,8 @@ def test_the_first_trials_are_visible_in_the_slices() -> None:
 
 
 def full(point: dict[str, Any], out: Path) -> float:
-    mark = out.parent.parent.parent / "full"
-    if out.name == "0001" and not mark.exists():
-        mark.touch()
-        raise OSError(errno.ENOSPC, "No space left on device")
+    if out.name == "0001":
+        raise_once(OSError(errno.ENOSPC, "No space left on device"), out)
     return value_of(point)
 
 
@@ -159,10 +162,7 @@ def test_a_full_disk_ends_tuning_and_fails_no_trial(tmp_path: Path) -> None:
 
 def infinite(point: dict[str, Any], out: Path) -> float:
     if out.name == "0000":
-        mark = out.parent.parent.parent / "interrupted"
-        if not mark.exists():
-            mark.touch()
-            raise KeyboardInterrupt
+        raise_once(KeyboardInterrupt(), out)
         assert point["x"] == math.inf
     return 1.0
 
@@ -268,19 +268,23 @@ def test_runs_with_one_storage_learn_from_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "space", "error"),
+    ("config", "space", "first", "error"),
     [
-        (TuneConfig(), SPACE, "trials, minutes"),
-        (TuneConfig(trials=1), {}, "space: expected at least one name"),
-        (TuneConfig(trials=1, workers=2), SPACE, "can be pickled"),
-        (TuneConfig(trials=1, storage="nonsense"), SPACE, "storage: cannot use nonsense"),
+        ({"trials": None}, SPACE, [], "trials, minutes"),
+        ({}, {}, [], "space: expected at least one name"),
+        ({}, {"lr": (0, 1)}, [], r"space: 'lr': expected Range or Categories, got \(0, 1\)"),
+        ({"workers": 2}, SPACE, [], "can be pickled"),
+        ({"storage": "nonsense"}, SPACE, [], "storage: cannot use nonsense"),
+        ({}, SPACE, [{"lrr": 0.1}], "first: expected points with the names x, n, kind, got {'lrr': 0.1}"),
+        ({}, SPACE, [{}], "first: expected points with the names x, n, kind"),
+        ({"sampler": "experience"}, SPACE, [], "first: expected at least one point with the sampler experience"),
     ],
 )
 def test_what_is_wrong_is_said_and_leaves_no_directory(
-    tmp_path: Path, config: TuneConfig, space: dict[str, Any], error: str
+    tmp_path: Path, config: dict[str, Any], space: dict[str, Any], first: list[dict[str, Any]], error: str
 ) -> None:
     with pytest.raises(UserError, match=error):
-        tune(lambda point, out: 1.0, space, config, tmp_path / "run")
+        tune(lambda point, out: 1.0, space, TuneConfig(**{"trials": 1, **config}), tmp_path / "run", first=first)
     assert not (tmp_path / "run").exists()
 
 

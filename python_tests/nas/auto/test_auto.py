@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,12 @@ from automl_ext.nas.export.export import export, load_network
 from automl_ext.nas.plot import plot_run
 from automl_ext.nas.spaces.registry import space
 from automl_ext.training.errors import UserError
-from automl_ext_cli.entry import main
 
 CONV = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def clock() -> Iterator[None]:
     """Two small networks, and time as a function of the steps, so that every run has the same plan."""
 
     def seconds(worker: Worker, trainee: Any, device: torch.device) -> float:
@@ -36,8 +36,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
         entries = [NetworkSpec(f"plain, C = {c}", "convnet", "plain-s1-1-1-1", c) for c in (4, 6)]
         return Plan(entries, halving(2, RACE * configuration.budget), [0.05, 0.05])
 
-    monkeypatch.setattr(Worker, "seconds", seconds)
-    monkeypatch.setattr(auto_module, "make_plan", plan)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Worker, "seconds", seconds)
+        patch.setattr(auto_module, "make_plan", plan)
+        yield
 
 
 def config(**options: Any) -> AutoConfig:
@@ -75,9 +77,13 @@ def test_result_and_files(tmp_path: Path, clock: None, capsys: pytest.CaptureFix
     assert {"accuracy.png", "cell.png", "confusion.png"} <= {path.name for path in plot_run(tmp_path / "run")}
 
 
+@pytest.fixture(scope="module")
+def whole(clock: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any] | None:
+    return auto(config(), tmp_path_factory.mktemp("auto") / "whole")
+
+
 @pytest.mark.parametrize("steps", [1, 2, 4])  # after the probe, in the race, in the last training
-def test_an_interrupted_search_ends_alike(tmp_path: Path, clock: None, steps: int) -> None:
-    whole = auto(config(), tmp_path / "whole")
+def test_an_interrupted_search_ends_alike(tmp_path: Path, whole: dict[str, Any] | None, steps: int) -> None:
     assert auto(config(), tmp_path / "parts", stop_after=steps) is None
     if steps > 1:  # what was best when it stopped can be used
         best = json.loads((tmp_path / "parts/best.json").read_text())
@@ -145,12 +151,6 @@ def test_a_network_in_work_is_not_given_out_twice() -> None:
 def test_a_rate_that_is_too_high_is_an_error(tmp_path: Path, clock: None) -> None:
     with pytest.raises(UserError, match="all trainings diverged; try a lower --lr"):
         auto(config(lr=1e9), tmp_path / "run")
-
-
-def test_the_plan_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["search", "auto", "--minutes", "0.2", "--dry-run", "--out", str(tmp_path / "run")]) == 0
-    assert "plan for 12 CPU-seconds" in capsys.readouterr().out
-    assert not (tmp_path / "run").exists()
 
 
 def test_options_that_do_not_fit_are_refused() -> None:

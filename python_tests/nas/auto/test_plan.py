@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -21,6 +23,7 @@ from automl_ext.nas.auto.plan import (
 )
 from automl_ext.nas.auto.work import HELD_LEAST, divide, last_images
 from automl_ext.nas.spaces.registry import space
+from automl_ext_cli.entry import main
 
 
 def networks(size: int = 32) -> Networks:
@@ -99,3 +102,10 @@ def test_validation_images_are_stratified_and_apart(count: int, held: int) -> No
     drawn = torch.cat([images.train.images, images.valid.images]).flatten()
     assert torch.equal(drawn.sort().values, marks.flatten())
     assert len(last_images(images).labels) == (count if held < HELD_LEAST else count - held)
+
+
+def test_the_plan_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
+    assert main(["search", "auto", "--minutes", "0.2", "--dry-run", "--out", str(tmp_path / "run")]) == 0
+    assert "plan for 12 CPU-seconds" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()

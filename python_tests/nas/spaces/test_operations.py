@@ -59,7 +59,7 @@ torch.set_num_threads(1)
 torch.manual_seed(0)
 wrong, count = [], 0
 cases = [*itertools.product(BLOCKS, (1, 2)), *itertools.product(HALVING, (2,))]
-for (name, stride), c in itertools.product(cases, range(1, 18)):
+for (name, stride), c in itertools.product(cases, (1, 2, 3, 5, 7, 8, 9, 16, 17)):
     module = (BLOCKS | HALVING)[name](c, stride)
     exact = copy.deepcopy(module).double()
     x = draw(exact, 2 * c if name == "narrower" else c)
@@ -82,7 +82,7 @@ def test_gradients_are_correct_with_avx2_kernels() -> None:
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     count, wrong = json.loads(out)
-    assert count == 17 * 2 * (11 * 2 + 4)  # channels × layouts × (operations × 2 strides + blocks)
+    assert count == 9 * 2 * (11 * 2 + 4)  # channels × layouts × (operations × 2 strides + blocks)
     assert wrong == []
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from automl_ext.data.images import Split
 from automl_ext.nas.spaces.nasbench201 import NASBench201
-from automl_ext.nas.spaces.supernet import Choice, SuperCell, Supernet
+from automl_ext.nas.spaces.supernet import Choice, Form, SuperCell, Supernet
 from automl_ext.nas.supernets import darts as darts_search
 from automl_ext.nas.supernets import entmax_gdas, gdas
 from automl_ext.nas.supernets.darts import DARTSConfig
@@ -49,21 +49,21 @@ SEARCHES = {
 class Toy(nn.Module):
     """One edge, then a linear layer on the means of the channels."""
 
-    def __init__(self, operations: tuple[str, ...]) -> None:
+    def __init__(self, operations: tuple[str, ...], form: Form) -> None:
         super().__init__()
-        self.cell = SuperCell(operations, 2, 4, "darts")
+        self.cell = SuperCell(operations, 2, 4, form)
         self.head = nn.Linear(4, 4)
 
     def forward(self, x: Tensor, choice: Choice) -> Tensor:
         return self.head(self.cell(x, choice).mean((2, 3)))
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize(("name", "form"), [("gdas", "nb201"), *((name, "darts") for name in SAMPLERS)])
 @pytest.mark.parametrize("operations", [("none", "skip_connect"), ("skip_connect", "none")])
-def test_alpha_moves_to_the_operation_that_solves_the_task(name: str, operations: tuple[str, ...]) -> None:
+def test_alpha_moves_to_the_operation_that_solves_the_task(name: str, form: Form, operations: tuple[str, ...]) -> None:
     """The label is the channel with the largest mean; "none" loses this information."""
     torch.manual_seed(0)
-    net = Supernet(Toy(operations), [(1, 2)])
+    net = Supernet(Toy(operations, form), [(1, 2)])
     options = {"epochs": 1, "lr": 0.3, "lr_min": 0.3, "momentum": 0.0, "weight_decay": 0.0, "warmup": 0.0}
     options |= {"alpha_lr": 0.05, "alpha_beta1": 0.9, "alpha_weight_decay": 0.0}
     options |= {} if name == "darts" else {"tau_max": 1.0, "tau_min": 1.0}
@@ -81,6 +81,9 @@ def test_alpha_moves_to_the_operation_that_solves_the_task(name: str, operations
         assert done.alpha_loss is not None
         assert len(done.choices) == 2
     assert torch.softmax(net.alphas[0], -1)[0, operations.index("skip_connect")] > 0.8
+    algorithm.config = replace(config, epochs=5, warmup=0.5)
+    done = [algorithm.iterate(epoch, 0.0, batches(), batches()) for epoch in range(5)]
+    assert [iteration.alpha_loss is None for iteration in done] == [True, True, True, False, False]
 
 
 def supernet(seed: int = 0) -> Supernet:
@@ -223,8 +226,10 @@ def test_plot_shows_skip_and_none_in_one_panel(finished: tuple[str, Path], drawn
 
 @pytest.mark.parametrize("config", [GDASConfig(), EntmaxGDASConfig(), DARTSConfig()])
 def test_configuration_error_names_the_field(config: SupernetConfig) -> None:
-    with pytest.raises(ValueError, match="alpha_lr: expected"):
-        replace(config, alpha_lr=-1.0)
+    wrong = {"epochs": 0, "channels": -1, "batch_size": 1, "lr": math.nan, "shift": -1, "warmup": 1.0, "alpha_lr": -1.0}
+    for field, value in wrong.items():
+        with pytest.raises(ValueError, match=f"{field}: expected"):
+            replace(config, **{field: value})
     if not isinstance(config, DARTSConfig):
         with pytest.raises(ValueError, match="tau_min: expected above 0"):
             replace(config, tau_min=0.0)  # type: ignore

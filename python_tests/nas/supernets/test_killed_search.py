@@ -11,7 +11,7 @@ from killed import kill_and_resume
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 
 IMPORTS = "from automl_ext.nas.supernets.gdas import GDASConfig, search"
-CONFIG = "GDASConfig(subset=200, epochs=12, retrain_epochs=8, channels=4, retrain_channels=4)"
+CONFIG = "GDASConfig(subset=200, epochs=6, retrain_epochs=4, channels=4, retrain_channels=4)"
 
 
 def outcome(out: Path) -> tuple[dict, str]:
