@@ -99,7 +99,7 @@ def seconds(job: ScoreJob, names: Sequence[str]) -> float:
     for genotype in job.genotypes:
         network = job.build(genotype)
         start = time.process_time()
-        score_network(network, job.batch.images, job.batch.labels, names)
+        score_network(network, job.batch.images, names)
         total += time.process_time() - start
     return total / len(job.genotypes)
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from docs_tables.text import integer, load, table
 
-REMOVED = {"jacobian_covariance", "trainability"}  # measured, and removed for it: docs/development/learning-notes.md
+# measured, and removed for it: docs/development/learning-notes.md
+REMOVED = {"jacobian_covariance", "trainability", "zico"}
 
 
 def interval(row: dict[str, Any], name: str) -> str:

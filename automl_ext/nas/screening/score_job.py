@@ -24,7 +24,7 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import generator, seed_everything
 
 CHANNELS, CELLS, IMAGES = 16, 1, 16  # default size of the networks and of the batch
-LEAST_IMAGES = 4  # two batches of two, for ZiCo
+LEAST_IMAGES = 4
 CHECKPOINTS = 100  # largest number of epochs, and so of checkpoints, of a job
 
 
@@ -96,7 +96,7 @@ class ScoreJob:
             with global_rng_kept():
                 seed_everything(self.seed)
                 network = self.build(genotype).to(self.device)
-                scores = score_network(network, self.batch.images, self.batch.labels, self.names)
+                scores = score_network(network, self.batch.images, self.names)
             self.rows.append([*scores.values(), clock() - start])
         self.epoch += 1
         if self.seconds > self.limit:

@@ -108,8 +108,3 @@ def blocks(network: nn.Module) -> Iterator[nn.Module]:
             yield from blocks(child)
         elif not isinstance(child, nn.Identity):
             yield child
-
-
-def weights(network: nn.Module) -> list[Tensor]:
-    """Return the weights of the convolutions and linear layers."""
-    return [module.weight for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from automl_ext.nas.costs import count_macs, count_parameters
 from automl_ext.nas.estimators.training_free.features import entropies, meco, naswot
-from automl_ext.nas.estimators.training_free.gradients import synflow, zico
 from automl_ext.nas.estimators.training_free.passes import NotScorableError, Observation, logits, observe
+from automl_ext.nas.estimators.training_free.synflow import synflow
 
 
 def parameters(network: nn.Module, images: Tensor) -> float:
@@ -37,8 +37,8 @@ def multiply_adds(network: nn.Module, images: Tensor) -> float:
 class Subject:
     """A network and the images to score it with. Scores that need the same forward pass share its result."""
 
-    def __init__(self, network: nn.Module, images: Tensor, labels: Tensor) -> None:
-        self.network, self.images, self.labels = network, images, labels
+    def __init__(self, network: nn.Module, images: Tensor) -> None:
+        self.network, self.images = network, images
 
     @cached_property
     def seen(self) -> Observation:
@@ -58,28 +58,27 @@ SCORES: dict[str, Callable[[Subject], float]] = {
     "meco": lambda s: meco(s.seen),
     "expressivity": lambda s: s.entropies.sum().item(),
     "progressivity": lambda s: s.entropies.diff().min().item(),
-    "zico": lambda s: zico(s.network, s.images, s.labels),
 }
 RANK = ("synflow", "progressivity")  # the scores whose log-ranks are summed
-REMOVED = ("jacobian_covariance", "trainability")
+# Removed scores by what ranks architectures better.
+REMOVED = {"jacobian_covariance": "parameters", "trainability": "parameters", "zico": "multiply_adds"}
 
 
 def check_scores(argument: str, names: Sequence[str]) -> None:
     """Raise ValueError unless all ``names`` are scores."""
     for name in names:
-        if name in REMOVED:
-            raise ValueError(f"{argument}: {name} was removed, because parameters ranks architectures better; use that")
+        if better := REMOVED.get(name):
+            raise ValueError(f"{argument}: {name} was removed, because {better} ranks architectures better; use that")
         if name not in SCORES:
             raise ValueError(f"{argument}: expected some of {', '.join(SCORES)}, got {name!r}")
 
 
-def score_network(network: nn.Module, images: Tensor, labels: Tensor, names: Sequence[str] = RANK) -> dict[str, float]:
+def score_network(network: nn.Module, images: Tensor, names: Sequence[str] = RANK) -> dict[str, float]:
     """Compute training-free scores of an untrained network.
 
     Args:
         network: the network; it is not changed.
         images: float32 [N, C, H, W], one batch, at least 4 images.
-        labels: int64 [N].
         names: the scores to compute, from ``SCORES``.
 
     Returns:
@@ -90,7 +89,7 @@ def score_network(network: nn.Module, images: Tensor, labels: Tensor, names: Seq
         ValueError: a name is unknown.
     """
     check_scores("names", names)
-    subject = Subject(network, images, labels)
+    subject = Subject(network, images)
     return {name: _value(SCORES[name], subject) for name in names}
 
 
