@@ -111,7 +111,7 @@ class NASTableCommand:
     dataset: Literal["cifar10", "cifar100", "imagenet16_120"] = "cifar10"
     """Data set of the table."""
     out: Path | None = None
-    """Table to write, for --table. Default: nasbench201_DATASET.csv.gz."""
+    """Table to write, for --table. NAME.npz; default: nasbench201_DATASET.npz."""
 
 
 @dataclass
@@ -232,7 +232,7 @@ def nas_table(prog: str, args: Sequence[str]) -> int:
     command = parse_options(NASTableCommand, prog, args, description="Convert NATS-Bench's files to a table.")
     from automl_ext.nas.benchmarks.nats_files import convert
 
-    out = command.out or Path(f"nasbench201_{command.dataset}.csv.gz")
+    out = command.out or Path(f"nasbench201_{command.dataset}.npz")
     convert(command.source, out, command.dataset)
     print(out)
     return 0

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import math
 from functools import cache
 from itertools import product
@@ -31,33 +28,24 @@ def quality(indices: tuple[int, ...]) -> float:
     return float(sum(EFFECTS[edge, k] for edge, k in enumerate(indices)))
 
 
-def rows() -> list[list[Any]]:
-    """Return the rows of the table: validation accuracy 60 + quality, test accuracy 70 + quality, 80 to 200 s."""
-    return [list(row) for row in _rows()]
-
-
 @cache
-def _rows() -> list[list[Any]]:
-    cells = list(product(range(5), repeat=6))
+def values() -> np.ndarray:
+    """Return the columns of the table: validation accuracy 60 + quality, test accuracy 70 + quality, 80 to 200 s."""
     numbers = []
-    for indices in cells:
+    for indices in product(range(5), repeat=6):
         valid, convolutions = 60 + quality(indices), sum(k in (2, 3) for k in indices)
         numbers.append([valid, valid + 5, valid + 10, 70_000 + 1000 * convolutions, 10**7, 80 + 20 * convolutions])
-    return [[str(SPACE.decode(indices)), *row] for indices, row in zip(cells, numbers, strict=True)]
+    return np.array(numbers, dtype=float).T
 
 
-def write(path: Path, rows: list[list[Any]], header: tuple[str, ...] = ("arch", *COLUMNS)) -> Path:
-    """Write a CSV file, gzipped if its name ends in .gz."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    data = text.getvalue().encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+def write(path: Path, dataset: str = "cifar10", **changed: Any) -> Path:
+    """Write the table as an npz file, with the columns' names of a data set and some other columns."""
+    np.savez(path, **dict(zip(columns(dataset), values(), strict=True)) | changed)
     return path
 
 
 def table() -> Table:
-    """Return the table of :func:`rows`."""
-    return Table(*np.array([row[1:] for row in rows()], dtype=float).T)
+    return Table(*values().copy())
 
 
 def score(genotype: Genotype) -> Evaluation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import zipfile
@@ -218,10 +217,3 @@ def test_data_without_a_kind_gets_a_suggestion(
     # The failed commands left nothing behind, so the same --out works.
     args = ["compare", "--data", "npz:mydata.npz", "--out", "run", "--random-cells", "1", "--epochs", "1"]
     assert main([*args, "--channels", "1"]) == 0
-
-
-def test_table_that_unpacks_to_too_much_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "table.csv.gz"
-    path.write_bytes(gzip.compress(bytes(65 << 20), 1))
-    args = ["nas-bench", "--table", str(path), "--out", str(tmp_path / "run")]
-    assert "unpacks to more than 64 MiB" in refused(args, capsys)

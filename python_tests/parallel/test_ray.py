@@ -129,7 +129,7 @@ def same_metrics(a: Path, b: Path) -> bool:
 
 def test_a_search_is_equal_to_one_of_processes_and_resumed(nodes: Any, tmp_path: Path) -> None:
     """The other commands use the same queue: ``Jobs``."""
-    table = str(nas_search_world.write(tmp_path / "table.csv", nas_search_world.rows()))
+    table = str(nas_search_world.write(tmp_path / "table.npz"))
     config = ReNASConfig(evaluator="table", table=table, evaluations=30, population=6, sample=3, workers=2)
     search("renas", config, tmp_path / "here")
     with Cluster("ray"):

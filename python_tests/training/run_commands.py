@@ -14,7 +14,7 @@ COMMANDS: dict[str, list[Any]] = {
     "retrain": [*NET, "--genotype", GENOTYPE],
     "compare": [*NET, "--random-cells", 1],
     "ensemble": [*NET, "--random-cells", 1],
-    "nas-bench": ["--table", "table.csv", "--runs", 2, "--workers", 1, "--algorithms", "random"],
+    "nas-bench": ["--table", "table.npz", "--runs", 2, "--workers", 1, "--algorithms", "random"],
     "train a2c": ["--total-steps", 60, "--eval-every", 30, "--eval-episodes", 1, "--final-episodes", 1],
 }
 

@@ -22,7 +22,7 @@ from automl_ext.training.files.lock import Lock
 
 def table(name: str, folder: Path) -> None:
     if name == "nas-bench":
-        world.write(folder / "table.csv", world.rows())
+        world.write(folder / "table.npz")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -87,12 +87,12 @@ def test_standard_output_on_a_full_disk(refused: Refused, monkeypatch: pytest.Mo
 def test_a_table_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     from automl_ext.nas.benchmarks import nats_files
 
-    monkeypatch.setattr(nats_files, "_cells", lambda source: iter([("|cell|", {})]))
+    monkeypatch.setattr(nats_files, "_cells", lambda source: iter([(GENOTYPE, {})]))
     monkeypatch.setattr(nats_files, "_row", lambda arch, cell, names: (1.0,) * 6)
     with full_disk(10):
-        assert "t.csv" in refused("nas-table", "source", "--out", "new/t.csv")
-    assert not (tmp_path / "new/t.csv").exists()
-    assert command("nas-table", "source", "--out", "new/t.csv") == 0
+        assert "t.npz" in refused("nas-table", "source", "--out", "new/t.npz")
+    assert not (tmp_path / "new/t.npz").exists()
+    assert command("nas-table", "source", "--out", "new/t.npz") == 0
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -207,7 +207,7 @@ def _pickle(rng: random.Random, folder: Path, _: Any) -> Made:
         place.unlink()
         _place_odd(rng, place)
     what = f"{('bz2 bomb', 'folder', 'odd file', 'file')[how]} {payload[:60]!r}"
-    return what, ["nas-table", str(place if how != 1 else place.parent), "--out", "out.csv"], None
+    return what, ["nas-table", str(place if how != 1 else place.parent), "--out", "out.npz"], None
 
 
 MAKERS: dict[str, tuple[int, Maker]] = {

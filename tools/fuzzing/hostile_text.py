@@ -5,23 +5,21 @@ Each function returns the same as in ``hostile_data``.
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import itertools
 import json
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
 
-from fuzzing import bombs, damage, runs
+import numpy as np
+
+from fuzzing import damage, runs
 from fuzzing.command_tables import GENOTYPE, IMAGES, STEPS
 from fuzzing.runs import Bases
 
 Made = tuple[str, list[str], "list[str] | None"]
 Maker = Callable[[random.Random, Path, Bases], Made]
 DEEP = 20_000
-EDGES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 COLUMNS = ["cifar10_val_12ep", "cifar10_val_200ep", "cifar10_test_200ep", "params", "macs", "train_seconds_12ep"]
 
 
@@ -97,40 +95,21 @@ def _genotype(rng: random.Random, folder: Path, _: Bases) -> Made:
     return repr(given[:80]), argv, None
 
 
-def _table_text() -> str:
-    rng, text = random.Random(0), io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["arch", *COLUMNS])
-    for a, b, c, d, e, f in itertools.product(EDGES, repeat=6):
-        arch = f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|"
-        score = rng.uniform(10, 90)
-        writer.writerow([arch, round(score, 2), round(score + 3, 2), round(score + 4, 2), 70_000, 10**7, 100])
-    return text.getvalue()
-
-
 def _table(rng: random.Random, folder: Path, _: Bases) -> Made:
-    good = _table_text()
+    columns = dict.fromkeys(COLUMNS, np.random.default_rng(0).uniform(10, 90, 15_625))
+    np.savez(folder / "good.npz", **columns)
     search = ["search", "random", "--evaluator", "table", "--evaluations", "5", "--table"]
-    if rng.random() < 0.35:
-        for name in ("good.csv.gz", "bad.csv.gz"):
-            (folder / name).write_bytes(gzip.compress(good.encode(), mtime=0))
-        what = damage.damage(rng, folder / "bad.csv.gz")
-        like = [*search, "good.csv.gz", "--out", "expected"]
-        return what, [*search, "bad.csv.gz", "--out", "out"], like
-    if rng.random() < 0.15:
-        (folder / "bad.csv.gz").write_bytes(bombs.gz(good[:200].encode()))
-        return "gz bomb", [*search, "bad.csv.gz", "--out", "out"], None
-    lines = good.splitlines()
-    i = rng.randrange(len(lines))
-    cells = lines[i].split(",")
-    odd = ("nan", "inf", "-1", "1e999", "", "x", "١", "1_0", '"', "9" * 200_000, "\x00", "101", "1e-400", " 5 ")
-    cells[rng.randrange(len(cells))] = rng.choice(odd)
-    changed = rng.choice(
-        (",".join(cells), "", lines[i] + ",1", lines[i - 1], '"' + lines[i], lines[i].replace(",", ";"))
-    )
-    lines[i] = changed
-    (folder / "bad.csv").write_text("\n".join(lines))
-    return f"line {i + 1}: {changed[:120]!r}", [*search, "bad.csv", "--out", "out"], None
+    path = folder / "bad.npz"
+    if rng.random() < 0.5:
+        path.write_bytes((folder / "good.npz").read_bytes())
+        like = [*search, "good.npz", "--out", "expected"]
+        return damage.damage(rng, path), [*search, "bad.npz", "--out", "out"], like
+    name = rng.choice(COLUMNS)
+    odd = (math.nan, math.inf, -1, 101, 0, 1e-320, 1 << 63, "5", None, True, 1j, b"5")
+    value = rng.choice(odd)
+    columns[name] = np.full(rng.choice(((15_625,), (15_625, 1), (15_624,), (0,), ())), value)
+    np.savez(path, **columns)
+    return f"{name}: {columns[name].shape} {value!r}", [*search, "bad.npz", "--out", "out"], None
 
 
 def _result(rng: random.Random, folder: Path, bases: Bases) -> Made:

@@ -54,7 +54,7 @@ SCREEN_STREAM = 2  # random stream of the screened cells; the controller of ReNA
 class NASBenchConfig:
     """Configuration of a comparison of search strategies on the table of NAS-Bench-201, each in repeated runs."""
 
-    table: str = "cifar10"  # Table of NAS-Bench-201: cifar10 (part of the package), or a CSV or npz file.
+    table: str = "cifar10"  # Table of NAS-Bench-201: cifar10 (part of the package), or an npz file.
     runs: int = 200  # Number of runs of each algorithm.
     # Strategies to run; +screen: with screening. renas has the controller lstm, renas-history the controller history.
     algorithms: tuple[str, ...] = ("random", "reinforce", "rea", "renas", "renas-history")
@@ -220,7 +220,7 @@ def nas_bench(
             Steps(run, total, "nas-bench", stop_after, state, every=SAVE_EVERY) as steps,
         ):
             for (name, _, count), some in jobs.each():
-                before = done.get(name, Runs([], [], [], [], []))
+                before: tuple[Any, ...] = done.get(name, Runs([], [], [], [], []))
                 done[name] = Runs(*(a + b for a, b in zip(before, some, strict=True)))
                 steps.add({f"{name}_mean": float(np.mean(done[name].test))}, size=count, description=name)
                 if steps.stopped:

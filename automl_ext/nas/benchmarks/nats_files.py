@@ -17,12 +17,10 @@ test accuracy on CIFAR-10 is that of a training on all training images. The pick
 from __future__ import annotations
 
 import bz2
-import csv
-import gzip
 import io
 import math
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -62,33 +60,23 @@ def convert(source: Path, out: Path, dataset: str = "cifar10") -> None:
 
     Args:
         source: the official file or folder.
-        out: the table to write: NAME.npz, or a CSV file, gzipped if its name ends in .gz.
+        out: the table to write, NAME.npz.
         dataset: cifar10, cifar100 or imagenet16_120.
 
     Raises:
         UserError: ``source`` is of another kind or damaged, or a cell lacks a result. The message names the file or the
-            cell.
+            cell. Or ``out`` has another ending.
     """
-    rows = [(arch, *_row(arch, cell, _NAMES[dataset])) for arch, cell in _cells(source)]
-    data = (_npz if out.suffix == ".npz" else _csv)(columns(dataset), rows)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # mtime=0 makes the gzip file depend only on its content.
-    write_output(out, gzip.compress(data, mtime=0) if out.suffix == ".gz" else data)
-
-
-def _csv(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("arch", *names), *rows])
-    return text.getvalue().encode()
-
-
-def _npz(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> bytes:
+    if out.suffix != ".npz":
+        raise UserError(f"--out: expected a name that ends in .npz, got {out}")
+    names = columns(dataset)
     values = np.full((CELLS, len(names)), np.nan)  # a cell that is missing in the files stays invalid
-    for arch, *row in rows:
-        values[place(Genotype.parse(arch))] = row
+    for arch, cell in _cells(source):
+        values[place(Genotype.parse(arch))] = _row(arch, cell, _NAMES[dataset])
     file = io.BytesIO()
     np.savez_compressed(file, **dict(zip(names, values.T, strict=True)))
-    return file.getvalue()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_output(out, file.getvalue())
 
 
 def _cells(source: Path) -> Iterator[tuple[str, Any]]:

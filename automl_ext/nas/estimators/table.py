@@ -1,10 +1,9 @@
 """NAS-Bench-201 as a table: accuracy and cost of training each of its 15,625 cells on one of three data sets.
 
-The table of CIFAR-10 is part of the package. A table is a CSV file, gzipped or not, with one row per cell, or an npz
-file with one array per column, whose cells are in the order of :func:`place`. The columns, in any order (others are
-ignored), for CIFAR-10; for the other data sets, ``cifar10`` is ``cifar100`` or ``imagenet16_120``:
+The table of CIFAR-10 is part of the package. A table is an npz file with one array per column, whose cells are in the
+order of :func:`place`. The columns (others are ignored) for CIFAR-10; for the other data sets, ``cifar10`` is
+``cifar100`` or ``imagenet16_120``:
 
-    arch                 |op~0|+|op~0|op~1|+|op~0|op~1|op~2|; not in an npz file
     cifar10_val_12ep     validation accuracy in percent after training for 12 epochs
     cifar10_val_200ep    the same after 200 epochs
     cifar10_test_200ep   test accuracy in percent after 200 epochs; CIFAR-10: on training and validation images
@@ -17,15 +16,11 @@ ignored), for CIFAR-10; for the other data sets, ``cifar10`` is ``cifar100`` or 
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import math
-import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +29,7 @@ from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.npz import read_npz
-from automl_ext.training.files.reading import LARGEST, check_regular, read_small
+from automl_ext.training.files.reading import check_regular
 
 PACKAGED = "cifar10"  # name of the table in the package
 _PACKAGED_FILE = Path(__file__).parents[1] / "benchmarks" / "nasbench201_cifar10.npz"
@@ -80,29 +75,16 @@ class Table:
         """Read a table.
 
         Args:
-            path: "cifar10" (the table in the package), a CSV file, gzipped or not, or a file NAME.npz.
+            path: "cifar10" (the table in the package) or an npz file.
 
         Raises:
-            UserError: the file does not exist or has another format, a column or a cell is missing, a cell occurs
-                twice, or a value is invalid. The message names the line or the cell.
+            UserError: the file does not exist or has another format, a column is missing, or a value is invalid. The
+                message names the column and the cell.
         """
         path = _PACKAGED_FILE if str(path) == PACKAGED else Path(path)
         check_regular(path, "table")
-        if path.suffix == ".npz":
-            return cls._from_npz(path)
-        rows = csv.reader(io.StringIO(_text(path), newline=""))
-        try:
-            header = next(rows, [])
-            dataset = _dataset(f"table: {path}: line 1", header)
-            names = ("arch", *columns(dataset))
-            if "arch" not in header:
-                raise UserError(f"table: {path}: line 1: no column arch")
-            return cls._from_rows(path, rows, [header.index(name) for name in names], len(header), dataset)
-        except csv.Error as error:
-            raise UserError(f"table: {path}: invalid CSV: {error}") from None
-
-    @classmethod
-    def _from_npz(cls, path: Path) -> Table:
+        if path.suffix != ".npz":
+            raise UserError(f"table: expected an npz file, as automl-ext nas-table writes, got {path}")
         every = {name for dataset in DATASETS for name in columns(dataset)}
         arrays, present = read_npz(path, every)
         dataset = _dataset(f"table: {path}", present)
@@ -113,34 +95,13 @@ class Table:
                 raise UserError(
                     f"table: {path}: {name}: expected {CELLS} numbers, got {array.dtype} {list(array.shape)}"
                 )
+            percent = "_val_" in name or "_test_" in name
+            valid = (array >= 0) & (array <= 100) if percent else (array > 0) & (array < math.inf)
+            if not valid.all():
+                cell = int(np.flatnonzero(~valid)[0])
+                expected = "a percentage" if percent else "a number above 0"
+                raise UserError(f"table: {path}: {_cell(cell)}: {name}: expected {expected}, got {array[cell]}")
             values.append(array.astype(np.float64))
-            invalid = np.flatnonzero(~_is_valid(name, values[-1]))
-            if len(invalid):
-                _refuse(f"table: {path}: cell {_cell(int(invalid[0]))}", name, str(array[invalid[0]]))
-        return cls(*values, dataset=dataset)
-
-    @classmethod
-    def _from_rows(cls, path: Path, rows: Iterable[list[str]], positions: list[int], width: int, dataset: str) -> Table:
-        names = columns(dataset)
-        values = np.full((len(names), CELLS), np.nan)
-        for number, row in enumerate(rows, start=2):
-            if not row:  # an empty line
-                continue
-            where = f"table: {path}: line {number}"
-            if len(row) != width:
-                raise UserError(f"{where}: expected {width} values, as in line 1, got {len(row)}")
-            arch, *texts = (row[position] for position in positions)
-            try:
-                cell = place(Genotype.parse(arch))
-            except ValueError as error:
-                raise UserError(f"{where}: {error}") from None
-            if not np.isnan(values[0, cell]):
-                raise UserError(f"{where}: {arch} occurs twice")
-            values[:, cell] = [_number(text, name, where) for text, name in zip(texts, names, strict=True)]
-        absent = np.flatnonzero(np.isnan(values[0]))
-        if len(absent):
-            example = _cell(int(absent[0]))
-            raise UserError(f"table: {path}: {len(absent)} of {CELLS} cells are missing, for example {example}")
         return cls(*values, dataset=dataset)
 
 
@@ -163,41 +124,6 @@ def _dataset(where: str, names: Collection[str]) -> str:
     if missing[dataset]:
         raise UserError(f"{where}: no column {', '.join(missing[dataset])}")
     return dataset
-
-
-def _text(path: Path) -> str:
-    try:
-        data = read_small(path)
-        if data[:2] == b"\x1f\x8b":
-            with gzip.open(io.BytesIO(data)) as file:
-                data = file.read(LARGEST + 1)
-            if len(data) > LARGEST:
-                raise UserError(f"table: {path}: unpacks to more than {LARGEST >> 20} MiB")
-        return data.decode()
-    except UnicodeDecodeError:
-        raise UserError(f"table: {path}: expected a CSV file, gzipped or not, or an npz file") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error):
-        raise UserError(f"table: {path}: the gzip file is damaged") from None
-    except OSError as error:
-        raise UserError(f"table: cannot read {path}: {error.strerror}") from None
-
-
-def _number(text: str, name: str, where: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    return value if _is_valid(name, value) else _refuse(where, name, repr(text))
-
-
-def _is_valid(name: str, value: Any) -> Any:
-    """Return whether a value, or each value of an array, is a percentage (accuracies) or a positive number."""
-    return (value >= 0) & (value <= 100) if "_val_" in name or "_test_" in name else (value > 0) & (value < math.inf)
-
-
-def _refuse(where: str, name: str, got: str) -> NoReturn:
-    expected = "a percentage" if "_val_" in name or "_test_" in name else "a number above 0"
-    raise UserError(f"{where}: {name}: expected {expected}, got {got}")
 
 
 class TableEvaluator:

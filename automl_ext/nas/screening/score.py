@@ -41,7 +41,7 @@ class ScoreConfig(ImageConfig):
     random: int | None = None  # Number of different architectures to draw. Default: 100 if no other option names any.
     all: bool = False  # Score the whole space (nb201: 15,625 cells).
     scores: tuple[str, ...] = tuple(SCORES)  # Scores to compute; those of the combined rank are always computed.
-    table: str | None = None  # Compare the ranks with test accuracies: cifar10 (NAS-Bench-201), or a CSV or npz file.
+    table: str | None = None  # Compare the ranks with test accuracies: cifar10 (NAS-Bench-201), or an npz file.
     images: int = score_job.IMAGES  # Number of images of the batch.
 
     def __post_init__(self) -> None:

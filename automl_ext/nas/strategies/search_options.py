@@ -25,7 +25,7 @@ class SearchConfig(TrainingConfig):
     """
 
     evaluator: str = "train"  # Source of the scores: train, supernet or table.
-    table: str | None = None  # Table of NAS-Bench-201, a CSV or npz file. Default: cifar10, part of the package.
+    table: str | None = None  # Table of NAS-Bench-201, an npz file. Default: cifar10, part of the package.
     evaluations: int | None = None  # Largest number of evaluations. Default: 50 if no budget is given either.
     budget: float | None = None  # Seconds of evaluation (simulated with a table). Default with a table: 20,000.
     finalists: int = 5

@@ -28,7 +28,7 @@ HIGHEST_COST = 200 + 2.5 * (0.5 + 0.085 * 200 / 12)
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(world.write(tmp_path_factory.mktemp("table") / "table.csv", world.rows()))
+    return str(world.write(tmp_path_factory.mktemp("table") / "table.npz"))
 
 
 def without_cpu_seconds(result: dict[str, Any] | None) -> dict[str, Any]:

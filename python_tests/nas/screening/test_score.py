@@ -49,7 +49,7 @@ def test_the_command_ranks_given_and_drawn_cells(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "cells.txt").write_text(f"{CELLS[0]}\n\n{Genotype(('skip_connect',) * 6)}\n")
-    table = world.write(tmp_path / "table.csv", world.rows())
+    table = world.write(tmp_path / "table.npz")
     size = ["--subset", "200", "--channels", "4", "--images", "8"]
     chosen = ["--genotype", *CELLS, "--file", str(tmp_path / "cells.txt"), "--random", "5"]
     command = ["score", *size, *chosen, "--table", str(table), "--out"]
@@ -121,7 +121,7 @@ def test_invalid_files_of_scores(tmp_path: Path, content: str, message: str) -> 
         (["--genotype", "nothing"], "genotype: expected a NAS-Bench-201 cell"),
         (["--file", "absent.txt"], "file: cannot read absent.txt"),
         (["--space", "darts", "--all"], "all: the space darts has"),
-        (["--space", "darts", "--table", "x.csv"], "table: the table holds NAS-Bench-201 cells"),
+        (["--space", "darts", "--table", "x.npz"], "table: the table holds NAS-Bench-201 cells"),
         (["--images", "3"], "images: expected at least 4"),
         (["--random", "0"], "random: expected at least 1"),
         (["--random", "3", "--all"], "random: expected none with all"),

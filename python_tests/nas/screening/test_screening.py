@@ -44,7 +44,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     seconds = np.full(len(genotypes), SECONDS)
     ScoreTable(genotypes, dict.fromkeys(RANK, quality), seconds).write(folder / "scores.csv")
     return {
-        "table": str(world.write(folder / "table.csv", world.rows())),
+        "table": str(world.write(folder / "table.npz")),
         "scores": str(folder / "scores.csv"),
     }
 

@@ -32,7 +32,7 @@ def script(name: str, **constants: Any) -> Any:
 def test_training_free(tmp_path: Path) -> None:
     config = ScoreConfig(subset=200, channels=4, images=8, random=8, scores=("parameters",))
     assert score(config, tmp_path / "run") is not None
-    table = world.write(tmp_path / "table.csv", world.rows())
+    table = world.write(tmp_path / "table.npz")
     main = script("training_free.py", TIMED=2, RESAMPLES=5)
     main(["digits", str(tmp_path / "run"), "--table", str(table), "--json", str(tmp_path / "out.json")])
     (run,) = json.loads((tmp_path / "out.json").read_text())["runs"]
@@ -51,7 +51,7 @@ def test_nas_screening(tmp_path: Path) -> None:
     cells = [world.SPACE.decode(indices) for indices in product(range(5), repeat=6)]
     quality = np.array([world.quality(world.SPACE.encode(cell)) for cell in cells])
     ScoreTable(cells, dict.fromkeys(RANK, quality), np.full(len(cells), 0.1)).write(tmp_path / "scores.csv")
-    table = world.write(tmp_path / "table.csv", world.rows())
+    table = world.write(tmp_path / "table.npz")
     main = script("nas_screening.py", ROWS=[(1500.0, 3, 50, 5, 3)])
     arguments = [str(tmp_path / "scores.csv"), "--table", str(table), "--out", str(tmp_path / "runs")]
     main([*arguments, "--json", str(tmp_path / "out.json")])

@@ -178,7 +178,7 @@ def test_failed_final_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_scores_of_a_table_are_final(tmp_path: Path) -> None:
-    table = str(world.write(tmp_path / "table.csv", world.rows()))
+    table = str(world.write(tmp_path / "table.npz"))
     result = search("renas", ReNASConfig(evaluator="table", table=table, evaluations=40), tmp_path / "run")
     assert result is not None
     assert "finalists" not in result
@@ -188,7 +188,7 @@ def test_scores_of_a_table_are_final(tmp_path: Path) -> None:
 
 def test_a_table_needs_its_evaluator(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="table: only --evaluator table reads a table, got the evaluator 'train'"):
-        ReNASConfig(table="table.csv")
+        ReNASConfig(table="table.npz")
     with pytest.raises(UserError, match="evaluator: expected one of"):
         search("random", RandomConfig(evaluator="oracle"), tmp_path / "run")
 

@@ -40,7 +40,7 @@ TINY: dict[str, Any] = {"subset": 200, "channels": 4, "epochs": 2}
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(world.write(tmp_path_factory.mktemp("table") / "table.csv", world.rows()))
+    return str(world.write(tmp_path_factory.mktemp("table") / "table.npz"))
 
 
 def logged(out: Path, *, seconds: bool = True) -> list[dict[str, Any]]:
