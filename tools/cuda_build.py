@@ -9,7 +9,10 @@ own build is not changed. Checks, in this order:
 - The inner loops of the machine code keep the rules of sass.py, and no kernel has 5 % more instructions than recorded
   in benchmarks/results/cuda_sass.json. --record writes that file.
 - The package can be imported without a GPU, and each op with a CPU kernel has a CUDA kernel.
-- The tests of what depends on the version of torch (TESTED below, without slow ones) pass on the CPU with that torch.
+- The tests of how torch calls the ops (TESTED below) pass on the CPU with that torch.
+
+What the CPU kernels compute, and how fast, is the matter of `make test`: here they are compiled without optimization,
+for the portable instruction set only.
 
 Standard library only.
 """
@@ -33,25 +36,19 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 HOME = ROOT / "build/cuda"
 SOURCE = HOME / "src"
 PYTHON = HOME / "venv/bin/python"
-ARCHS = {"8.0": "sm_80", "9.0": "sm_90"}
+ARCHS = {"9.0": "sm_90"}
 # Only checked, for two dtypes, which takes half the time: float16 is compiled like bfloat16.
-MORE_ARCHS = ("sm_100", "sm_120")
+MORE_ARCHS = ("sm_80", "sm_100", "sm_120")
 MORE_DTYPES = "-DKERNEL_COMPILES(dtype)=((dtype)==kFloat32||(dtype)==kBFloat16)"
 RECORDED = ROOT / "benchmarks/results/cuda_sass.json"
 DISASSEMBLER = ["nvidia-cuda-cuobjdump>=13.2", "nvidia-cuda-nvdisasm>=13.2"]  # older ones lack sm_120
 TORCH = "torch==2.11.0"  # the default package index has a build for CUDA 13.0
-# Tests of what depends on the version of torch: how it calls the ops (values, gradients, torch.compile, devices,
-# threads), and exported networks. What the kernels compute does not depend on it, and `make test` covers it.
-TESTED = (
-    "cuda",
-    "nas/export",
-    *(f"ops/test_{name}.py" for name in ("backward_ops", "conformance", "devices", "threads")),
-    "ops/gumbel/test_gumbel_torch.py",
-    "ops/mixed/test_mixed_modules.py",
-)
-ROUNDING = "test_error_is_at_most_twice_that_of_eager_pytorch"  # a third of the time; what the kernels compute
+# Tests of how torch calls the ops: torch.compile, vmap, forward mode, autocast, devices. What the kernels compute does
+# not depend on the version of torch, and `make test` covers it.
+TESTED = ("cuda", *(f"ops/test_{name}.py" for name in ("backward_ops", "conformance", "devices")))
+NUMERICAL = ("at_most_twice", "gradcheck_and", "opcheck", "same_bits")
 TEST_PACKAGES = ("pytest", "pytest-xdist", "hypothesis", "scikit-learn")
-NVCC_FLAGS = "-Werror all-warnings -Xptxas -v"
+NVCC_FLAGS = "-Werror all-warnings -Xptxas -v -Xcompiler -O0"
 TO_BUILD = [TORCH, "setuptools>=77", "wheel", "ninja", "numpy"]
 
 IMPORT_CHECK = """
@@ -81,13 +78,16 @@ def make_environment():
 
 
 def install(requirements):
-    """Install requirements with pip, except those that the environment's list of installed requirements contains."""
+    """Install requirements with pip, except those that the environment's list of installed requirements contains.
+
+    Without byte code, of which the build and the tests use a fraction.
+    """
     stamp = HOME / "venv/installed.txt"
     have = stamp.read_text().splitlines() if stamp.exists() else []
     wanted = [requirement for requirement in requirements if requirement not in have]
     if wanted:
         print(f"installing {' '.join(wanted)}", flush=True)
-        run(PYTHON, "-m", "pip", "install", "--quiet", *wanted)
+        run(PYTHON, "-m", "pip", "install", "--quiet", "--no-compile", *wanted)
         stamp.write_text("\n".join([*have, *wanted]) + "\n")
 
 
@@ -141,8 +141,9 @@ def environment(home):
         "CUDA_HOME": str(home),
         "CUDA_VISIBLE_DEVICES": "",
         "AUTOML_EXT_CUDA": "1",
-        "TORCH_CUDA_ARCH_LIST": ";".join(ARCHS) + "+PTX",
+        "TORCH_CUDA_ARCH_LIST": ";".join(ARCHS),
         "NVCC_APPEND_FLAGS": NVCC_FLAGS,
+        "AUTOML_EXT_CXXFLAGS": "-O0 -DAUTOML_EXT_PORTABLE",
     }
 
 
@@ -259,9 +260,9 @@ def run_tests(env):
         "pytest",
         "-q",
         "-m",
-        "not slow",
+        "not slow and not cuda",
         "-k",
-        f"not {ROUNDING}",
+        f"not ({' or '.join(NUMERICAL)})",
         *workers,
         *(f"python_tests/{name}" for name in TESTED),
     ]
