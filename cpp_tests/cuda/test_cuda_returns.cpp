@@ -80,6 +80,26 @@ static void test_repeats() {
   }
 }
 
+// Few columns: one tile covers all steps, divided among as many threads as possible. With more, blocks read whole sectors.
+static void test_blocks() {
+  struct {
+    int64_t steps, columns, size;
+    unsigned width, chunks;
+  } const cases[] = {{1024, 8, 4, 2, 128},   {1024, 8, 2, 2, 128},   {1024, 1, 4, 1, 128},
+                     {5000, 8, 4, 1, 256},   {128, 8, 4, 8, 16},     {1024, 1024, 4, 8, 32},
+                     {1024, 1024, 2, 8, 32}, {1024, 1024, 8, 4, 64}, {128, 262144, 4, 128, 1}};
+  const int before = cuda_on_cpu::multiprocessors;
+  cuda_on_cpu::multiprocessors = 132;
+  for (const auto& c : cases) {
+    Trajectory x{};
+    x.steps = c.steps, x.columns = c.columns;
+    const dim3 block = scan_block(x, 8, c.size);
+    CHECK(block.x == c.width && block.y == c.chunks, "%lld x %lld of %lld bytes: %u columns, %u chunks",
+          (long long)c.steps, (long long)c.columns, (long long)c.size, block.x, block.y);
+  }
+  cuda_on_cpu::multiprocessors = before;
+}
+
 // TSan is slow, and does not detect races in large blocks.
 #ifdef CUDA_ON_CPU_TSAN
 constexpr bool kSmall = true;
@@ -89,9 +109,9 @@ constexpr bool kSmall = false;
 
 static void test_scans_and_windows() {
   Random randoms[kDTypes] = {{11}, {12}, {13}, {14}};  // so that data of a type do not depend on the others
-  const Case cases[] = {{1, 1, 1},      {1, 33, 3},     {2, 7, 1},     {7, 2, 3},     {8, 31, 8},   {9, 32, 20},
-                        {31, 33, 5},    {33, 100, 3},   {100, 31, 7},  {32, 1, 40},   {1000, 1, 3}, {1000, 2, 1000},
-                        {70, 150, 2},   {5000, 2, 3},   {18, 1030, 3}, {2, 5000, 2}};
+  const Case cases[] = {{1, 1, 1},    {1, 33, 3},   {2, 7, 1},     {7, 2, 3},    {8, 31, 8},   {9, 32, 20},
+                        {31, 33, 5},  {33, 100, 3}, {100, 31, 7},  {32, 1, 40},  {1000, 1, 3}, {1000, 2, 1000},
+                        {70, 150, 2}, {5000, 2, 3}, {18, 1030, 3}, {2, 5000, 2}, {1024, 8, 3}, {300, 40, 2}};
   for (const Case& c : cases) {
     if (kSmall) {
       if (c.columns <= 2) test_case<float>(c, randoms[kFloat32]);
@@ -105,6 +125,7 @@ static void test_scans_and_windows() {
       });
     }
   }
+  test_blocks();
   if constexpr (KERNEL_COMPILES(kFloat32)) {
     test_overflow(1000, 1);
     if (!kSmall) test_overflow(100, 3), test_overflow(60, 40), test_repeats();

@@ -18,6 +18,7 @@ struct Column {
   struct Place {
     int64_t t, at;
     bool stores;
+    int64_t ahead = 0;  // elements from `at` to the one to prefetch; 0: none
   };
 
   __device__ __forceinline__ static Mask mask(Bytes byte) { return byte; }
@@ -45,8 +46,16 @@ struct Column {
   __device__ __forceinline__ static Value load_next(const Trajectory& x, const void* p, const Place& place) {
     return automl_ext::load<T>(p, place.at >= (x.steps - 1) * x.columns ? place.at : place.at + x.columns);
   }
-  __device__ __forceinline__ static void prefetch(const void*, const Place&) {}
-  __device__ __forceinline__ static Value read(const void* p, const Place& place) { return load(p, place); }
+  // Into the L2 cache.
+  __device__ __forceinline__ static void prefetch([[maybe_unused]] const void* p, [[maybe_unused]] const Place& place) {
+#ifdef __CUDACC__
+    if (place.ahead) asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const T*>(p) + place.at + place.ahead));
+#endif
+  }
+  __device__ __forceinline__ static Value read(const void* p, const Place& place) {
+    prefetch(p, place);
+    return load(p, place);
+  }
   // The value is computed outside the branch.
   __device__ __forceinline__ static void write(void* p, const Place& place, Value value) {
     const T narrowed = narrow<T>(value);
