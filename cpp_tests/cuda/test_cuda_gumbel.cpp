@@ -32,10 +32,10 @@ static void test_noise(double tolerance) {
     C v = C(word) * C(0x1p-32) + C(0x1p-33);
     if (std::is_same_v<C, float>) v = std::min(v, C(1 - 0x1p-24));
     const long double expected = -std::log(-std::log1p(-(long double)v));
-    const C got = perturb(C(0), word);
+    const long double got = perturb(C(0), word) + (long double)kNoiseShift<C>;
     const double error = double(std::fabs(got - expected)) / std::fmax(1, std::fabs(double(expected)));
     worst = std::fmax(worst, error);
-    CHECK(error <= tolerance, "word %08x: got %.17g, expected %.17Lg", word, double(got), expected);
+    CHECK(error <= tolerance, "word %08x: got %.17Lg, expected %.17Lg", word, got, expected);
   }
   std::printf("%s noise: error at most %.3g·max(1, |g|)\n", Element<C>::name, worst);
 }

@@ -46,26 +46,25 @@ __device__ __forceinline__ float fast_log2(float x) {
 inline float fast_log2(float x) { return std::log2(x); }
 #endif
 
-// The noise of x is g = −log(−log(1 − v)), v = (word + ½)·2⁻³², clamped below 1 in float. A product with a power of two is exact, so a
-// fused multiply-add gives the same v. The error of g is at most 6·10⁻⁷·max(1, |g|): the relative error of the inner logarithm
-// (a polynomial for v < ½, else the logarithm of 1 − v, which is exact) and the error of the outer logarithm.
-// noise_log gives log₂(−log(1 − v)) in float and log(−log(1 − v)) in double; x + g is add_noise(x, noise_log(word)).
+// The noise of x is g = −log(−log(1 − v)), v = (word + ½)·2⁻³², clamped below 1 in float. A product with a power of two is exact,
+// so a fused multiply-add gives the same v. noise_log gives L = log₂(−log₂(1 − v)) in float and −g in double; x and L make
+// add_noise(x, L) = x + g − kNoiseShift<C>, because adding one number to a whole row changes none of its results. The error is at
+// most 7·10⁻⁷·max(1, |g|): the relative error of the inner logarithm (a polynomial for v < ⅕, else the logarithm of 1 − v,
+// which is exact) and the error of the outer logarithm.
 constexpr float kMinusLn2 = -0.693147180559945309f;
+template <class C>
+constexpr double kNoiseShift = sizeof(C) == 8 ? 0 : 0.366512920581664327;  // −log(log 2)
 template <class C>
 __device__ __forceinline__ C noise_log(uint32_t word) {
   if constexpr (sizeof(C) == 8) return std::log(-std::log1p(-(double(word) * 0x1p-32 + 0x1p-33)));
   const float v = fminf(float(word) * 0x1p-32f + 0x1p-33f, 1 - 0x1p-24f);
-  float near = 1.4425228834152222f;  // −log(1 − v)/v on [0, ½]
-  near = fmaf(near, v, -1.6986658573150635f);
-  near = fmaf(near, v, 1.2600104808807373f);
-  near = fmaf(near, v, -0.20453974604606628f);
-  near = fmaf(near, v, 0.26985013484954834f);
-  near = fmaf(near, v, 0.24277445673942566f);
-  near = fmaf(near, v, 0.33370256423950195f);
-  near = fmaf(near, v, 0.49999281764030457f);
-  near = fmaf(near, v, 1.0f) * v;
-  const float far = fast_log2(1 - v) * kMinusLn2;
-  return fast_log2(v < 0.5f ? near : far);
+  float near = 0.45313581824302673f;  // −log₂(1 − v)/v on [0, ⅕]
+  near = fmaf(near, v, 0.32895195484161377f);
+  near = fmaf(near, v, 0.4832747280597687f);
+  near = fmaf(near, v, 0.721286416053772f);
+  near = fmaf(near, v, 1.4426952600479126f) * v;
+  const float minus_far = fast_log2(1 - v);
+  return fast_log2(fabsf(v < 0.2f ? near : minus_far));
 }
 __device__ __forceinline__ float add_noise(float x, float log) { return fmaf(kMinusLn2, log, x); }
 __device__ __forceinline__ double add_noise(double x, double log) { return x - log; }
@@ -92,7 +91,7 @@ __device__ __forceinline__ void sample_noise(int rank, int size, uint64_t seed, 
   }
 }
 
-// Calls f(i, x[i] + noise) for i < count, divided among threads 0 … size − 1; size is a multiple of 16. x[0] has index `first`
+// Calls f(i, perturb(x[i], word)) for i < count, divided among threads 0 … size − 1; size is a multiple of 16. x[0] has index `first`
 // in its group. 16 adjacent threads read 16 adjacent elements.
 // end_chains() ends chains of additions, as in rows.cuh.
 template <class T, class Index, class F, class EndChains = NoChains>
