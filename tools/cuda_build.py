@@ -233,7 +233,7 @@ def check_machine_code(record):
     if broken:
         sys.exit("\n".join(["make cuda-build: machine code violates the rules of tools/sass.py:", *broken]))
     if record:
-        RECORDED.write_text(sass.text(found))
+        RECORDED.write_text(sass.text(found, sass.instances(kernels)))
     print(f"{len(kernels)} kernels: inner loops access global memory in packs, without FP64 where the type needs none")
 
 

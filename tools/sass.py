@@ -212,14 +212,26 @@ def figures(kernels):
     return result
 
 
-def text(kernels):
-    """Return the figures as JSON, one line per kernel and dtype."""
+def instances(kernels):
+    """Return {instance: [instructions, [[instructions, elements] of inner loops]]} for float32 on sm_90."""
+    result = {}
+    for kernel in sorted(kernels, key=lambda k: k.instance):
+        if (kernel.dtype, kernel.arch) == ("float", "sm_90"):
+            loops = [[loop.instructions, loop.elements(SIZES["float"])] for loop in kernel.loops]
+            result[kernel.instance] = [kernel.instructions, loops]
+    return result
+
+
+def text(kernels, of_instances):
+    """Return the figures and the instances as JSON, one line per kernel and dtype, and per instance."""
     lines = ['{"what": "instructions of all instances, instructions per element of the worst", "kernels": {']
     for name, dtypes in kernels.items():
         rows = [f"  {json.dumps(dtype)}: {json.dumps(archs)}" for dtype, archs in dtypes.items()]
         lines.append(
             f"{json.dumps(name)}: {{\n" + ",\n".join(rows) + "\n}" + ("," if name != list(kernels)[-1] else "")
         )
+    lines += ["},", '"what_instances": "instructions, [instructions, elements] of inner loops", "instances": {']
+    lines.append(",\n".join(f"{json.dumps(name)}: {json.dumps(counts)}" for name, counts in of_instances.items()))
     return "\n".join([*lines, "}}"]) + "\n"
 
 

@@ -157,6 +157,7 @@ def test_machine_code() -> None:
     assert kernel.per_element() == 1.0
     assert sass.problems([kernel]) == []
     assert sass.figures([kernel]) == {"gumbel_long_rows": {"float": {"sm_90": [7, 1.0]}}}
+    assert sass.instances([kernel]) == {"gumbel_long_rows<true, float>": [7, [[4, 4]]]}
 
 
 @needs_demangler
@@ -200,7 +201,10 @@ def test_rises_of_instructions() -> None:
         "rows float sm_90: instructions rose from 1000 to 1051",
         "rows float sm_90: instructions per element rose from 10.0 to 10.6",
     ]
-    assert json.loads(sass.text(old | {"other": {"": {"sm_80": [1, 0]}}}))["kernels"]["rows"] == old["rows"]
+    instances = {"rows<float>": [1000, [[40, 4]]]}
+    recorded = json.loads(sass.text(old | {"other": {"": {"sm_80": [1, 0]}}}, instances))
+    assert recorded["kernels"]["rows"] == old["rows"]
+    assert recorded["instances"] == instances
 
 
 def test_requirements_of_the_tests() -> None:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from docs_tables import command_line, install, ops, parallel, rl, search, tabular, torchrun, training_free
+from docs_tables import command_line, cuda, install, ops, parallel, rl, search, tabular, torchrun, training_free
 from docs_tables.figures import filled_figures
 from docs_tables.text import ROOT
 
@@ -46,6 +46,7 @@ TABLES: dict[str, Callable[[], str]] = {
         parallel.parallel_costs,
         parallel.ray_disturbances,
         torchrun.torchrun_steps,
+        cuda.cuda_predictions,
         install.install_times,
         install.install_matrix,
         command_line.commands,

@@ -1,0 +1,108 @@
+"""The predicted times of the CUDA kernels: docs/development/cuda.md, from the instructions in cuda_sass.json."""
+
+from __future__ import annotations
+
+from docs_tables.text import load, percent, table
+
+PROCESSORS, ISSUED, BANDWIDTH = 132, 4 * 1.7e3, 3.35e6  # an H100: instructions per µs and multiprocessor, bytes per µs
+BARRIER, TILE, START = 0.04, 0.3, 2.0  # µs: a barrier; a tile from the L2 cache; the launch and the first load
+STEPS, LIST_STEPS = (
+    5,
+    6,
+)  # of Newton's iteration on normal numbers: a row of at most 1024, the candidates of a longer row
+# Predicted for the kernels of version 0.1, in µs, from their instructions at that time.
+BEFORE = {
+    "entmax15 (64, 32000)": 45,
+    "entmax15 (1024, 1024)": 8.5,
+    "entmax15 (65536, 512)": 155,
+    "entmax15 (262144, 8)": 18,
+    "gumbel_softmax (1024, 1024)": 9,
+    "gumbel_softmax (4194304, 8)": 140,
+    "gae (1024, 1024)": 15,
+    "gae (1024, 8)": 13,
+    "gae (128, 262144)": 250,
+}
+
+
+class Kernel:
+    """An instance for float32 and compute capability 9.0: its instructions, and those of its inner loops."""
+
+    def __init__(self, name: str) -> None:
+        self.all, self.loops = load("cuda_sass")["instances"][name]
+
+    def packed(self, *which: int) -> float:
+        """Return the instructions per element of loops over packs."""
+        return sum(self.loops[i][0] / self.loops[i][1] for i in which)
+
+
+def entmax_registers(rows: int, lanes: int, items: int) -> tuple[float, int, int]:
+    kernel = Kernel(f"entmax_short_rows<2, float, {lanes}, {items}>")
+    steps = 0 if lanes == 1 else STEPS - 1  # one thread: closed form
+    return rows * lanes / 32 * (kernel.all + steps * kernel.loops[0][0]), rows * lanes // 128, 0
+
+
+def entmax_shared(rows: int, n: int) -> tuple[float, int, int]:
+    """Every loop over packs of the row once: one more than rows with few candidates need."""
+    kernel = Kernel("entmax_long_rows<2, float>")
+    over_row = [i for i, (_, elements) in enumerate(kernel.loops) if elements == 4]
+    return rows * n / 32 * kernel.packed(*over_row), rows, 8
+
+
+def candidates(n: int, share: float) -> float:
+    """Return the µs of Newton's steps of one warp, which issues an instruction every second clock."""
+    kernel = Kernel("entmax_long_rows<2, float>")
+    step = next(instructions / elements for instructions, elements in kernel.loops if elements == 16)
+    reduction = 120
+    return LIST_STEPS * (share * n / 32 * step + reduction) * 8 / ISSUED
+
+
+def gumbel_shared(rows: int, n: int) -> tuple[float, int, int]:
+    """Noise for four elements in loop 0; x + g, the largest, exp and its sum, and the output in loops 1, 3, 7, 9."""
+    kernel = Kernel("gumbel_long_rows<false, float>")
+    return rows * n / 32 * (kernel.loops[0][0] / 4 + kernel.packed(1, 3, 7, 9)), rows // 4, 2
+
+
+def gumbel_registers(rows: int, n: int) -> tuple[float, int, int]:
+    """16 elements per thread: four of loop 0, two rows, and the rest once."""
+    kernel = Kernel("gumbel_short_rows<false, float, 1, 8>")
+    noise, row = kernel.loops[0][0], kernel.loops[1][0]
+    return rows * n / 16 / 32 * (kernel.all + 3 * noise + row), rows * n // 2048, 2
+
+
+def gae(steps: int, columns: int, blocks: int, tiles: int) -> tuple[float, int, int]:
+    """Eight steps per thread and tile."""
+    return steps * columns / 8 / 32 * Kernel("scan<scans::Gae, float>").all, blocks, tiles
+
+
+def cuda_predictions() -> str:
+    elements = 1024 * 1024
+    rows = {  # bytes; (instructions of all warps, blocks, barriers); further µs
+        "entmax15 (64, 32000)": (8 * 64 * 32000, entmax_shared(64, 32000), candidates(32000, 0.018)),
+        "entmax15 (1024, 1024)": (8 * elements, entmax_registers(1024, 32, 32), 0.0),
+        "entmax15 (65536, 512)": (8 * 65536 * 512, entmax_registers(65536, 32, 16), 0.0),
+        "entmax15 (262144, 8)": (8 * 262144 * 8, entmax_registers(262144, 1, 8), 0.0),
+        "gumbel_softmax (1024, 1024)": (8 * elements, gumbel_shared(1024, 1024), 0.0),
+        "gumbel_softmax (4194304, 8)": (8 * 4194304 * 8, gumbel_registers(4194304, 8), 0.0),
+        "gae (1024, 1024)": (22 * elements, gae(1024, 1024, 128, 4), 3 * TILE),
+        "gae (1024, 8)": (22 * 1024 * 8, gae(1024, 8, 4, 1), 0.0),
+        "gae (128, 262144)": (22 * 128 * 262144, gae(128, 262144, 2048, 0), 0.0),
+    }
+    lines = []
+    for name, (size, (instructions, blocks, barriers), more) in rows.items():
+        moved, issued = size / BANDWIDTH, instructions / (min(blocks, PROCESSORS) * ISSUED)
+        predicted = max(moved, issued) + barriers * BARRIER + more + START
+        lines.append(
+            [
+                f"`{name.replace(' ', '` ', 1)}",
+                f"{moved:.1f}",
+                f"{issued:.1f}",
+                str(barriers),
+                f"{more:.1f}" if more else "–",
+                f"{predicted:.0f}" if predicted >= 10 else f"{predicted:.1f}",
+                percent(moved / predicted),
+                f"{BEFORE[name]:g}",
+            ]
+        )
+    return table(
+        "op, shape | bytes, µs | instructions, µs | barriers | other, µs | predicted, µs | share | before", lines
+    )
