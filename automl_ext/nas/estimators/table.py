@@ -83,6 +83,8 @@ class Table:
         """
         path = _PACKAGED_FILE if str(path) == PACKAGED else Path(path)
         check_regular(path, "table")
+        if not path.exists():
+            raise UserError(f"table: cannot read {path}: there is no such file")
         if path.suffix != ".npz":
             raise UserError(f"table: expected an npz file, as automl-ext nas-table writes, got {path}")
         every = {name for dataset in DATASETS for name in columns(dataset)}
