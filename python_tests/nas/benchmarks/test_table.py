@@ -70,10 +70,10 @@ def test_other_files_raise_one_line(tmp_path: Path) -> None:
     path.write_bytes(b"PK")
     with pytest.raises(UserError, match="is not a readable npz file"):
         Table.load(path)
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match=r"table: cannot read .*absent\.npz: there is no such file"):
         Table.load(tmp_path / "absent.npz")
     with pytest.raises(UserError, match=r"table: expected an npz file.*, got .*table\.csv\.gz"):
-        Table.load(tmp_path / "table.csv.gz")
+        Table.load(path.rename(tmp_path / "table.csv.gz"))
 
 
 def test_the_packaged_table() -> None:
