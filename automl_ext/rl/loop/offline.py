@@ -50,7 +50,7 @@ class OfflineConfig(TrainConfig):
     total_steps: int = 10_000  # Number of gradient steps.
     eval_every: int = 1_000  # Gradient steps between evaluations in the environment.
     checkpoint_every: int = 5_000  # Gradient steps between checkpoints.
-    n_envs: tyro.conf.Suppress[int] = 1
+    n_envs: tyro.conf.Suppress[int] = 1  # Environments; training uses none.
     batch_size: int = 256  # Transitions per gradient step.
     lr: float = 1e-3  # Learning rate of Adam.
     gamma: float = 0.99  # Discount factor.

@@ -175,7 +175,7 @@ def test_close_does_not_wait_for_a_hanging_worker(monkeypatch) -> None:
     ],
 )
 def test_failures_of_an_environments_own_vector_version(fault, text) -> None:
-    envs = make_envs(f"BadVector/{fault}-v0", 3, 0)
+    envs = make_envs(f"BadVector/{fault}-v0", 3, 0, EnvOptions("vector_entry_point"))
     envs.step(np.zeros(3, np.int64))
     with pytest.raises(EnvError, match=f"--env-id BadVector/{fault}-v0: {text}"):
         envs.step(np.zeros(3, np.int64))

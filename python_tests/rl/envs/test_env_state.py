@@ -84,11 +84,11 @@ def test_without_saved_simulators_new_episodes_depend_on_seed_and_steps(options)
 
 
 def test_state_of_other_environments_is_refused() -> None:
-    state = make_envs("CartPole-v1", 2, 0).state_dict()
-    with pytest.raises(ValueError, match=r"observations: expected float32 \[3, 4\], got float32 \[2, 4\]"):
+    state = make_envs("CartPole-v1", 4, 0).state_dict()
+    with pytest.raises(ValueError, match=r"observations: expected float32 \[3, 4\], got float32 \[4, 4\]"):
         make_envs("CartPole-v1", 3, 0).load_state_dict(state)
     with pytest.raises(ValueError, match="environments: expected those of SyncVectorEnv"):
-        make_envs("CartPole-v1", 2, 0, EnvOptions("sync")).load_state_dict(state)
+        make_envs("CartPole-v1", 4, 0, EnvOptions("sync")).load_state_dict(state)
 
 
 def test_unknown_simulators_are_not_saved() -> None:

@@ -363,3 +363,9 @@ def test_unknown_tasks_of_dm_control_are_refused(name: str, text: str) -> None:
     pytest.importorskip("dm_control")
     with pytest.raises(UserError, match=text):
         make_envs(f"dmc/{name}", 1, 0)
+
+
+def test_few_environments_are_stepped_one_by_one() -> None:
+    few, more = (make_envs("CartPole-v1", count, 0).vector for count in (3, 4))
+    assert isinstance(few, SyncVectorEnv)
+    assert not isinstance(more, SyncVectorEnv)
