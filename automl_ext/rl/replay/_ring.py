@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -220,30 +219,21 @@ class Ring:
         rewards: np.ndarray,
         next_observations: np.ndarray,
     ) -> None:
-        if may_have_nan(rewards):  # or infinite numbers
-            finite = np.isfinite(rewards)
-            if not finite.all():
-                env = np.flatnonzero(~finite)[0]
-                raise ValueError(f"rewards: expected finite numbers, got {rewards[env]} in environment {envs[env]}")
-        different = observations != self.observations[rows]  # NaN too
-        differ = different.any()
-        for name, x in (("observations", observations), ("next_observations", next_observations)):
-            if (differ or x is next_observations) and may_have_nan(x):
-                nan = np.isnan(x).reshape(len(x), -1).any(axis=1)
-                if nan.any():
-                    raise ValueError(f"{name}: NaN in environment {envs[np.flatnonzero(nan)[0]]}")
-        if differ:
-            wrong = different.reshape(len(rows), -1).any(axis=1) & goes_on
+        finite = np.isfinite(rewards)  # count_nonzero() takes a third of the time of all() and any()
+        if np.count_nonzero(finite) != len(finite):
+            env = np.flatnonzero(~finite)[0]
+            raise ValueError(f"rewards: expected finite numbers, got {rewards[env]} in environment {envs[env]}")
+        if observations.dtype.kind == "f":
+            for name, x in (("observations", observations), ("next_observations", next_observations)):
+                nan = np.isnan(x)
+                if np.count_nonzero(nan):
+                    env = np.flatnonzero(nan.reshape(len(x), -1).any(axis=1))[0]
+                    raise ValueError(f"{name}: NaN in environment {envs[env]}")
+        differ = observations != self.observations[rows]
+        if np.count_nonzero(differ):
+            wrong = differ.reshape(len(rows), -1).any(axis=1) & goes_on
             if wrong.any():
                 raise ValueError(
                     f"observations: in environment {envs[wrong][0]} not the next_observations of the step before, "
                     "whose episode had not ended; call cut() after an environment is reset from outside"
                 )
-
-
-def may_have_nan(x: np.ndarray) -> bool:
-    """Return False if all numbers are finite; True if one is NaN, infinite or very large. Faster than isnan()."""
-    if x.dtype.kind != "f":
-        return False
-    flat = x.ravel()
-    return not math.isfinite(flat.dot(flat))

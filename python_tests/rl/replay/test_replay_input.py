@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -144,3 +145,15 @@ def test_bad_numbers(kind):
 def test_bad_numbers_of_prioritized(name, value):
     with pytest.raises(ValueError, match=f"PrioritizedReplay: {name}"):
         make(PrioritizedReplay, **{name: value})
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_large_and_infinite_observations_are_stored_without_a_warning(dtype: type) -> None:
+    replay = UniformReplay(5, (3,), dtype, generator=np.random.default_rng(0))
+    large = np.array([[np.finfo(dtype).max, -np.inf, np.inf]], dtype)
+    no = np.zeros(1, bool)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        replay.add(Step(large, np.zeros(1, np.int64), np.ones(1, np.float32), large, no, no, ~no))
+    assert len(replay) == 1
+    assert torch.equal(replay.sample(1).observations, torch.from_numpy(large))
