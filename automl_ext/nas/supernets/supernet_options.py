@@ -53,7 +53,7 @@ class SupernetConfig(ImageConfig):
 class AlphaConfig(SupernetConfig):
     """Options of a search that trains α by Adam."""
 
-    warmup: Annotated[float, Range(0.0, 0.8)] = 0.5  # Fraction of the epochs, at the start, during which α is fixed.
+    warmup: Annotated[float, Range(0.0, 0.8)] = 0.0  # Fraction of the epochs, at the start, during which α is fixed.
     alpha_lr: Annotated[float, Range(1e-4, 0.1, log=True)] = 0.02  # Learning rate of Adam for α.
     alpha_beta1: float = 0.5  # First decay rate of Adam for α.
     alpha_beta2: float = 0.999  # Second decay rate of Adam for α.
@@ -68,11 +68,8 @@ class AlphaConfig(SupernetConfig):
 
 @dataclass
 class SampledConfig(AlphaConfig):
-    """Options of a search whose samples have a temperature. The defaults are those of GDAS."""
+    """Options of a search whose samples have a temperature."""
 
-    lr: Annotated[float, Range(0.01, 0.5, log=True)] = 0.2  # Initial learning rate of SGD for the weights.
-    lr_min: float = 0.2  # Final learning rate of the cosine schedule; equal to lr: a constant rate.
-    weight_decay: Annotated[float, Range(1e-5, 1e-2, log=True)] = 5e-4  # Weight decay of SGD.
     tau_max: float = 10.0  # Temperature τ of the samples in the first epoch; it falls linearly.
     tau_min: Annotated[float, Range(0.05, 1.0, log=True)] = 1.0  # Temperature τ of the samples in the last epoch.
 
