@@ -6,10 +6,8 @@ from docs_tables.text import load, percent, table
 
 PROCESSORS, ISSUED, BANDWIDTH = 132, 4 * 1.7e3, 3.35e6  # an H100: instructions per µs and multiprocessor, bytes per µs
 BARRIER, TILE, START = 0.04, 0.3, 2.0  # µs: a barrier; a tile from the L2 cache; the launch and the first load
-STEPS, LIST_STEPS = (
-    5,
-    6,
-)  # of Newton's iteration on normal numbers: a row of at most 1024, the candidates of a longer row
+# Newton's steps on normal numbers: a row of at most 1024, and the candidates of a longer row.
+STEPS, LIST_STEPS = 5, 6
 # Predicted for the kernels of version 0.1, in µs, from their instructions at that time.
 BEFORE = {
     "entmax15 (64, 32000)": 45,
