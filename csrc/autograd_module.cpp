@@ -62,21 +62,22 @@ std::optional<at::Tensor> optional(PyObject* x) {
   return x == Py_None ? std::nullopt : std::optional<at::Tensor>(tensor(x));
 }
 
+// An element of a sequence.
+struct Item {
+  Item(PyObject* sequence, Py_ssize_t i) : object(PySequence_GetItem(sequence, i)) {
+    if (!object) throw PythonError();
+  }
+  Item(const Item&) = delete;
+  ~Item() { Py_DecRef(object); }
+
+  PyObject* const object;
+};
+
 c10::SmallVector<at::Tensor, 4> tensors(PyObject* sequence) {
   const Py_ssize_t n = PySequence_Size(sequence);
   if (n < 0) throw PythonError();
   c10::SmallVector<at::Tensor, 4> result;
-  for (Py_ssize_t i = 0; i < n; ++i) {
-    PyObject* const item = PySequence_GetItem(sequence, i);
-    if (!item) throw PythonError();
-    try {
-      result.push_back(tensor(item));
-    } catch (...) {
-      Py_DecRef(item);
-      throw;
-    }
-    Py_DecRef(item);
-  }
+  for (Py_ssize_t i = 0; i < n; ++i) result.push_back(tensor(Item(sequence, i).object));
   return result;
 }
 
@@ -192,7 +193,34 @@ constexpr char kMlp[] = "automl_ext::mlp", kGru[] = "automl_ext::gru_cell", kEnt
                kSparsemax[] = "automl_ext::sparsemax", kGumbelSoftmax[] = "automl_ext::gumbel_softmax",
                kGumbelEntmax[] = "automl_ext::gumbel_entmax15", kLogProbs[] = "automl_ext::categorical_log_probs",
                kLoss[] = "automl_ext::policy_gradient_loss", kGae[] = "automl_ext::gae",
-               kLambda[] = "automl_ext::lambda_returns", kNSteps[] = "automl_ext::n_step_returns";
+               kLambda[] = "automl_ext::lambda_returns", kNSteps[] = "automl_ext::n_step_returns",
+               kTargets[] = "automl_ext::td_targets", kProjection[] = "automl_ext::categorical_projection";
+
+// mixed_op(inputs, weights), inputs: a list or tuple of tensors and None.
+PyObject* mixed_op(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  return call(count, 2, [&] {
+    static const auto op = typed_op<Tensor(at::TensorList, TensorRef, at::IntArrayRef)>("automl_ext::mixed_op");
+    c10::SmallVector<Tensor, 8> inputs;
+    c10::SmallVector<int64_t, 8> positions;
+    const Py_ssize_t length = PySequence_Size(args[0]);
+    TensorRef weights = tensor(args[1]);
+    if (weights.dim() != 1 || weights.size(0) != length) wrong("expected a weight per input");
+    for (Py_ssize_t k = 0; k < length; ++k) {
+      const Item item(args[0], k);
+      if (item.object == Py_None) continue;
+      inputs.push_back(tensor(item.object));
+      positions.push_back(k);
+    }
+    for (const Tensor& x : inputs)
+      if (x.scalar_type() != weights.scalar_type() || x.device() != weights.device()) wrong("expected tensors alike");
+    Tensor y;
+    {
+      const WithoutGil guard;
+      y = op.call(inputs, weights, positions);
+    }
+    return to_python(y);
+  });
+}
 
 // A seed from the generator, or from the default one: the number that torch.randint(-2^63, 2^63 - 1, ()) draws.
 Tensor drawn_seed(const std::optional<at::Generator>& generator, const at::Device& device) {
@@ -273,6 +301,12 @@ PyMethodDef methods[] = {
     {"n_step_returns",
      method(direct<kNSteps, Three, TensorRef, Optional, TensorRef, TensorRef, Optional, double, int64_t>),
      METH_FASTCALL, nullptr},
+    {"td_targets", method(direct<kTargets, Tensor, TensorRef, TensorRef, TensorRef, Optional, Optional, double>),
+     METH_FASTCALL, nullptr},
+    {"categorical_projection",
+     method(direct<kProjection, Tensor, TensorRef, TensorRef, TensorRef, Optional, double, double, double>),
+     METH_FASTCALL, nullptr},
+    {"mixed_op", method(mixed_op), METH_FASTCALL, nullptr},
     {"gumbel_softmax", method(gumbel<kGumbelSoftmax>), METH_FASTCALL, nullptr},
     {"gumbel_entmax15", method(gumbel<kGumbelEntmax>), METH_FASTCALL, nullptr},
     {"gumbel_argmax", method(gumbel_argmax), METH_FASTCALL, nullptr},

@@ -38,6 +38,12 @@ def mixed_op(inputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
         ValueError: all inputs are None, or lengths, shapes or devices differ.
         TypeError: an input is not a float tensor, or dtypes differ. Under autocast they are promoted instead.
     """
+    if type(inputs) in (list, tuple) and _native.calls_directly(weights):
+        try:
+            direct: Tensor = _native.autograd.mixed_op(inputs, weights)
+            return direct
+        except Exception:
+            pass  # the checks below name the argument; an error of the kernel itself comes again
     if not isinstance(weights, Tensor) or not is_dense(weights) or weights.ndim != 1:
         raise TypeError(f"mixed_op: weights: expected a 1-dim float tensor, got {describe(weights)}")
     return _aggregate(_as_list(inputs, "inputs", "mixed_op"), weights, "mixed_op")

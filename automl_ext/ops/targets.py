@@ -78,6 +78,13 @@ def td_targets(
         TypeError: an argument is not a tensor or has the wrong dtype.
         ValueError: shapes or devices differ, there are no actions, or ``discounts`` is out of range.
     """
+    if _in_range(discounts) and _native.calls_directly(next_q):
+        per_step, gamma = _split(discounts)
+        try:
+            direct: Tensor = _native.autograd.td_targets(rewards, next_q, terminated, per_step, next_q_online, gamma)
+            return direct
+        except Exception:
+            pass  # the checks below name the argument; an error of the kernel itself comes again
     op = "td_targets"
     if getattr(rewards, "dtype", None) is not getattr(next_q, "dtype", None):  # under autocast: float32 and bfloat16
         rewards, next_q, next_q_online, discounts = promoted((rewards, next_q, next_q_online, discounts))
@@ -89,6 +96,11 @@ def td_targets(
         targets: Tensor = torch.ops.automl_ext.td_targets(rewards, next_q, terminated, per_step, next_q_online, gamma)
         return targets
     return reference.td_targets(rewards, next_q, terminated, per_step, next_q_online, gamma)
+
+
+def _in_range(discounts: object) -> bool:
+    """Return whether discounts are a tensor, whose values count as they are, or a number in [0, 1]."""
+    return isinstance(discounts, Tensor) or (type(discounts) in (float, int) and 0 <= discounts <= 1)  # type: ignore[operator]
 
 
 def _split(discounts: Tensor | float) -> tuple[Tensor | None, float]:
@@ -124,6 +136,16 @@ def categorical_projection(
         ValueError: shapes or devices differ, there are fewer than two atoms, v_min >= v_max, or ``discounts`` is out of
             range.
     """
+    plain = type(v_min) is float and type(v_max) is float and sys.float_info.min < v_max - v_min < math.inf
+    if plain and _in_range(discounts) and _native.calls_directly(next_probs):
+        per_step, gamma = _split(discounts)
+        try:
+            direct: Tensor = _native.autograd.categorical_projection(
+                next_probs, rewards, terminated, per_step, gamma, v_min, v_max
+            )
+            return direct
+        except Exception:
+            pass  # as in td_targets
     op = "categorical_projection"
     if getattr(rewards, "dtype", None) is not getattr(next_probs, "dtype", None):
         next_probs, rewards, discounts = promoted((next_probs, rewards, discounts))
