@@ -47,7 +47,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("a rehearsal on the CPU")
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+# Without a GPU, there are no cases for it: to collect and skip them, each worker would take seconds.
+ON_GPU = [] if gpu_tests.why_no_gpu() else [pytest.param("cuda", marks=pytest.mark.cuda)]
+
+
+@pytest.fixture(params=["cpu", *ON_GPU])
 def device(request: pytest.FixtureRequest) -> str:
     """Run the test on the CPU and, if available, on a GPU."""
     return "cpu" if request.param == "cpu" else gpu_tests.GPU

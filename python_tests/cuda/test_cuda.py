@@ -12,7 +12,7 @@ import pytest
 import torch
 from accuracy import assert_accurate, misaligned
 from cuda_cases import CASES, EPISODES_IN_TILES, Case, case
-from gpu import GPU
+from gpu import GPU, required
 from noise_error import moved_by_noise_errors
 from op_spec import OpSpec
 from op_specs import SPECS
@@ -20,6 +20,7 @@ from torch import Tensor
 
 import automl_ext as a
 
+required()
 pytestmark = pytest.mark.cuda
 INF, NAN = math.inf, math.nan
 SEED = 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from gpu import GPU
+from gpu import GPU, required
 from op_specs import off_threshold
 from philox_words import word_at
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 import automl_ext as a
 from automl_ext.ops._gumbel_reference import gumbel_from_words
 
+required()
 pytestmark = [pytest.mark.cuda, pytest.mark.real_gpu]
 MANY = 2**31
 BF16 = torch.bfloat16

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from cuda_cases import CASES, EPISODES_IN_TILES, SIZED, Case
-from gpu import GPU
+from gpu import GPU, required
 from torch import Tensor
 
 import automl_ext as a
 
+required()
 pytestmark = [pytest.mark.cuda, pytest.mark.real_gpu]
 every_case = pytest.mark.parametrize("case", [*CASES, *SIZED, *EPISODES_IN_TILES], ids=str)
 SAMPLERS = [a.gumbel_softmax, a.gumbel_entmax15, a.gumbel_argmax]

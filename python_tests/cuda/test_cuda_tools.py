@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from cuda_cases import case
-from gpu import GPU, REHEARSAL
+from gpu import GPU, REHEARSAL, required
 from torch import Tensor, nn
 
 import automl_ext as a
 from automl_ext.ops import modules
 from automl_ext.ops._gumbel_reference import gumbel_from_words, perturbed, philox_words
 
+required()
 pytestmark = pytest.mark.cuda
 LENGTHS = (1, 2, 7, 8, 31, 32, 33, 63, 64, 65, 100, 1000, 1024, 1025, 5000, 6100, 12_200, 30_000, 70_000)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 import torch
 
 from automl_ext import _native
@@ -26,3 +27,9 @@ def why_no_gpu() -> str | None:
     if _native.current_backend() == "reference":
         return "the native library is not in use"
     return _native.why_not_native(torch.device(GPU))
+
+
+def required() -> None:
+    """Skip the file that calls this unless its tests can run: its hundreds of cases are then not even collected."""
+    if reason := why_no_gpu():
+        pytest.skip(reason, allow_module_level=True)
