@@ -18,6 +18,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell getconf _NPROCESSORS_ONLN)
+# Without byte code, each of some hundred processes would compile all sources again.
+export PYTHONDONTWRITEBYTECODE :=
 CPP := $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/*.*)
 
 .PHONY: all setup test test-all demo lint package wheel release first-hour bench docs docs-tables cuda-build cuda-test clean FORCE
