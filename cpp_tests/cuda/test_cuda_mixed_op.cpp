@@ -1,4 +1,5 @@
 // The CUDA kernels of mixed-op aggregation, run on the CPU, against loops in long double.
+#define CUDA_ON_CPU_16_BITS  // they alone carry a rounding error from one chunk of inputs to the next
 #include "../cuda_on_cpu/cuda_on_cpu.h"
 
 #include "../../csrc/mixed_op/mixed_op_cuda.cu"
