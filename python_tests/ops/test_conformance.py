@@ -88,7 +88,7 @@ def test_compile_fullgraph_dynamic_equals_eager(spec: OpSpec, device: str) -> No
         return spec.outputs([x * 2 for x in inputs], dim, **others)
 
     compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
-    for size in (3, 5):
+    for size in (5, 6):  # no size of another dim: torch would take both for one symbol, and compile twice
         tensors, others = made(spec, size, dim, size, device)
         a, b = cast(tensors, torch.float32), cast(tensors, torch.float32)
         eager, traced = function(a, others), compiled(b, others)
