@@ -208,8 +208,8 @@ def kernel_sources(cuda):
 
 
 def autograd_sources():
-    """Return the files of ``_autograd_<minor>``."""
-    return sources("autograd_module.cpp", "*/*_autograd.cpp", "*/*_composite.cpp")
+    """Return the one file of ``_autograd_<minor>``, which includes the others."""
+    return sources("autograd.cpp")
 
 
 def use_wheels(cuda_extension, folders):

@@ -6,8 +6,7 @@
 #include "entmax.h"
 #include "entmax_gradient.h"
 
-namespace automl_ext {
-namespace {
+namespace automl_ext::entmax_autograd {
 
 using autograd::Grads;
 using autograd::variable_list;
@@ -28,7 +27,7 @@ struct Entmax15Grad {
   static constexpr const char *kTrained = "automl_ext::_entmax15_trained",
                               *kBackward = "automl_ext::_entmax15_backward";
   int64_t dim;
-  variable_list fused(const Grads& g) const { return automl_ext::fused<Entmax15Grad>(g, dim); }
+  variable_list fused(const Grads& g) const { return entmax_autograd::fused<Entmax15Grad>(g, dim); }
   variable_list composite(const Grads& g) const {
     const at::Tensor p = autograd::wide(g.saved[0]);
     return autograd::narrow({centered(masked_sqrt(p), autograd::wide(g.out[0]), dim)}, g.saved[0].scalar_type());
@@ -40,7 +39,7 @@ struct SparsemaxGrad {
   static constexpr const char *kTrained = "automl_ext::_sparsemax_trained",
                               *kBackward = "automl_ext::_sparsemax_backward";
   int64_t dim;
-  variable_list fused(const Grads& g) const { return automl_ext::fused<SparsemaxGrad>(g, dim); }
+  variable_list fused(const Grads& g) const { return entmax_autograd::fused<SparsemaxGrad>(g, dim); }
   variable_list composite(const Grads& g) const {
     const at::Tensor p = autograd::wide(g.saved[0].detach());
     const at::Tensor support = at::where(p == 0, at::zeros_like(p), p / p);  // NaN stays NaN
@@ -81,11 +80,10 @@ at::Tensor forward(c10::DispatchKeySet keys, const at::Tensor& x, int64_t dim) {
   return p;
 }
 
-}  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::entmax_autograd
 
 TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) {
-  using namespace automl_ext;
+  using namespace automl_ext::entmax_autograd;
   m.impl("entmax15", TORCH_FN(forward<Entmax15Grad>));
   m.impl("_entmax15_trained", TORCH_FN(trained<Entmax15Grad>));
   m.impl("sparsemax", TORCH_FN(forward<SparsemaxGrad>));

@@ -3,8 +3,7 @@
 #include "../common/autograd.h"
 #include "../entmax/entmax_gradient.h"
 
-namespace automl_ext {
-namespace {
+namespace automl_ext::gumbel_autograd {
 
 using autograd::Grads;
 using autograd::variable_list;
@@ -106,10 +105,10 @@ Sampled sample(c10::DispatchKeySet keys, const at::Tensor& logits, const at::Ten
   return {y, soft, index};
 }
 
-}  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::gumbel_autograd
 
 TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) {
-  m.impl("gumbel_softmax", TORCH_FN(automl_ext::sample<automl_ext::GumbelSoftmaxGrad>));
-  m.impl("gumbel_entmax15", TORCH_FN(automl_ext::sample<automl_ext::GumbelEntmax15Grad>));
+  using namespace automl_ext::gumbel_autograd;
+  m.impl("gumbel_softmax", TORCH_FN(sample<GumbelSoftmaxGrad>));
+  m.impl("gumbel_entmax15", TORCH_FN(sample<GumbelEntmax15Grad>));
 }

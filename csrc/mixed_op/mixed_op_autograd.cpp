@@ -8,8 +8,7 @@
 
 #include "../common/autograd.h"
 
-namespace automl_ext {
-namespace {
+namespace automl_ext::mixed_op_autograd {
 
 using autograd::Grads;
 using autograd::variable_list;
@@ -69,7 +68,6 @@ at::Tensor mixed_op(c10::DispatchKeySet keys, at::TensorList inputs, const at::T
   return y;
 }
 
-}  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::mixed_op_autograd
 
-TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) { m.impl("mixed_op", TORCH_FN(automl_ext::mixed_op)); }
+TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) { m.impl("mixed_op", TORCH_FN(automl_ext::mixed_op_autograd::mixed_op)); }

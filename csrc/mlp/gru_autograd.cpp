@@ -5,8 +5,7 @@
 #include "../common/autograd.h"
 #include "mlp_composite.h"
 
-namespace automl_ext {
-namespace {
+namespace automl_ext::gru_autograd {
 
 using autograd::Grads;
 using autograd::variable_list;
@@ -79,10 +78,9 @@ at::Tensor gru_cell(c10::DispatchKeySet keys, const at::Tensor& x, const at::Ten
   return autograd::redispatch(op, keys, x, h, w_ih, w_hh, b_ih, b_hh);
 }
 
-}  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::gru_autograd
 
 TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) {
-  m.impl("gru_cell", TORCH_FN(automl_ext::gru_cell));
-  m.impl("_gru_cell_trained", TORCH_FN(automl_ext::trained));
+  m.impl("gru_cell", TORCH_FN(automl_ext::gru_autograd::gru_cell));
+  m.impl("_gru_cell_trained", TORCH_FN(automl_ext::gru_autograd::trained));
 }

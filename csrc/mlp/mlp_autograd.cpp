@@ -7,8 +7,7 @@
 #include "mlp.h"
 #include "mlp_composite.h"
 
-namespace automl_ext {
-namespace {
+namespace automl_ext::mlp_autograd {
 
 using autograd::Grads;
 using autograd::variable_list;
@@ -90,10 +89,9 @@ at::Tensor mlp(c10::DispatchKeySet keys, const at::Tensor& x, at::TensorList wei
   return autograd::redispatch(op, keys, x, weights, biases, activation, activate_last, stacked_x);
 }
 
-}  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::mlp_autograd
 
 TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) {
-  m.impl("mlp", TORCH_FN(automl_ext::mlp));
-  m.impl("_mlp_trained", TORCH_FN(automl_ext::trained));
+  m.impl("mlp", TORCH_FN(automl_ext::mlp_autograd::mlp));
+  m.impl("_mlp_trained", TORCH_FN(automl_ext::mlp_autograd::trained));
 }

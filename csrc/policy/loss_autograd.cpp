@@ -11,8 +11,7 @@
 
 #include "../common/autograd.h"
 
-namespace automl_ext {
-namespace {
+namespace automl_ext::loss_autograd {
 
 using at::Tensor;
 using autograd::Grads;
@@ -100,10 +99,9 @@ Losses loss_autograd(c10::DispatchKeySet keys, const Tensor& log_probs, const Te
                               weights, clip, value_clip, vf_coef, ent_coef);
 }
 
-}  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::loss_autograd
 
 TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) {
-  m.impl("policy_gradient_loss", TORCH_FN(automl_ext::loss_autograd));
-  m.impl("_policy_gradient_loss_trained", TORCH_FN(automl_ext::trained_autograd));
+  m.impl("policy_gradient_loss", TORCH_FN(automl_ext::loss_autograd::loss_autograd));
+  m.impl("_policy_gradient_loss_trained", TORCH_FN(automl_ext::loss_autograd::trained_autograd));
 }

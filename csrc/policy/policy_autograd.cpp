@@ -10,8 +10,7 @@
 
 #include "../common/autograd.h"
 
-namespace automl_ext {
-namespace {
+namespace automl_ext::policy_autograd {
 
 using at::Tensor;
 using autograd::Grads;
@@ -55,10 +54,9 @@ Pair categorical_autograd(c10::DispatchKeySet keys, const Tensor& logits, const 
   return {log_probs, entropy};
 }
 
-}  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::policy_autograd
 
 TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) {
-  using namespace automl_ext;
+  using namespace automl_ext::policy_autograd;
   m.impl("categorical_log_probs", TORCH_FN(categorical_autograd));
 }

@@ -9,8 +9,7 @@
 
 #include "../common/autograd.h"
 
-namespace automl_ext {
-namespace {
+namespace automl_ext::returns_autograd {
 
 using at::Tensor;
 using autograd::Grads;
@@ -219,14 +218,13 @@ Two n_step_returns_backward(c10::DispatchKeySet keys, const Tensor& grad, const 
   return result;
 }
 
-}  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::returns_autograd
 
 TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) {
-  m.impl("gae", TORCH_FN(automl_ext::gae));
-  m.impl("lambda_returns", TORCH_FN(automl_ext::lambda_returns));
-  m.impl("n_step_returns", TORCH_FN(automl_ext::n_step_returns));
-  m.impl("_n_step_returns_backward", TORCH_FN(automl_ext::n_step_returns_backward));
+  m.impl("gae", TORCH_FN(automl_ext::returns_autograd::gae));
+  m.impl("lambda_returns", TORCH_FN(automl_ext::returns_autograd::lambda_returns));
+  m.impl("n_step_returns", TORCH_FN(automl_ext::returns_autograd::n_step_returns));
+  m.impl("_n_step_returns_backward", TORCH_FN(automl_ext::returns_autograd::n_step_returns_backward));
   for (const char* target : {"vtrace", "retrace", "td_targets", "categorical_projection"})
     m.impl(target, torch::CppFunction::makeFallthrough());
 }

@@ -140,14 +140,22 @@ def test_minor_of_a_version(setup: ModuleType, version: str, minor: tuple[int, i
 def test_sources_of_each_library(setup: ModuleType, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kernels = ["csrc/a/a_cpu.cpp", "csrc/common/c.cpp", "csrc/registration.cpp"]
     cuda = ["csrc/a/a_cuda.cpp", "csrc/a/a_cuda.cu"]
-    autograd = ["csrc/a/a_autograd.cpp", "csrc/autograd_module.cpp"]
-    for name in [*kernels, *cuda, *autograd, "csrc/a/a_kernels.cuh"]:
+    included = ["csrc/a/a_autograd.cpp", "csrc/autograd_module.cpp", "csrc/a/a_kernels.cuh"]
+    for name in [*kernels, *cuda, "csrc/autograd.cpp", *included]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.setattr(setup, "ROOT", tmp_path)
     assert setup.kernel_sources(False) == kernels
     assert setup.kernel_sources(True) == sorted(kernels + cuda)
-    assert setup.autograd_sources() == autograd
+    assert setup.autograd_sources() == ["csrc/autograd.cpp"]
+
+
+def test_every_gradient_is_compiled() -> None:
+    text = (SETUP.parent / "csrc/autograd.cpp").read_text()
+    folder = SETUP.parent / "csrc"
+    files = [path for pattern in ("*_autograd.cpp", "*_composite.cpp") for path in folder.glob(f"*/{pattern}")]
+    assert len(files) >= 9
+    assert [path for path in files if f'#include "{path.relative_to(folder)}"\n' not in text] == []
 
 
 def test_wheels_give_headers_and_the_runtime(setup: ModuleType, tmp_path: pathlib.Path) -> None:
