@@ -2,9 +2,9 @@
 
 import math
 import os
-import subprocess
 import sys
 
+import fresh_python
 import pytest
 import returns_brute_force as brute
 import torch
@@ -106,18 +106,15 @@ def test_every_instruction_set_gives_the_same_bits(tmp_path):
     here = os.path.dirname(__file__)
     results = {}
     for name in automl_ext.build_info()["instruction_sets"].split(", "):
-        environment = {**os.environ, "AUTOML_EXT_CPU": name}
-        environment["PYTHONPATH"] = os.pathsep.join([here, *sys.path])
         path = tmp_path / f"{name}.pt"
         code = (
-            "import sys, torch, test_returns_native as t, automl_ext; torch.save(t.every_result(), sys.argv[1]);"
-            "print(automl_ext.build_info()['instruction_set'])"
+            f"import sys; sys.path += {[here, *sys.path]!r}\n"
+            "import json, torch, test_returns_native as t, automl_ext\n"
+            f"torch.save(t.every_result(), {str(path)!r})\n"
+            "print(json.dumps(automl_ext.build_info()['instruction_set']))"
         )
-        process = subprocess.run(
-            [sys.executable, "-c", code, str(path)], env=environment, capture_output=True, text=True
-        )
-        assert process.returncode == 0, process.stderr
-        results[process.stdout.strip()] = torch.load(path)
+        used = fresh_python.facts(code, AUTOML_EXT_CPU=name)
+        results[used] = torch.load(path)
     first = next(iter(results.values()))
     for other in results.values():
         for (name, dtype), xs in first.items():
