@@ -24,7 +24,7 @@ IN_PACKS = re.compile(r"(entmax|gumbel)(_backward)?_(short|long|huge)_rows|mixed
 SINGLE = {
     "gumbel_huge_rows": "the noise is generated again in each pass, in the order of the stream",
     "short_rows<1>": "one thread per row of at most 8 elements, whose length forbids packs",
-    "td_rows": "eight threads read whole sectors of a row of few actions, of any length",
+    "td_long_rows": "eight threads read whole sectors of a row, of any length",
 }
 EXCEPTIONS = {
     "scan": "converts the discount and λ, double arguments, in the loop over overflowed chunks",

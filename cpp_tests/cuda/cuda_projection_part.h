@@ -1,5 +1,5 @@
-// The CUDA kernels of the categorical projection, run on the CPU: one warp or one block per row, positions in shared
-// memory or recomputed. A part of test_cuda_targets.cpp.
+// The CUDA kernels of the categorical projection, run on the CPU: one warp or one block per row. A part of
+// test_cuda_targets.cpp.
 #pragma once
 #include "../../csrc/targets/projection_kernels.cuh"
 #include "../../csrc/targets/targets_cuda.h"
@@ -15,8 +15,8 @@ static void launch(const Projection& x) {
 }
 // One block per row at any length, with small blocks.
 template <class T>
-static void launch_long(const Projection& x, bool shared) {
-  KERNEL_LAUNCH(projection_long_rows<T>, 3, 64, shared ? x.atoms * sizeof(double) : 0, nullptr, x, shared);
+static void launch_long(const Projection& x) {
+  KERNEL_LAUNCH(projection_long_rows<T>, 3, 64, 0, nullptr, x, projection_scale(x));
 }
 
 template <class T>
@@ -29,10 +29,8 @@ static void test_type() {
       cuda_on_cpu::seed = unsigned(atoms);
       check_projection<T>(atoms > 601 ? 3 : 10, atoms, discount, random, launch<T>);
     }
-  for (const bool shared : {false, true})
-    for (const int64_t atoms : {5, 80})
-      for (const double discount : {0.9, own})
-        check_projection<T>(9, atoms, discount, random, [&](const Projection& x) { launch_long<T>(x, shared); });
+  for (const int64_t atoms : {5, 80})
+    for (const double discount : {0.9, own}) check_projection<T>(9, atoms, discount, random, launch_long<T>);
 }
 
 // A row is NaN if its positions or masses are not finite numbers; other rows are not affected.
@@ -75,7 +73,7 @@ static void test() {
   if constexpr (KERNEL_COMPILES(kFloat64)) test_degenerate();
   using Wide = std::conditional_t<KERNEL_COMPILES(kFloat32), float, double>;
   Random random{29};
-  check_projection<Wide>(3, 40000, 0.9, random, launch<Wide>);  // exceeds shared memory
+  check_projection<Wide>(3, 40000, 0.9, random, launch<Wide>);
 }
 
 }  // namespace projection_part

@@ -10,26 +10,27 @@ namespace {
 
 void launch_projection(DType dtype, const Projection& x, void* stream_) {
   const auto stream = static_cast<cudaStream_t>(stream_);
+  const double scale = projection_scale(x);
   for_dtype(dtype, [&](auto element) {
     using T = decltype(element);
-    if (x.atoms <= kWarpAtoms) {
+    if (x.atoms <= kWarpAtoms)
       KERNEL_LAUNCH(projection_short_rows<T>, grid_of(blocks(x.rows, kProjectionThreads / 32)), kProjectionThreads, 0,
-                    stream, x);
-      return;
-    }
-    const int64_t bytes = x.atoms * int64_t(sizeof(double));
-    const bool shared = bytes <= shared_memory_limit();
-    static SharedMemoryAllowance allowance;
-    if (shared && !allow_shared_memory(projection_long_rows<T>, bytes, allowance)) return;
-    KERNEL_LAUNCH(projection_long_rows<T>, grid_of(x.rows), long_row_block(x.atoms), shared ? size_t(bytes) : 0, stream,
-                  x, shared);
+                    stream, x, scale);
+    else
+      KERNEL_LAUNCH(projection_long_rows<T>, grid_of(x.rows), long_row_block(x.atoms), 0, stream, x, scale);
   });
 }
 
-void launch_td_targets(DType dtype, const TdTargets& x, void* stream) {
+void launch_td_targets(DType dtype, const TdTargets& x, void* stream_) {
+  const auto stream = static_cast<cudaStream_t>(stream_);
   for_dtype(dtype, [&](auto element) {
-    KERNEL_LAUNCH(td_rows<decltype(element)>, grid_of(blocks(x.rows, kTdThreads / kTdLanes)), kTdThreads, 0,
-                  static_cast<cudaStream_t>(stream), x);
+    using T = decltype(element);
+    const int64_t bytes = kTdThreads * x.actions * int64_t(sizeof(T));
+    if (bytes <= kTdTileBytes)
+      KERNEL_LAUNCH(td_short_rows<T>, grid_of(blocks(x.rows, kTdThreads)), kTdThreads, size_t(bytes), stream, x,
+                    reinterpret_cast<uintptr_t>(x.selector) % 16 == 0);
+    else
+      KERNEL_LAUNCH(td_long_rows<T>, grid_of(blocks(x.rows, kTdThreads / kTdLanes)), kTdThreads, 0, stream, x);
   });
 }
 

@@ -19,6 +19,8 @@ BEFORE = {
     "gae (1024, 1024)": 15,
     "gae (1024, 8)": 13,
     "gae (128, 262144)": 250,
+    "td_targets (65536, 18)": 5,
+    "categorical_projection (32768, 51)": 44,
 }
 
 
@@ -72,6 +74,20 @@ def gae(steps: int, columns: int, blocks: int, tiles: int) -> tuple[float, int, 
     return steps * columns / 8 / 32 * Kernel("scan<scans::Gae, float>").all, blocks, tiles
 
 
+def td_targets(rows: int, n: int) -> tuple[float, int, int]:
+    """One thread per row: all instructions once, and the loop over four elements for those after the first four."""
+    kernel = Kernel("td_short_rows<float>")
+    return rows / 32 * (kernel.all + (n / 4 - 1) * kernel.loops[-1][0]), rows // 128, 2
+
+
+def projection(rows: int) -> tuple[float, int, int]:
+    """One warp per row of 51 atoms, two per thread.
+
+    All instructions once: those of divisions and shuffles in special cases, which do not run, replace a second atom's.
+    """
+    return rows * Kernel("projection_short_rows<float>").all, rows // 4, 0
+
+
 def cuda_predictions() -> str:
     elements = 1024 * 1024
     rows = {  # bytes; (instructions of all warps, blocks, barriers); further µs
@@ -84,6 +100,8 @@ def cuda_predictions() -> str:
         "gae (1024, 1024)": (22 * elements, gae(1024, 1024, 128, 4), 3 * TILE),
         "gae (1024, 8)": (22 * 1024 * 8, gae(1024, 8, 4, 1), 0.0),
         "gae (128, 262144)": (22 * 128 * 262144, gae(128, 262144, 2048, 0), 0.0),
+        "td_targets (65536, 18)": (65536 * (4 * 18 + 9), td_targets(65536, 18), 0.0),
+        "categorical_projection (32768, 51)": (32768 * (8 * 51 + 5), projection(32768), 0.0),
     }
     lines = []
     for name, (size, (instructions, blocks, barriers), more) in rows.items():
