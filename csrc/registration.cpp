@@ -19,14 +19,15 @@ STABLE_TORCH_LIBRARY(automl_ext, m) {
   m.def(
       "gumbel_softmax(Tensor logits, Tensor seed, float tau, Tensor? tau_tensor, int dim, bool hard, "
       "bool return_index) -> (Tensor y, Tensor soft, Tensor index)");
+  // The gradient of tau is [0] unless there is a tau_tensor and tau_needs.
   m.def(
-      "_gumbel_softmax_backward(Tensor grad, Tensor soft, float tau, Tensor? tau_tensor, int dim) "
+      "_gumbel_softmax_backward(Tensor grad, Tensor soft, float tau, Tensor? tau_tensor, int dim, bool tau_needs) "
       "-> (Tensor logits, Tensor tau)");
   m.def(
       "gumbel_entmax15(Tensor logits, Tensor seed, float tau, Tensor? tau_tensor, int dim, bool hard, "
       "bool return_index) -> (Tensor y, Tensor soft, Tensor index)");
   m.def(
-      "_gumbel_entmax15_backward(Tensor grad, Tensor soft, float tau, Tensor? tau_tensor, int dim) "
+      "_gumbel_entmax15_backward(Tensor grad, Tensor soft, float tau, Tensor? tau_tensor, int dim, bool tau_needs) "
       "-> (Tensor logits, Tensor tau)");
   // The result is int64, in the shape of logits without dim.
   m.def("gumbel_argmax(Tensor logits, Tensor seed, int dim) -> Tensor");

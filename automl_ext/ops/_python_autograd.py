@@ -111,8 +111,9 @@ def _gumbel(name: str, terms: Callable[[Tensor, Tensor, int], tuple[Tensor, Tens
             return (None,) * 7
         grad = given[0] if len(given) == 1 else given[0] + given[1]
         if not _differentiable(grad):
-            dx, dtau = getattr(ops, f"_{name}_backward").default(grad, y, ctx.tau, tau_tensor, ctx.dim)
-            return dx, None, None, None if tau_tensor is None else dtau, None, None, None
+            tau_needs = ctx.needs_input_grad[3]
+            dx, dtau = getattr(ops, f"_{name}_backward").default(grad, y, ctx.tau, tau_tensor, ctx.dim, tau_needs)
+            return dx, None, None, dtau if tau_needs else None, None, None, None
         dz, t = terms(_wide(y), _wide(grad), ctx.dim)
         if tau_tensor is None:
             return (dz / ctx.tau).to(y.dtype), *(None,) * 6

@@ -116,8 +116,12 @@ def _register_gumbel(name: str) -> None:
         )
 
     @register_fake(f"automl_ext::_{name}_backward")
-    def _(grad: Tensor, soft: Tensor, tau: float, tau_tensor: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
-        return _contiguous_like(soft), soft.new_empty([0]) if tau_tensor is None else _contiguous_like(tau_tensor)
+    def _(
+        grad: Tensor, soft: Tensor, tau: float, tau_tensor: Tensor | None, dim: int, tau_needs: bool
+    ) -> tuple[Tensor, Tensor]:
+        if tau_tensor is None or not tau_needs:
+            return _contiguous_like(soft), soft.new_empty([0])
+        return _contiguous_like(soft), _contiguous_like(tau_tensor)
 
     @register_vmap(f"automl_ext::{name}")
     def _(

@@ -218,8 +218,11 @@ struct Test {
     check_backward(in, grad, 2, false, backward(in, grad, 2, false, 0));
   }
 
-  // Fewer blocks than tiles and than weights.
+  // Fewer blocks than tiles and than weights; launches have no more than run at once.
   void check_few_blocks() {
+    CHECK(resident_grid(1000, 6).x == unsigned(6 * cuda_on_cpu::multiprocessors) && resident_grid(5, 6).x == 5,
+          "%u, %u blocks", resident_grid(1000, 6).x, resident_grid(5, 6).x);
+    cuda_on_cpu::multiprocessors = 1;
     const int64_t n = 9000;
     const Case<T, W> in(3, n, true, false, random);
     const Array<T> grad(random.normals(n), 0);
@@ -249,6 +252,7 @@ struct Test {
     check_backward(in, grad, 2, true, out);
     CHECK(same_bits(y.values(), forward(in, 0)) && same(out, backward(in, grad, 2, true, 0)),
           "the result depends on the grid");
+    cuda_on_cpu::multiprocessors = 4;
   }
 
   void run() {

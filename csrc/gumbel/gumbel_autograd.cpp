@@ -10,7 +10,7 @@ using autograd::variable_list;
 using Tau = const std::optional<at::Tensor>&;
 using Sampled = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 using Forward = Sampled(const at::Tensor&, const at::Tensor&, double, Tau, int64_t, bool, bool);
-using Backward = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, double, Tau, int64_t);
+using Backward = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, double, Tau, int64_t, bool);
 
 constexpr size_t kLogits = 0, kTau = 1;
 
@@ -52,7 +52,7 @@ variable_list gradients(const Grads& g, const at::Tensor& dz, const at::Tensor& 
 
 template <class Handle>
 variable_list fused_gradients(const Handle& op, const Grads& g, double tau, int64_t dim) {
-  auto [dx, dtau] = op.call(total_grad(g), g.saved[0], tau, saved_tau(g), dim);
+  auto [dx, dtau] = op.call(total_grad(g), g.saved[0], tau, saved_tau(g), dim, g.needs[kTau]);
   return {dx, g.needs[kTau] ? dtau : at::Tensor()};
 }
 

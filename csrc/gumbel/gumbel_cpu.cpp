@@ -52,7 +52,7 @@ Tensor argmax(const Tensor& logits, const Tensor& seed, int64_t dim) {
 
 template <bool entmax>
 std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& soft, double tau,
-                                    const OptionalTensor& tau_tensor, int64_t dim) {
+                                    const OptionalTensor& tau_tensor, int64_t dim, bool tau_needs) {
   const auto* table = entmax ? gumbel_kernels().entmax15_backward : gumbel_kernels().softmax_backward;
   const auto run = [&](DType dtype, const Rows& g, const Rows& y, const GumbelGroups& groups, void* dx,
                        const Tensor& dtau) {
@@ -69,7 +69,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& soft, doub
     for (int64_t row = 0; row < y.count; ++row) sum[row / rows.rows_per_group * rows.tau_step] += dtau_rows[row];
     copy_to(dtau, sums);
   };
-  return gumbel_backward(kName<entmax>, grad, soft, tau, tau_tensor, dim, run);
+  return gumbel_backward(kName<entmax>, grad, soft, tau, tau_tensor, dim, tau_needs, run);
 }
 
 }  // namespace

@@ -50,7 +50,7 @@ Tensor argmax(const Tensor& logits, const Tensor& seed, int64_t dim) {
 
 template <bool entmax>
 std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& soft, double tau,
-                                    const OptionalTensor& tau_tensor, int64_t dim) {
+                                    const OptionalTensor& tau_tensor, int64_t dim, bool tau_needs) {
   const CudaCall call(kName<entmax>, soft);
   const auto run = [&](DType dtype, const Rows& g, const Rows& y, const GumbelGroups& groups, void* dx,
                        const Tensor& dtau) {
@@ -62,7 +62,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& soft, doub
                            dtau.defined() ? dtau.mutable_data_ptr() : nullptr, call.stream());
     call.check();
   };
-  return gumbel_backward(kName<entmax>, grad, soft, tau, tau_tensor, dim, run);
+  return gumbel_backward(kName<entmax>, grad, soft, tau, tau_tensor, dim, tau_needs, run);
 }
 
 }  // namespace

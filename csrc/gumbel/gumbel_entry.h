@@ -80,23 +80,24 @@ Tensor gumbel_argmax(const Tensor& logits, const Tensor& seed, int64_t dim, cons
   return index;
 }
 
-// Calls run(dtype, rows of grad, rows of soft, groups, dx, dtau). dtau has the dtype of groups.taus; it is undefined without
-// tau_tensor.
+// Calls run(dtype, rows of grad, rows of soft, groups, dx, dtau). dtau has the dtype of groups.taus; it is undefined unless
+// tau_needs.
 template <class Run>
 std::tuple<Tensor, Tensor> gumbel_backward(const char* op, const Tensor& grad, const Tensor& soft, double tau,
-                                           const OptionalTensor& tau_tensor, int64_t dim, const Run& run) {
+                                           const OptionalTensor& tau_tensor, int64_t dim, bool tau_needs,
+                                           const Run& run) {
   const DType dtype = dtype_of(soft, op, "soft");
   check_like(op, "grad", grad, soft);
   const Rows g(grad, dim), y(soft, dim);
   const GumbelGroups groups(op, y, std::nullopt, tau, tau_tensor);
   const Tensor dx = empty(y.data.sizes(), y.data);
   Tensor dtau;
-  if (tau_tensor)
+  if (tau_tensor && tau_needs)
     dtau = y.count ? empty(tau_tensor->sizes(), *groups.taus)
                    : zeros(tau_tensor->sizes(), groups.taus->scalar_type(), *groups.taus);
   if (y.count) run(dtype, g, y, groups, dx.mutable_data_ptr(), dtau);
   const Tensor dx_out = from_rows(dx, soft, dim);
-  if (!tau_tensor) return {dx_out, empty_tensor(soft, soft.scalar_type())};
+  if (!dtau.defined()) return {dx_out, empty_tensor(soft, soft.scalar_type())};
   return {dx_out, to_dtype(dtau, tau_tensor->scalar_type())};
 }
 

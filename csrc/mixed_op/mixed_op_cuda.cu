@@ -76,8 +76,8 @@ void launch_mixed_op(DType dtype, DType weights_dtype, const void* const* inputs
     for_chunks(inputs_count, [&](int64_t begin, int64_t end) {
       const MixedOpInputs chunk = chunk_of(inputs, nullptr, positions, begin, end);
       const MixedOpTiles<T, kForwardPacks> tiles(n, aligned(chunk, y));
-      KERNEL_LAUNCH((mixed_op_forward<T, W>), grid_of(tiles.count), kMixedOpThreads, 0, stream, chunk,
-                    static_cast<const W*>(weights), begin ? sums : nullptr, end < inputs_count ? sums : nullptr,
+      KERNEL_LAUNCH((mixed_op_forward<T, W>), resident_grid(tiles.count, kForwardBlocks), kMixedOpThreads, 0, stream,
+                    chunk, static_cast<const W*>(weights), begin ? sums : nullptr, end < inputs_count ? sums : nullptr,
                     static_cast<T*>(y), tiles);
     });
   });

@@ -12,6 +12,7 @@ constexpr int kMixedOpInputs = 64;  // per launch
 constexpr int kMixedOpThreads = 128;
 // Loads in flight per thread: number of packs per input, and number of inputs.
 constexpr int kForwardPacks = 2, kForwardInputs = 4;
+constexpr int kForwardBlocks = 6;  // on a multiprocessor
 constexpr int kBackwardPacks = 4, kBackwardInputs = 2;
 
 // The inputs of a launch, passed by value as a kernel parameter.
@@ -97,7 +98,7 @@ struct MixedOpTiles {
 // y = before + Σ weights[position[k]]·x[k]; before null means 0. If `after` is not null the sum is stored there instead
 // of in y: between the launches of a call, sums stay in the compute type. before and after may be the same array.
 template <class T, class W>
-__global__ void __launch_bounds__(kMixedOpThreads, 6)
+__global__ void __launch_bounds__(kMixedOpThreads, kForwardBlocks)
     mixed_op_forward(MixedOpInputs in, const W* weights, const Compute<T>* before, Compute<T>* after, T* y,
                      MixedOpTiles<T, kForwardPacks> tiles) {
   using C = Compute<T>;

@@ -55,7 +55,7 @@ def _gumbel_native(name: str, hard: bool, with_tau: bool) -> Callable[..., list[
         seed = torch.tensor(SEED, device=logits.device)
         return [
             (name, (logits, seed, 0.7, tau, dim, hard, True)),
-            (f"_{name}_backward", (torch.randn_like(y), y, 0.7, None if tau is None else tau.detach(), dim)),
+            (f"_{name}_backward", (torch.randn_like(y), y, 0.7, None if tau is None else tau.detach(), dim, with_tau)),
         ]
 
     return native

@@ -16,7 +16,7 @@ def call(name: str, grad: torch.Tensor, y: torch.Tensor) -> object:
     op = getattr(torch.ops.automl_ext, name).default
     if name == "_mixed_op_backward":
         return op(grad, [y], torch.ones(1), [0], [True])
-    return op(grad, y, 0.5, None, -1) if "gumbel" in name else op(grad, y, -1)
+    return op(grad, y, 0.5, None, -1, False) if "gumbel" in name else op(grad, y, -1)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,17 @@ def test_a_gradient_of_another_shape_or_dtype_is_refused(name: str) -> None:
         call(name, torch.ones(1, 2), y)
     with pytest.raises(TypeError, match="grad: expected a Float"):
         call(name, torch.ones(1, 8, dtype=F64), y)
+
+
+@pytest.mark.parametrize("name", ["_gumbel_softmax_backward", "_gumbel_entmax15_backward"])
+def test_the_gradient_of_tau_is_computed_only_if_needed(name: str) -> None:
+    op, y, tau = getattr(torch.ops.automl_ext, name).default, torch.tensor([[0.25, 0.75]]), torch.tensor(0.5)
+    grad = torch.tensor([[1.0, -1.0]])
+    (dx, dtau), (other_dx, no_dtau) = (op(grad, y, 1.0, tau, -1, needs) for needs in (True, False))
+    assert dtau.shape == ()
+    assert dtau != 0
+    assert no_dtau.shape == (0,)
+    torch.testing.assert_close(dx, other_dx, rtol=0, atol=0)
 
 
 def test_mixed_op_lists_of_different_lengths_are_refused() -> None:

@@ -21,6 +21,8 @@ BEFORE = {
     "gae (128, 262144)": 250,
     "td_targets (65536, 18)": 5,
     "categorical_projection (32768, 51)": 44,
+    "mixed_op (8, 1048576)": 13.5,
+    "mixed_op (8, 1048576), backward": 28,
 }
 
 
@@ -88,6 +90,18 @@ def projection(rows: int) -> tuple[float, int, int]:
     return rows * Kernel("projection_short_rows<float>").all, rows // 4, 0
 
 
+def mixed_op(inputs: int, n: int) -> tuple[float, int, int]:
+    """Eight elements per thread and tile: all instructions once, the loop over four inputs once more for each four."""
+    kernel = Kernel("mixed_op_forward<float, float>")
+    return n / 8 / 32 * (kernel.all + (inputs / 4 - 1) * kernel.loops[-1][0]), n // 1024, 2
+
+
+def mixed_op_backward(inputs: int, n: int) -> tuple[float, int, int]:
+    """The same with 16 elements and two inputs."""
+    kernel = Kernel("mixed_op_backward<float, float>")
+    return n / 16 / 32 * (kernel.all + (inputs / 2 - 1) * kernel.loops[-1][0]), n // 2048, 2
+
+
 def cuda_predictions() -> str:
     elements = 1024 * 1024
     rows = {  # bytes; (instructions of all warps, blocks, barriers); further µs
@@ -102,6 +116,8 @@ def cuda_predictions() -> str:
         "gae (128, 262144)": (22 * 128 * 262144, gae(128, 262144, 2048, 0), 0.0),
         "td_targets (65536, 18)": (65536 * (4 * 18 + 9), td_targets(65536, 18), 0.0),
         "categorical_projection (32768, 51)": (32768 * (8 * 51 + 5), projection(32768), 0.0),
+        "mixed_op (8, 1048576)": (4 * 9 * elements, mixed_op(8, elements), 0.0),
+        "mixed_op (8, 1048576), backward": (4 * 17 * elements, mixed_op_backward(8, elements), START),
     }
     lines = []
     for name, (size, (instructions, blocks, barriers), more) in rows.items():

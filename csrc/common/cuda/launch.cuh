@@ -42,8 +42,6 @@ void for_short_rows(int64_t n, const Launch& launch) {
 // The block size for one row per block.
 inline dim3 long_row_block(int64_t n) { return dim3(n <= 4096 ? 256 : kRowThreads); }
 
-constexpr int64_t kStaticSharedMemory = 6144;  // more than the static shared memory of any kernel
-
 // The value of an attribute of the current device; 0 after an error, which cudaGetLastError reports.
 inline int device_attribute(cudaDeviceAttr attribute) {
   int device = 0, value = 0;
@@ -51,6 +49,15 @@ inline int device_attribute(cudaDeviceAttr attribute) {
       cudaGetDevice(&device) == cudaSuccess && cudaDeviceGetAttribute(&value, attribute, device) == cudaSuccess;
   return known ? value : 0;
 }
+
+// Like grid_of, with at most as many blocks as run at once, at `per_processor` blocks on each multiprocessor: for kernels
+// whose blocks begin with work that does not depend on the item.
+inline dim3 resident_grid(int64_t count, int per_processor) {
+  const int64_t most = int64_t(device_attribute(cudaDevAttrMultiProcessorCount)) * per_processor;
+  return grid_of(std::min(count, std::max<int64_t>(most, 1)));
+}
+
+constexpr int64_t kStaticSharedMemory = 6144;  // more than the static shared memory of any kernel
 
 // The largest dynamic shared memory of a block on the current device.
 inline int64_t shared_memory_limit() {
