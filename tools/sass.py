@@ -20,7 +20,7 @@ from ptxas import demangle, name_and_dtype
 SIZES = {"double": 8, "float": 4, "bfloat16": 2, "float16": 2}
 FP64 = re.compile(r"F2F\.F64|F2F\.F\d+\.F64|D(?:ADD|MUL|FMA)\b")
 # Kernels that read and write packs. Each instance has a 16-byte load and a 16-byte store.
-IN_PACKS = re.compile(r"(entmax|gumbel)(_backward)?_(short|long|huge)_rows|mixed_op_(forward|backward)")
+IN_PACKS = re.compile(r"(entmax|gumbel)(_backward)?_(short|medium|long|huge)_rows|mixed_op_(forward|backward)")
 SINGLE = {
     "gumbel_huge_rows": "the noise is generated again in each pass, in the order of the stream",
     "short_rows<1>": "one thread per row of at most 8 elements, whose length forbids packs",
@@ -85,8 +85,8 @@ class Kernel:
     loops: list = dataclasses.field(default_factory=list)
 
     def team(self):
-        """Return (threads per row, elements per thread) of a kernel of short rows, else (0, 0)."""
-        found = re.fullmatch(r"\w+_short_rows<.*, (\d+), (\d+)>", self.instance)
+        """Return (threads per row, elements per thread) of a kernel of rows in registers, else (0, 0)."""
+        found = re.fullmatch(r"\w+_(?:short|medium)_rows<.*, (\d+), (\d+)>", self.instance)
         return tuple(map(int, found.groups())) if found else (0, 0)
 
     def may_be_single(self):
@@ -97,7 +97,7 @@ class Kernel:
         return bool(IN_PACKS.fullmatch(self.name)) and self.name not in SINGLE and items * size >= 16
 
     def per_element(self):
-        """Return the instructions per element: all of a kernel of short rows, else those of loops over packs."""
+        """Return the instructions per element: all of a kernel of rows in registers, else those of loops over packs."""
         size = SIZES.get(self.dtype, 4)
         if items := self.team()[1]:
             return self.instructions / items

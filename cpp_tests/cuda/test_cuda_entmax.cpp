@@ -10,7 +10,7 @@
 using namespace automl_ext;
 
 static const double infinity_ = std::numeric_limits<double>::infinity();
-static const int64_t lengths[] = {1, 2, 3, 4, 5, 7, 8, 31, 32, 33, 100, 200, 500, 1000, 5000};
+static const int64_t lengths[] = {1, 2, 3, 4, 5, 7, 8, 31, 32, 33, 100, 200, 500, 1000, 3001, 5000};
 
 // Maximum error in ulp of the row's largest value; the half types only round the result. For gradients in ulp of the
 // row's largest |s|·|g|; s(g − mean) may be twice as large.
@@ -168,6 +168,15 @@ static void check_blocks(int power_) {
                                               in, out, count, n);
                               }),
                        n);
+    const int64_t medium = 1028;
+    const std::vector<double> rows = decoded(encoded<T>(rows_of(medium, 5, random)));
+    check_forward<T>(power(), rows,
+                     run<T>(rows, 0,
+                            [&](const T* in, T* out) {
+                              KERNEL_LAUNCH((entmax_medium_rows<power(), T, 128, 16>), dim3(2), dim3(128), 0, nullptr, in,
+                                            out, 5, medium);
+                            }),
+                     medium);
   };
   power_ == 2 ? power_is(Int<2>()) : power_is(Int<1>());
 }
@@ -175,17 +184,17 @@ static void check_blocks(int power_) {
 // p is much smaller than the rounding error of τ in float.
 static void check_long_flat_rows() {
   Random random{6};
-  for (const double noise : {0.0, 1e-3}) {
-    std::vector<double> x(100003, 0.7);
-    for (double& e : x) e += noise * random.normal();
-    x = decoded(encoded<float>(x));
-    for (const int power : {1, 2}) {
-      const std::vector<double> p = run<float>(x, 0, [&](const float* in, float* out) {
-        launch_entmax(power, kFloat32, in, out, 1, int64_t(x.size()), nullptr);
-      });
-      check_forward<float>(power, x, p, int64_t(x.size()));
+  for (const int64_t n : {2047, 4096, 100003})
+    for (const double noise : {0.0, 1e-3}) {
+      std::vector<double> x(n, 0.7);
+      for (double& e : x) e += noise * random.normal();
+      x = decoded(encoded<float>(x));
+      for (const int power : {1, 2}) {
+        const std::vector<double> p = run<float>(
+            x, 0, [&](const float* in, float* out) { launch_entmax(power, kFloat32, in, out, 1, n, nullptr); });
+        check_forward<float>(power, x, p, n);
+      }
     }
-  }
 }
 
 // τ is x of all elements but the first four: they get exactly 0.

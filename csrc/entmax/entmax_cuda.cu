@@ -7,16 +7,30 @@
 namespace automl_ext {
 namespace {
 
+// Rows of at most kWarpRow elements are divided among the lanes of a warp or less, rows of at most kMediumRow among the
+// threads of a block, with kMediumItems in the registers of each; longer ones are in shared memory.
+constexpr int64_t kWarpRow = 256, kMediumRow = 4096;
+constexpr int kMediumItems = 16;
 constexpr int64_t kShortBackwardRow = 512;  // two rows fit the registers
 
 template <int power, class T>
 void forward(const T* x, T* p, int64_t rows, int64_t n, cudaStream_t stream) {
-  if (n <= kShortRow) {
+  if (n <= kWarpRow) {
     for_short_rows(n, [&](auto lanes, auto items) {
-      KERNEL_LAUNCH((entmax_short_rows<power, T, lanes(), items()>), short_rows_grid(rows, lanes()), kShortRowThreads,
-                    0, stream, x, p, rows, n);
+      if constexpr (lanes() * items() <= kWarpRow)
+        KERNEL_LAUNCH((entmax_short_rows<power, T, lanes(), items()>), short_rows_grid(rows, lanes()), kShortRowThreads,
+                      0, stream, x, p, rows, n);
     });
     return;
+  }
+  if (n <= kMediumRow) {
+    const auto launch = [&](auto threads) {
+      KERNEL_LAUNCH((entmax_medium_rows<power, T, threads(), kMediumItems>), grid_of(rows), threads(), 0, stream, x, p,
+                    rows, n);
+    };
+    if (n <= 32 * kMediumItems) return launch(Int<32>());
+    if (n <= 64 * kMediumItems) return launch(Int<64>());
+    return n <= 128 * kMediumItems ? launch(Int<128>()) : launch(Int<256>());
   }
   const int64_t bytes = n * int64_t(sizeof(Compute<T>));
   if (bytes <= shared_memory_limit()) {
@@ -32,9 +46,8 @@ template <int power, class T>
 void backward(const T* grad, const T* p, T* dx, int64_t rows, int64_t n, cudaStream_t stream) {
   if (n <= kShortBackwardRow) {
     for_short_rows(n, [&](auto lanes, auto items) {
-      if constexpr (items() <= 16)
-        KERNEL_LAUNCH((entmax_backward_short_rows<power, T, lanes(), items()>), short_rows_grid(rows, lanes()),
-                      kShortRowThreads, 0, stream, grad, p, dx, rows, n);
+      KERNEL_LAUNCH((entmax_backward_short_rows<power, T, lanes(), items()>), short_rows_grid(rows, lanes()),
+                    kShortRowThreads, 0, stream, grad, p, dx, rows, n);
     });
     return;
   }

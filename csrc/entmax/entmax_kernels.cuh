@@ -210,6 +210,23 @@ __global__ void __launch_bounds__(128, 4) entmax_short_rows(const T* x, T* p, in
   }
 }
 
+// The blocks of entmax_medium_rows on a multiprocessor, for 80 registers per thread, or 128 in double. Some devices allow 16.
+template <class T, int kThreads>
+constexpr int kMediumBlocks = (sizeof(T) == 8 ? 512 : 768) / (kThreads < 64 ? 64 : kThreads);
+
+// One block per row of up to kThreads·kItems values, in registers.
+template <int power, class T, int kThreads, int kItems>
+__global__ void __launch_bounds__(kThreads, (kMediumBlocks<T, kThreads>))
+    entmax_medium_rows(const T* x, T* p, int64_t rows, int64_t n) {
+  using Row = RegisterRow<T, FixedBlockTeam<kThreads>, kItems>;
+  const BlockTeam team;
+  const bool packed = packs_fit<Row::width>(x, n) && packs_fit<Row::width>(p, n);
+  for (int64_t at = blockIdx.x; at < rows; at += gridDim.x) {
+    Row row({}, x + at * n, int(n), packed);
+    entmax_row<power>(team, row, p + at * n);
+  }
+}
+
 // One block per row, in shared memory.
 template <int power, class T>
 __global__ void __launch_bounds__(kRowThreads, 1) entmax_long_rows(const T* x, T* p, int64_t rows, int64_t n) {

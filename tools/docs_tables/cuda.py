@@ -6,13 +6,13 @@ from docs_tables.text import load, percent, table
 
 PROCESSORS, ISSUED, BANDWIDTH = 132, 4 * 1.7e3, 3.35e6  # an H100: instructions per µs and multiprocessor, bytes per µs
 BARRIER, TILE, START = 0.04, 0.3, 2.0  # µs: a barrier; a tile from the L2 cache; the launch and the first load
-# Newton's steps on normal numbers: a row of at most 1024, and the candidates of a longer row.
-STEPS, LIST_STEPS = 5, 6
+LIST_STEPS = 6  # Newton's steps on the candidates of a row of normal numbers
 # Predicted for the kernels of version 0.1, in µs, from their instructions at that time.
 BEFORE = {
     "entmax15 (64, 32000)": 45,
     "entmax15 (1024, 1024)": 8.5,
     "entmax15 (65536, 512)": 155,
+    "entmax15 (16384, 2048)": 96,
     "entmax15 (262144, 8)": 18,
     "gumbel_softmax (1024, 1024)": 9,
     "gumbel_softmax (4194304, 8)": 140,
@@ -37,10 +37,20 @@ class Kernel:
         return sum(self.loops[i][0] / self.loops[i][1] for i in which)
 
 
-def entmax_registers(rows: int, lanes: int, items: int) -> tuple[float, int, int]:
-    kernel = Kernel(f"entmax_short_rows<2, float, {lanes}, {items}>")
-    steps = 0 if lanes == 1 else STEPS - 1  # one thread: closed form
-    return rows * lanes / 32 * (kernel.all + steps * kernel.loops[0][0]), rows * lanes // 128, 0
+def entmax_thread(rows: int) -> tuple[float, int, int]:
+    """One thread per row of 8, in closed form."""
+    return rows / 32 * Kernel("entmax_short_rows<2, float, 1, 8>").all, rows // 128, 0
+
+
+def entmax_medium(rows: int, n: int, share: float = 0.0) -> tuple[float, int, int]:
+    """A block per row. One warp finds the threshold in a list of a share of the elements, if that is counted.
+
+    Of the kernel's instructions, 31 % run once: the others are for single elements, for rows without such a list and
+    for the threshold.
+    """
+    threads = n // 16
+    kernel = Kernel(f"entmax_medium_rows<2, float, {threads}, 16>")
+    return rows * (threads / 32 * 0.31 * kernel.all + (list_instructions(n, share) if share else 0)), rows, 6
 
 
 def entmax_shared(rows: int, n: int) -> tuple[float, int, int]:
@@ -50,12 +60,17 @@ def entmax_shared(rows: int, n: int) -> tuple[float, int, int]:
     return rows * n / 32 * kernel.packed(*over_row), rows, 8
 
 
-def candidates(n: int, share: float) -> float:
-    """Return the µs of Newton's steps of one warp, which issues an instruction every second clock."""
+def list_instructions(n: int, share: float) -> float:
+    """Return the instructions of Newton's steps of one warp on a list of a share of the elements."""
     kernel = Kernel("entmax_long_rows<2, float>")
     step = next(instructions / elements for instructions, elements in kernel.loops if elements == 16)
     reduction = 120
-    return LIST_STEPS * (share * n / 32 * step + reduction) * 8 / ISSUED
+    return LIST_STEPS * (share * n / 32 * step + reduction)
+
+
+def candidates(n: int, share: float) -> float:
+    """Return the µs of these steps for a warp that issues an instruction every second clock."""
+    return list_instructions(n, share) * 8 / ISSUED
 
 
 def gumbel_shared(rows: int, n: int) -> tuple[float, int, int]:
@@ -106,9 +121,10 @@ def cuda_predictions() -> str:
     elements = 1024 * 1024
     rows = {  # bytes; (instructions of all warps, blocks, barriers); further µs
         "entmax15 (64, 32000)": (8 * 64 * 32000, entmax_shared(64, 32000), candidates(32000, 0.018)),
-        "entmax15 (1024, 1024)": (8 * elements, entmax_registers(1024, 32, 32), 0.0),
-        "entmax15 (65536, 512)": (8 * 65536 * 512, entmax_registers(65536, 32, 16), 0.0),
-        "entmax15 (262144, 8)": (8 * 262144 * 8, entmax_registers(262144, 1, 8), 0.0),
+        "entmax15 (1024, 1024)": (8 * elements, entmax_medium(1024, 1024), candidates(1024, 0.116)),
+        "entmax15 (65536, 512)": (8 * 65536 * 512, entmax_medium(65536, 512, 0.15), 0.0),
+        "entmax15 (16384, 2048)": (8 * 16384 * 2048, entmax_medium(16384, 2048, 0.085), 0.0),
+        "entmax15 (262144, 8)": (8 * 262144 * 8, entmax_thread(262144), 0.0),
         "gumbel_softmax (1024, 1024)": (8 * elements, gumbel_shared(1024, 1024), 0.0),
         "gumbel_softmax (4194304, 8)": (8 * 4194304 * 8, gumbel_registers(4194304, 8), 0.0),
         "gae (1024, 1024)": (22 * elements, gae(1024, 1024, 128, 4), 3 * TILE),

@@ -10,7 +10,7 @@
 namespace automl_ext {
 
 constexpr int kShortRowThreads = 128;
-constexpr int64_t kShortRow = 1024;  // largest number of elements that a warp keeps in registers
+constexpr int64_t kShortRow = 1024;  // largest number of elements of a row that a warp processes
 
 template <int value>
 using Int = std::integral_constant<int, value>;
@@ -27,7 +27,8 @@ inline dim3 short_rows_grid(int64_t rows, int lanes) {
   return grid_of(blocks(rows, rows_per_block));
 }
 
-// Calls launch(Int<lanes>, Int<items>) with a team size and registers per thread for rows of n ≤ lanes·items elements.
+// Calls launch(Int<lanes>, Int<items>) with a team size and registers per thread for rows of n ≤ lanes·items elements, at most
+// 512.
 template <class Launch>
 void for_short_rows(int64_t n, const Launch& launch) {
   if (n <= 4) return launch(Int<1>(), Int<4>());
@@ -35,8 +36,7 @@ void for_short_rows(int64_t n, const Launch& launch) {
   if (n <= 32) return launch(Int<8>(), Int<4>());
   if (n <= 128) return launch(Int<32>(), Int<4>());
   if (n <= 256) return launch(Int<32>(), Int<8>());
-  if (n <= 512) return launch(Int<32>(), Int<16>());
-  return launch(Int<32>(), Int<32>());
+  return launch(Int<32>(), Int<16>());
 }
 
 // The block size for one row per block.

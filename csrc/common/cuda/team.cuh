@@ -185,4 +185,10 @@ struct BlockTeam {
   }
 };
 
+// The same for a number of threads that the compiler knows.
+template <int kThreads>
+struct FixedBlockTeam : BlockTeam {
+  __device__ __forceinline__ int size() const { return kThreads; }
+};
+
 }  // namespace automl_ext
