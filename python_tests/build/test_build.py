@@ -8,6 +8,7 @@ import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
 
+import build_backend
 import pytest
 from paths import ROOT
 
@@ -174,6 +175,18 @@ def test_wheels_give_headers_and_the_runtime(setup: ModuleType, tmp_path: pathli
     setup.use_wheels(both, [tmp_path, tmp_path])
     assert both.libraries == ["c10"]
     assert both.extra_link_args == [f"-L{tmp_path / 'lib'}", "-l:libcudart.so.13"]
+
+
+def test_an_isolated_build_downloads_torch_where_it_is_missing(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build_backend, "PACKAGES", str(tmp_path))
+    (tmp_path / "torchrl-0.14.dist-info").mkdir()
+    (tmp_path / "torchrl-0.14.dist-info/METADATA").write_text("Name: torchrl\n")
+    assert build_backend.get_requires_for_build_wheel() == ["torch>=2.10"]
+    (tmp_path / "torch-2.11.0.dist-info").mkdir()
+    (tmp_path / "torch-2.11.0.dist-info/METADATA").write_text("Name: torch\n")
+    assert build_backend.get_requires_for_build_wheel() == build_backend.get_requires_for_build_editable({}) == []
 
 
 def test_cuda_files_have_objects_of_their_own(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
