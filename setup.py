@@ -225,14 +225,13 @@ def use_wheels(cuda_extension, folders):
             cuda_extension.extra_link_args += [f"-L{runtime.parent}", f"-l:{runtime.name}"]
 
 
-def autograd_extension(flags, openmp):
+def autograd_extension(flags):
     """Return the autograd library for this torch, or for the one of AUTOML_EXT_TORCH_HEADERS."""
     minor = minor_of_headers(other_headers) if other_headers else torch_minor(torch.__version__)
     extension = CppExtension(
         "automl_ext._autograd_{}_{}".format(*minor),
         autograd_sources(),
         extra_compile_args={"cxx": flags},
-        extra_link_args=openmp,
         libraries=["torch_python"],
         py_limited_api=True,
     )
@@ -250,12 +249,11 @@ def extensions():
     on. ``_autograd_<minor>``, the gradients, is for the minor version of this torch. Neither depends on the version of
     Python (``.abi3.so``).
     """
-    openmp = [] if sys.platform == "darwin" else ["-fopenmp"]
     # No implicit fused multiply-add: the sources call mul_add where one is wanted.
-    flags = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off", *openmp]
+    flags = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off"]
     flags += shlex.split(os.environ.get("AUTOML_EXT_CXXFLAGS", ""))
     if other_headers:
-        return [autograd_extension(flags, openmp)]
+        return [autograd_extension(flags)]
     stable = [f"-DTORCH_TARGET_VERSION=0x{OLDEST_TORCH[0]:02x}{OLDEST_TORCH[1]:02x}000000000000", "-DTORCH_STABLE_ONLY"]
     if use_cuda:
         os.environ["TORCH_CUDA_ARCH_LIST"] = archs
@@ -276,7 +274,7 @@ def extensions():
             py_limited_api=True,
         )
     kernels.libraries = [name for name in kernels.libraries if name not in ("c10", "torch", "c10_cuda")]
-    return [kernels, autograd_extension(flags, openmp)]
+    return [kernels, autograd_extension(flags)]
 
 
 if __name__ == "__main__":

@@ -5,4 +5,7 @@
 #include "../../csrc/instruction_sets/avx2.inc"
 
 #include "internals.inc"
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
 #endif

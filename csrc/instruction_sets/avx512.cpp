@@ -5,4 +5,7 @@
 #include "avx512.inc"
 
 #include "all_kernels.inc"
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
 #endif

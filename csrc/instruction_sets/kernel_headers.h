@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 #ifdef AUTOML_EXT_X86
 #include <immintrin.h>
 #endif

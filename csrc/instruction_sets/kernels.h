@@ -8,9 +8,8 @@
 #include "../returns/returns.h"
 #include "../targets/targets.h"
 
-// Clang has no `#pragma GCC target`. With Clang, on other architectures and with -DAUTOML_EXT_PORTABLE only the portable
-// kernels are compiled.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(AUTOML_EXT_PORTABLE)
+// On other architectures and with -DAUTOML_EXT_PORTABLE only the portable kernels are compiled.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(AUTOML_EXT_PORTABLE)
 #define AUTOML_EXT_X86 1
 #endif
 
