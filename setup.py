@@ -212,17 +212,24 @@ def autograd_sources():
     return sources("autograd.cpp")
 
 
-def use_wheels(cuda_extension, folders):
-    """Add headers that a toolkit may lack (cuSPARSE) from the wheels in site-packages/nvidia; link torch's libcudart.
+def use_toolkit(cuda_extension, home, folders):
+    """Link the CUDA runtime of the toolkit in ``home`` statically, so that the library works with every minor version.
 
-    Wheels have libcudart under its full name only, which -lcudart does not find.
+    ``folders``, those in site-packages/nvidia, have headers that a toolkit may lack (cuSPARSE).
     """
-    for folder in folders:
-        cuda_extension.include_dirs.append(str(folder / "include"))
-        runtime = next(folder.glob("lib/libcudart.so.*"), None)
-        if runtime and "cudart" in cuda_extension.libraries:
-            cuda_extension.libraries.remove("cudart")
-            cuda_extension.extra_link_args += [f"-L{runtime.parent}", f"-l:{runtime.name}"]
+    cuda_extension.include_dirs += [str(folder / "include") for folder in folders]
+    places = [pathlib.Path(folder, lib) for folder in (home, *folders) for lib in ("lib64", "lib")]
+    runtime = next((path for place in places if (path := place / "libcudart_static.a").exists()), None)
+    if runtime is None:
+        fail(f"libcudart_static.a is in none of {', '.join(map(str, places))}: install the CUDA toolkit completely")
+    cuda_extension.libraries.remove("cudart")
+    cuda_extension.extra_link_args += [
+        str(runtime),
+        "-Wl,--exclude-libs,libcudart_static.a",
+        "-ldl",
+        "-lpthread",
+        "-lrt",
+    ]
 
 
 def autograd_extension(flags):
@@ -265,7 +272,7 @@ def extensions():
             extra_compile_args={"cxx": cxx, "nvcc": ["-O3"]},
             py_limited_api=True,
         )
-        use_wheels(kernels, cuda_toolkit.wheel_folders(torch.version.cuda))
+        use_toolkit(kernels, cuda_home, cuda_toolkit.wheel_folders(torch.version.cuda))
     else:
         kernels = CppExtension(
             "automl_ext._kernels",

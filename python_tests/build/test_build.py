@@ -159,22 +159,21 @@ def test_every_gradient_is_compiled() -> None:
     assert [path for path in files if f'#include "{path.relative_to(folder)}"\n' not in text] == []
 
 
-def test_wheels_give_headers_and_the_runtime(setup: ModuleType, tmp_path: pathlib.Path) -> None:
+def test_the_cuda_runtime_is_linked_statically(setup: ModuleType, tmp_path: pathlib.Path) -> None:
     def extension() -> SimpleNamespace:
         return SimpleNamespace(include_dirs=["toolkit"], libraries=["c10", "cudart"], extra_link_args=[])
 
-    without = extension()
-    setup.use_wheels(without, [])
-    assert without == extension()
-    setup.use_wheels(without, [tmp_path])  # headers, no runtime
-    assert without.include_dirs == ["toolkit", str(tmp_path / "include")]
-    assert without.libraries == ["c10", "cudart"]
-    (tmp_path / "lib").mkdir()
-    (tmp_path / "lib/libcudart.so.13").touch()
-    both = extension()
-    setup.use_wheels(both, [tmp_path, tmp_path])
-    assert both.libraries == ["c10"]
-    assert both.extra_link_args == [f"-L{tmp_path / 'lib'}", "-l:libcudart.so.13"]
+    home, wheel = tmp_path / "cuda", tmp_path / "cu13"
+    with pytest.raises(SystemExit, match=r"libcudart_static\.a is in none of .*cuda/lib64, .*cuda/lib, .*cu13/lib64"):
+        setup.use_toolkit(extension(), home, [wheel])
+    for path in (wheel / "lib/libcudart_static.a", home / "lib64/libcudart_static.a"):  # the toolkit's own comes first
+        path.parent.mkdir(parents=True)
+        path.touch()
+        linked = extension()
+        setup.use_toolkit(linked, home, [wheel])
+        assert linked.extra_link_args[0] == str(path)
+        assert linked.libraries == ["c10"]
+        assert linked.include_dirs == ["toolkit", str(wheel / "include")]
 
 
 def test_an_isolated_build_downloads_torch_where_it_is_missing(

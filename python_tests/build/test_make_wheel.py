@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import make_wheel
@@ -62,6 +62,14 @@ def report(**facts: Any) -> dict[str, Any]:
 def test_the_oldest_torch_of_an_audit() -> None:
     assert make_wheel.oldest_torch(report(stable=True, min_torch_version="2.13.0")) == (2, 13)
     assert make_wheel.oldest_torch(report(stable=False, min_torch_version="2.10.0")) is None
+
+
+def test_the_build_number_of_a_wheel_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make_wheel.subprocess, "run", lambda *command, **options: SimpleNamespace(stdout="13\n"))
+    assert make_wheel.cuda_label() == "1cu13"
+    monkeypatch.setattr(make_wheel.subprocess, "run", lambda *command, **options: SimpleNamespace(stdout="\n"))
+    with pytest.raises(SystemExit, match="--cuda needs a CUDA build of torch"):
+        make_wheel.cuda_label()
 
 
 def test_the_date_of_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
