@@ -148,6 +148,7 @@ def draw_rows(task: dict[str, Any], rows: list[dict[str, Any]], folder: Path) ->
     """Draw the rows of a task, if there are any."""
     if rows:
         rows = [row | {name: task[name] for name in ("title", "x", "y") if name in task} for row in rows]
+        folder.mkdir(parents=True, exist_ok=True)
         draw_one = draw_tasks if task.get("picture") == "tasks" else draw
         draw_one(rows, folder / f"practice_{rows[0]['task']}.png")
 
