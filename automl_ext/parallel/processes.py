@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import reduction
+from multiprocessing.process import BaseProcess
 from typing import IO, Any, NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ import torch
 from automl_ext.parallel.backend import Death, dumps_result
 from automl_ext.training.ctrl_c import workers_ignore_ctrl_c
 from automl_ext.training.machine.memory import keep_freed_memory
+
+PATIENCE = 1.0  # seconds without a result after which dead processes are looked for
 
 
 class _Handle(NamedTuple):
@@ -59,9 +62,11 @@ class Processes:
             return _Handle(failed, self.pool)
 
     def wait(self, handles: Sequence[_Handle], block: bool) -> list[bool]:
-        if block:
-            wait([handle.future for handle in handles], return_when=FIRST_COMPLETED)
-        return [handle.future.done() for handle in handles]
+        futures = [handle.future for handle in handles]
+        while block and not wait(futures, PATIENCE, FIRST_COMPLETED).done:
+            if self.pool and any(process.exitcode is not None for process in _processes(self.pool)):
+                _end(self.pool)  # it died while it wrote a result, and the pool waits for the rest
+        return [future.done() for future in futures]
 
     def lost(self, handle: _Handle) -> Death | None:
         future = handle.future
@@ -76,10 +81,24 @@ class Processes:
 
     def close(self) -> None:
         if self.pool is not None:
-            for process in list((self.pool._processes or {}).values()):
-                process.terminate()  # the results of unfinished calls are not needed
+            _end(self.pool)  # the results of unfinished calls are not needed
             self.pool.shutdown(wait=True, cancel_futures=True)
             self.pool = None
+
+
+def _processes(pool: ProcessPoolExecutor) -> list[BaseProcess]:
+    return list((pool._processes or {}).values())
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """End the processes of a pool, which is broken then.
+
+    If one of them is writing a result, the pool's thread reads until the pipe has no writer, so this process must not
+    be one.
+    """
+    for process in _processes(pool):
+        process.terminate()
+    pool._result_queue._writer.close()  # type: ignore[attr-defined]
 
 
 class _InFile:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import deque
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,21 @@ def fail(number: int) -> int:
     return number
 
 
+def cut_off(number: int, mark: Path, dies: bool) -> int:
+    """Return ``number``; without the file ``mark`` half of it: then this process makes the file, and dies or hangs."""
+
+    def half(self: Connection, message: bytes) -> None:
+        os.write(self.fileno(), message[: len(message) // 2])
+        mark.touch()
+        if dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(1000)
+
+    if not mark.exists():
+        Connection._send = half  # type: ignore[attr-defined]
+    return number
+
+
 def test_one_worker_runs_in_this_process(tmp_path: Path) -> None:
     with Jobs(partial(work, tmp_path), 1) as jobs:
         jobs.add((3,))
@@ -55,6 +71,15 @@ def test_results_are_in_order_after_killed_processes(tmp_path: Path) -> None:
     assert os.getpid() not in {process for _, _, process in results}
     assert len(list(tmp_path.glob("1-*"))) >= 2
     assert len(list(tmp_path.glob("4-*"))) >= 2
+
+
+def test_a_result_that_is_cut_off_hangs_neither_the_queue_nor_its_end(tmp_path: Path) -> None:
+    with Jobs(cut_off, 2) as jobs:
+        jobs.add((7, tmp_path / "dies", True))
+        assert jobs.next()[1] == 7
+        jobs.add((8, tmp_path / "hangs", False))
+        while not (tmp_path / "hangs").exists():
+            time.sleep(0.01)
 
 
 def test_repeated_deaths_raise_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
