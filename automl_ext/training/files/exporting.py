@@ -43,8 +43,10 @@ def load_module(path: Path) -> nn.Module:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look up their module
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # no __pycache__ beside the exported files
     try:
         spec.loader.exec_module(module)
         return module.load()
     finally:
+        sys.dont_write_bytecode = before
         del sys.modules[spec.name]
