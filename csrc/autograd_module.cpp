@@ -196,15 +196,16 @@ constexpr char kMlp[] = "automl_ext::mlp", kGru[] = "automl_ext::gru_cell", kEnt
                kLambda[] = "automl_ext::lambda_returns", kNSteps[] = "automl_ext::n_step_returns",
                kTargets[] = "automl_ext::td_targets", kProjection[] = "automl_ext::categorical_projection";
 
-// mixed_op(inputs, weights), inputs: a list or tuple of tensors and None.
+// mixed_op(inputs, weights), inputs: a list or tuple of tensors and None. Returns None unless there are as many weights as
+// inputs, in the dtype and on the device of all: Python then converts them, or says what is wrong.
 PyObject* mixed_op(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  return call(count, 2, [&] {
+  return call(count, 2, [&]() -> PyObject* {
     static const auto op = typed_op<Tensor(at::TensorList, TensorRef, at::IntArrayRef)>("automl_ext::mixed_op");
     c10::SmallVector<Tensor, 8> inputs;
     c10::SmallVector<int64_t, 8> positions;
     const Py_ssize_t length = PySequence_Size(args[0]);
     TensorRef weights = tensor(args[1]);
-    if (weights.dim() != 1 || weights.size(0) != length) wrong("expected a weight per input");
+    bool alike = weights.dim() == 1 && weights.size(0) == length;
     for (Py_ssize_t k = 0; k < length; ++k) {
       const Item item(args[0], k);
       if (item.object == Py_None) continue;
@@ -212,7 +213,11 @@ PyObject* mixed_op(PyObject*, PyObject* const* args, Py_ssize_t count) {
       positions.push_back(k);
     }
     for (const Tensor& x : inputs)
-      if (x.scalar_type() != weights.scalar_type() || x.device() != weights.device()) wrong("expected tensors alike");
+      alike = alike && x.scalar_type() == weights.scalar_type() && x.device() == weights.device();
+    if (!alike) {
+      Py_IncRef(Py_None);
+      return Py_None;
+    }
     Tensor y;
     {
       const WithoutGil guard;

@@ -40,10 +40,12 @@ def mixed_op(inputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
     """
     if type(inputs) in (list, tuple) and _native.calls_directly(weights):
         try:
-            direct: Tensor = _native.autograd.mixed_op(inputs, weights)
+            direct: Tensor | None = _native.autograd.mixed_op(inputs, weights)
+        except Exception:  # also what a saved-tensor hook raises
+            _checked(list(inputs), weights, "mixed_op")
+            raise
+        if direct is not None:
             return direct
-        except Exception:
-            pass  # the checks below name the argument; an error of the kernel itself comes again
     if not isinstance(weights, Tensor) or not is_dense(weights) or weights.ndim != 1:
         raise TypeError(f"mixed_op: weights: expected a 1-dim float tensor, got {describe(weights)}")
     return _aggregate(_as_list(inputs, "inputs", "mixed_op"), weights, "mixed_op")
@@ -81,6 +83,15 @@ def _as_list(values: object, name: str, op: str) -> list[Any]:
 
 
 def _aggregate(inputs: list[Tensor | None], weights: Tensor, op: str) -> Tensor:
+    given, weights, positions = _checked(inputs, weights, op)
+    if _native.use_native(given[0]):
+        y: Tensor = torch.ops.automl_ext.mixed_op.default(given, weights, positions)
+        return y
+    return mixed_op_reference(given, weights, positions)
+
+
+def _checked(inputs: list[Tensor | None], weights: Tensor, op: str) -> tuple[list[Tensor], Tensor, list[int]]:
+    """Return the tensors of ``inputs`` and the weights, promoted under autocast, and the places of the tensors."""
     check_float_tensor(weights, "weights", op)
     if len(inputs) != weights.shape[0]:
         raise ValueError(f"{op}: inputs: expected as many as weights ({weights.shape[0]}), got {len(inputs)}")
@@ -97,10 +108,7 @@ def _aggregate(inputs: list[Tensor | None], weights: Tensor, op: str) -> Tensor:
         weights = _check_weights_dtype(weights, given[0], op)
     if weights.device != given[0].device:
         raise wrong_device(weights, "weights", op, given[0])
-    if _native.use_native(given[0]):
-        y: Tensor = torch.ops.automl_ext.mixed_op.default(given, weights, positions)
-        return y
-    return mixed_op_reference(given, weights, positions)
+    return given, weights, positions
 
 
 def _check_alike(given: list[Tensor], positions: list[int], op: str) -> list[Tensor]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from automl_ext import cell_aggregate, mixed_op
 
@@ -329,3 +330,11 @@ def test_errors_name_the_argument(inputs: object, weights: object, error: type[E
 def test_errors_of_cells(inputs: object, weights: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match="cell_aggregate: " + message):
         cell_aggregate(inputs, weights)
+
+
+def test_checkpointing_stops_within_the_op() -> None:
+    """The hook that saves tensors raises when the last one is computed again: the op must not run a second time."""
+    inputs, weights = tensors(2, 3), torch.tensor([0.3, 0.7], requires_grad=True)
+    expected = torch.autograd.grad(mixed_op(inputs, weights).sum(), weights)
+    y = checkpoint(mixed_op, inputs, weights, use_reentrant=False)
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), weights), expected)
