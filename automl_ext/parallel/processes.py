@@ -18,8 +18,9 @@ from typing import IO, Any, NamedTuple
 import torch
 
 from automl_ext.parallel.backend import Death, dumps_result
-from automl_ext.training.ctrl_c import workers_ignore_ctrl_c
+from automl_ext.training.ctrl_c import ignore_ctrl_c, workers_ignore_ctrl_c
 from automl_ext.training.machine.memory import keep_freed_memory
+from automl_ext.training.machine.workers import worker_context
 
 PATIENCE = 1.0  # seconds without a result after which dead processes are looked for
 
@@ -49,7 +50,7 @@ class Processes:
         if self.pool is None:
             self.pool = ProcessPoolExecutor(
                 self.count,
-                multiprocessing.get_context("spawn"),  # fork would copy locks held by threads of torch
+                worker_context(),
                 initializer=_prepare,
                 initargs=(_InFile.write(self.function), self.threads),
             )
@@ -136,6 +137,7 @@ _function: Callable[..., Any]  # set in worker processes only
 def _prepare(function: _InFile, threads: int) -> None:
     """Initialize a worker process."""
     global _function
+    ignore_ctrl_c()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     keep_freed_memory()

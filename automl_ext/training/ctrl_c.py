@@ -70,6 +70,11 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def ignore_ctrl_c() -> None:
+    """Block SIGINT in this worker process, even if it was forked from a server that someone else started."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
 @contextlib.contextmanager
 def workers_ignore_ctrl_c() -> Iterator[None]:
     """Start processes in this context: they never receive SIGINT, which a terminal sends to all processes of a command.

@@ -50,6 +50,18 @@ def cut_off(number: int, mark: Path, dies: bool) -> int:
     return number
 
 
+def facts(number: int) -> tuple[bool, bool]:
+    """Return whether the optimizers' slow import was made before this call, and whether Ctrl-C is ignored."""
+    return "torch._dynamo" in sys.modules, signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process imports PyTorch")
+def test_processes_start_with_pytorch_loaded_and_ignore_ctrl_c() -> None:
+    with Jobs(facts, 2) as jobs:
+        jobs.add((0,))
+        assert jobs.next()[1] == (True, True)
+
+
 def test_one_worker_runs_in_this_process(tmp_path: Path) -> None:
     with Jobs(partial(work, tmp_path), 1) as jobs:
         jobs.add((3,))

@@ -23,7 +23,6 @@ from typing import Any
 
 import gymnasium
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor
 
 from automl_ext.rl.algorithms.a2c import A2C, A2CConfig
@@ -34,6 +33,7 @@ from automl_ext.rl.loop.worker_processes import WorkerProcesses, received
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.memory import check_memory, keep_freed_memory
+from automl_ext.training.machine.workers import worker_context
 from automl_ext.training.seeding import derived_seed
 
 PROCESS = 100 << 20  # lower bound of a worker's memory in bytes, without the memory shared between processes
@@ -192,7 +192,7 @@ class A3C(PolicyAgent):
         shared = Shared(
             parameters.clone().share_memory_(),
             torch.zeros_like(parameters).share_memory_(),
-            mp.get_context("spawn").Value("q", 0),
+            worker_context().Value("q", 0),
             torch.zeros(config.n_workers, dtype=torch.int64).share_memory_(),
         )
         self.shared, self.envs = shared, WorkerProcesses(work, config, shared)

@@ -9,12 +9,12 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
-import torch.multiprocessing as mp
 
 from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.envs.vector import Episode
 from automl_ext.rl.envs.workers import how_ended
-from automl_ext.training.ctrl_c import workers_ignore_ctrl_c
+from automl_ext.training.ctrl_c import ignore_ctrl_c, workers_ignore_ctrl_c
+from automl_ext.training.machine.workers import worker_context
 
 START_LIMIT = 60.0  # seconds for a worker's environments and networks, which take long on a busy machine
 
@@ -82,10 +82,10 @@ class WorkerProcesses:
         self.processes, self.pipes = [], []
 
     def _start(self) -> None:
-        context = mp.get_context("spawn")  # torch has threads, and forking a process with threads may deadlock
+        context = worker_context()
         for i in range(self.config.n_workers):
             ours, theirs = context.Pipe()
-            process = context.Process(target=self.work, args=(i, self.config, self.shared, theirs), daemon=True)
+            process = context.Process(target=_work, args=(self.work, i, self.config, self.shared, theirs), daemon=True)
             with workers_ignore_ctrl_c():
                 process.start()
             theirs.close()
@@ -123,6 +123,12 @@ class WorkerProcesses:
         if isinstance(report, str):
             raise EnvError(f"worker {worker}: {report}")
         return report
+
+
+def _work(work: Callable[..., None], *arguments: Any) -> None:
+    """Run in a new process."""
+    ignore_ctrl_c()
+    work(*arguments)
 
 
 class Watch:

@@ -302,7 +302,7 @@ def test_plots(tmp_path: Path, table: str) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_and_resumed_equals_uninterrupted_search(tmp_path: Path, workers: int) -> None:
     imports = "from automl_ext.nas.search.search import search; from automl_ext.nas.strategies.renas import ReNASConfig"
-    config = f"ReNASConfig(subset=200, channels=4, epochs=2, evaluations=30, population=4, sample=2, workers={workers})"
+    config = f"ReNASConfig(subset=100, channels=4, epochs=1, evaluations=12, population=4, sample=2, workers={workers})"
     kill_and_resume(imports, f"search('renas', {config}, out, resume='auto')", tmp_path, kills=3 - workers)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert json.loads((killed / "environment.json").read_text())["resumed"]
