@@ -7,7 +7,7 @@
 # make docs-tables  fill the measured tables and numbers of README and docs/ from benchmarks/results/; make lint checks them
 # make first-hour  the package, and README's commands with it in a fresh environment
 # make wheel  a wheel in dist/ for Linux, without CUDA: every Python from 3.10 and every torch from 2.10 on
-# make release    the same with gradients in C++ for torch 2.10 to 2.13, the sources, their checksums and a list of parts
+# make release    the same with gradients in C++ for torch 2.10 to 2.15, the sources, their checksums and a list of parts
 # make cuda-build  compile the CUDA kernels in build/cuda, and check their resources; no GPU needed
 # make cuda-test   build, then the tests and the benchmark that need a GPU
 #
@@ -98,7 +98,7 @@ wheel: setup
 
 # What a maintainer uploads, in dist/ (docs/development/release.md): the wheel, built twice with equal bytes, the sources, a
 # list of what the package needs (CycloneDX), and checksums.
-release: TORCHES := 2.10 2.11 2.12 2.13
+release: TORCHES := 2.10 2.11 2.12 2.13 2.14 2.15
 release: setup
 	rm -rf dist build/first
 	$(MAKE) wheel TORCHES="$(TORCHES)"
