@@ -18,8 +18,8 @@ struct Backward {
   };
   Result run(const Case& c, const std::vector<T>& g, const std::vector<T>& y, unsigned order, size_t offset, bool tau) {
     cuda_on_cpu::seed = order;
-    std::vector<T> grad(offset), soft(offset), dx(offset + g.size());
-    grad.insert(grad.end(), g.begin(), g.end()), soft.insert(soft.end(), y.begin(), y.end());
+    std::vector<T> grad = transposed(g, c.n, c.inner), soft = transposed(y, c.n, c.inner), dx(offset + g.size());
+    grad.insert(grad.begin(), offset, T()), soft.insert(soft.begin(), offset, T());
     const OnDevice device(c);
     std::vector<double> partials(gumbel_tau_partials(device.rows)), doubles(c.taus.size());
     std::vector<float> floats(c.taus.size());
@@ -29,6 +29,7 @@ struct Backward {
     launch_gumbel_backward(entmax, Element<T>::dtype, device.rows, grad.data() + offset, soft.data() + offset,
                            dx.data() + offset, partials.data(), tau ? outputs[c.tau_dtype] : nullptr, nullptr);
     dx.erase(dx.begin(), dx.begin() + offset);
+    dx = transposed(dx, c.n, c.inner, true);
     const std::vector<double> dtaus[] = {doubles, decoded(floats), decoded(bfloats), decoded(halves), {}};
     return {dx, dtaus[c.tau_dtype]};
   }
@@ -174,6 +175,7 @@ static void test_type() {
   for (const bool entmax : {false, true}) {
     Backward<T> backward{entmax};
     for (const Case& c : cases()) backward.check(c, c.n % 2 ? 0.7 : 0.0);
+    for (const Case& c : column_cases()) backward.check(c, c.n % 2 ? 0.7 : 0.3);
     for (const int64_t n : {2, 7, 33, 200, 3000}) backward.check_special_taus(n);
     std::printf("%-8s %s: dx at most %.3f ulp; dtau %.3f of its bound\n", Element<T>::name,
                 entmax ? "entmax " : "softmax", backward.worst, backward.worst_tau);

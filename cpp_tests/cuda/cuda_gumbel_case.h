@@ -20,6 +20,7 @@ struct Case {
   std::vector<int64_t> seeds;  // one for all groups, or one per group
   std::vector<double> taus;    // likewise; if tau_dtype is kDTypes, a single value passed by value
   DType tau_dtype;
+  int64_t inner = 1;  // columns: the rows of [count / inner, n, inner]
 
   int64_t count() const { return rows_per_group * groups; }
   uint64_t seed(int64_t row) const { return uint64_t(seeds[seeds.size() > 1 ? row / rows_per_group : 0]); }
@@ -49,9 +50,8 @@ struct OnDevice {
         bfloats(encoded<bfloat16>(c.taus)),
         halves(encoded<float16>(c.taus)) {
     const void* taus[] = {doubles.data(), floats.data(), bfloats.data(), halves.data(), nullptr};
-    rows = {c.count(),         c.n,         c.rows_per_group,
-            c.seeds.data(),    c.seeds.size() > 1, taus[c.tau_dtype],
-            c.tau_dtype,       c.taus.size() > 1,  c.taus[0]};
+    rows = {c.count(),         c.n,         c.rows_per_group,  c.seeds.data(), c.seeds.size() > 1,
+            taus[c.tau_dtype], c.tau_dtype, c.taus.size() > 1, c.taus[0],      c.inner};
   }
 };
 
@@ -59,14 +59,23 @@ inline std::vector<Case> cases() {
   const std::vector<int64_t> one = {42}, five = {1, -7, int64_t(1) << 40, 0, 42};
   const std::vector<double> taus = {1.0, 0.1, 3.0, 0.7, 10.0};
   return {
-      {1, 5, 1, one, {1.0}, kDTypes},       {2, 140, 1, one, {0.5}, kDTypes},
-      {7, 30, 5, five, {1.0}, kFloat32},    {8, 4, 5, five, {0.9}, kFloat16},  // groups of 32 elements: half a window
-      {8, 150, 1, one, {1.0}, kDTypes},     {13, 11, 5, five, taus, kFloat64},
-      {31, 40, 1, {-1}, {2.0}, kBFloat16},  {32, 20, 1, one, {1.0}, kDTypes},
-      {33, 5, 5, one, taus, kFloat32},      {100, 9, 1, one, {0.66}, kFloat64},
-      {128, 6, 1, one, {1.0}, kDTypes},     {129, 3, 2, {3, 4}, {1.0}, kDTypes},
-      {1000, 5, 1, one, {0.1}, kDTypes},    {1024, 4, 1, one, {1.0}, kDTypes},
-      {5000, 2, 1, one, {1.0}, kDTypes},    {1040, 1, 3, {3, 4, 5}, {1.0, 0.5, 2.0}, kBFloat16},
+      {1, 5, 1, one, {1.0}, kDTypes},      {2, 140, 1, one, {0.5}, kDTypes},
+      {7, 30, 5, five, {1.0}, kFloat32},   {8, 4, 5, five, {0.9}, kFloat16},  // groups of 32 elements: half a window
+      {8, 150, 1, one, {1.0}, kDTypes},    {13, 11, 5, five, taus, kFloat64},
+      {31, 40, 1, {-1}, {2.0}, kBFloat16}, {32, 20, 1, one, {1.0}, kDTypes},
+      {33, 5, 5, one, taus, kFloat32},     {100, 9, 1, one, {0.66}, kFloat64},
+      {128, 6, 1, one, {1.0}, kDTypes},    {129, 3, 2, {3, 4}, {1.0}, kDTypes},
+      {1000, 5, 1, one, {0.1}, kDTypes},   {1024, 4, 1, one, {1.0}, kDTypes},
+      {5000, 2, 1, one, {1.0}, kDTypes},   {1040, 1, 3, {3, 4, 5}, {1.0, 0.5, 2.0}, kBFloat16},
+  };
+}
+
+// Columns, with blocks and groups that are not full.
+inline std::vector<Case> column_cases() {
+  return {
+      {5, 160, 2, {3, 4}, {1.0, 0.5}, kFloat32, 32},  {8, 90, 1, {42}, {1.0}, kDTypes, 45},
+      {20, 40, 3, {3, 4, 5}, {0.7}, kFloat64, 40},    {64, 33, 1, {-1}, {2.0}, kBFloat16, 33},
+      {100, 48, 2, {1, 2}, {1.0, 3.0}, kFloat16, 16}, {128, 33, 1, {42}, {1.0}, kFloat32, 33},
   };
 }
 

@@ -1,5 +1,7 @@
 // The element types whose launches this build compiles: all, or two in sanitizer builds (cuda_on_cpu/cuda_on_cpu.h).
 #pragma once
+#include <vector>
+
 #include "../../csrc/common/cuda/types.cuh"
 
 namespace automl_ext {
@@ -16,6 +18,18 @@ void for_compiled_types(const Test& test) {
   test_if_compiled<kFloat32, float>(test);
   test_if_compiled<kBFloat16, bfloat16>(test);
   test_if_compiled<kFloat16, float16>(test);
+}
+
+// Rows of n elements as columns, the rows of [outer, n, inner]; `back`: the reverse.
+template <class T>
+std::vector<T> transposed(const std::vector<T>& x, int64_t n, int64_t inner, bool back = false) {
+  std::vector<T> y(x.size());
+  for (size_t i = 0; i < x.size(); ++i) {
+    const int64_t row = int64_t(i) / n, outer = row / inner;
+    const size_t at = size_t((outer * n + int64_t(i) % n) * inner + row % inner);
+    y[back ? i : at] = x[back ? at : i];
+  }
+  return y;
 }
 
 }  // namespace automl_ext

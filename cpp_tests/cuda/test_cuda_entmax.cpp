@@ -152,9 +152,8 @@ static void check_blocks(int power_) {
         check_backward<T>(power(), g, p,
                           run<T>(g, 0,
                                  [&](const T* in, T* out) {
-                                   KERNEL_LAUNCH((entmax_backward_long_rows<power(), T>), dim3(2),
-                                                 dim3(threads), 0, nullptr, in, y.data(),
-                                                 out, count, n);
+                                   KERNEL_LAUNCH((entmax_backward_long_rows<power(), T>), dim3(2), dim3(threads), 0,
+                                                 nullptr, in, y.data(), out, count, n);
                                  }),
                           n);
       }
@@ -173,12 +172,56 @@ static void check_blocks(int power_) {
     check_forward<T>(power(), rows,
                      run<T>(rows, 0,
                             [&](const T* in, T* out) {
-                              KERNEL_LAUNCH((entmax_medium_rows<power(), T, 128, 16>), dim3(2), dim3(128), 0, nullptr, in,
-                                            out, 5, medium);
+                              KERNEL_LAUNCH((entmax_medium_rows<power(), T, 128, 16>), dim3(2), dim3(128), 0, nullptr,
+                                            in, out, 5, medium);
                             }),
                      medium);
   };
   power_ == 2 ? power_is(Int<2>()) : power_is(Int<1>());
+}
+
+// Columns: the same tests as for rows, with a last block that is not full.
+template <class T>
+static void check_columns(int power) {
+  constexpr int warps = sizeof(T) == 8 ? 8 : 4;  // that the launch chooses for 100 categories
+  Random random{9};
+  for (const int64_t n : {1, 7, 8, 9, 32, 33, 100, 128, 129, 512})
+    for (const int64_t inner : {32, 45}) {
+      if (n > entmax_cuda_columns(Element<T>::dtype).longest) continue;
+      const int64_t count = (n > 128 ? 1 : n > 32 ? 2 : 5) * inner;
+      const std::vector<double> x = decoded(encoded<T>(rows_of(n, count, random)));
+      std::vector<double> p;
+      for (unsigned seed = 0; seed < cuda_on_cpu::orders(2); ++seed) {
+        cuda_on_cpu::seed = seed;
+        const std::vector<double> got = run<T>(transposed(x, n, inner), 0, [&](const T* in, T* out) {
+          launch_entmax(power, Element<T>::dtype, in, out, count, n, nullptr, inner);
+        });
+        if (seed == 0) check_forward<T>(power, x, p = transposed(got, n, inner, true), n);
+        CHECK(same_bits(transposed(got, n, inner, true), p), "n = %lld: the result depends on the order of threads",
+              (long long)n);
+        if (n > 128) break;
+      }
+      if (n == 100 && power == 2) {  // one block for all columns
+        const std::vector<double> got = run<T>(transposed(x, n, inner), 0, [&](const T* in, T* out) {
+          KERNEL_LAUNCH((entmax_columns<2, T, warps, 128 / warps>), 1, 32 * warps, 0, nullptr, in, out, count, n,
+                        inner);
+        });
+        CHECK(same_bits(transposed(got, n, inner, true), p), "one block gives another result");
+      }
+      const std::vector<T> y = encoded<T>(transposed(p, n, inner));
+      const auto backward = [&](const std::vector<double>& g) {
+        const std::vector<double> dx = run<T>(transposed(g, n, inner), 0, [&](const T* in, T* out) {
+          launch_entmax_backward(power, Element<T>::dtype, in, y.data(), out, count, n, nullptr, inner);
+        });
+        return transposed(dx, n, inner, true);
+      };
+      std::vector<double> g = decoded(encoded<T>(random.normals(int64_t(x.size()))));
+      check_backward<T>(power, g, p, backward(g), n);
+      std::vector<double> clean = g;
+      for (size_t i = 0; i < g.size(); ++i)
+        if (p[i] == 0) g[i] = NAN, clean[i] = 0;
+      CHECK(same_bits(backward(g), backward(clean)), "n = %lld: g outside the support is used", (long long)n);
+    }
 }
 
 // p is much smaller than the rounding error of τ in float.
@@ -267,6 +310,7 @@ static void test_type() {
   for (const int power : {1, 2}) {
     check_launches<T>(power);
     check_blocks<T>(power);
+    check_columns<T>(power);
   }
 }
 

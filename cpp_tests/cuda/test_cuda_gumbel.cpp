@@ -83,12 +83,13 @@ struct Sampler {
                  bool hard = true) const {
     cuda_on_cpu::seed = order;
     Outputs<T> out(c, offset);
-    std::vector<T> in(offset);
-    in.insert(in.end(), x.begin(), x.end());
+    std::vector<T> in = transposed(x, c.n, c.inner);
+    in.insert(in.begin(), offset, T());
     launch_gumbel(entmax, Element<T>::dtype, OnDevice(c).rows, in.data() + offset, out.soft.data() + offset,
                   hard ? out.one_hot.data() + offset : nullptr, hard ? out.index.data() : nullptr, nullptr);
     out.soft.erase(out.soft.begin(), out.soft.begin() + offset);
     out.one_hot.erase(out.one_hot.begin(), out.one_hot.begin() + offset);
+    out.soft = transposed(out.soft, c.n, c.inner, true), out.one_hot = transposed(out.one_hot, c.n, c.inner, true);
     return out;
   }
 
@@ -118,7 +119,8 @@ struct Sampler {
       CHECK(run(c, x, order) == out, "n = %lld: the result depends on the order of threads", (long long)c.n);
     CHECK(same_bits(run(c, x, 1, 0, false).soft, out.soft), "n = %lld: soft alone differs", (long long)c.n);
     std::vector<int64_t> index(c.count(), -1);
-    launch_gumbel(entmax, Element<T>::dtype, OnDevice(c).rows, x.data(), nullptr, nullptr, index.data(), nullptr);
+    launch_gumbel(entmax, Element<T>::dtype, OnDevice(c).rows, transposed(x, c.n, c.inner).data(), nullptr, nullptr,
+                  index.data(), nullptr);
     CHECK(index == out.index, "n = %lld: argmax alone differs", (long long)c.n);
     const Outputs<T> misaligned = run(c, x, 1, 1);
     CHECK(misaligned.index == out.index, "n = %lld: misaligned index", (long long)c.n);
@@ -149,12 +151,12 @@ struct Sampler {
   }
 
   // Rows with NaN, with infinities, of equal logits, and invalid temperatures.
-  void check_special_rows(int64_t n) const {
+  void check_special_rows(int64_t n, int64_t inner = 1) const {
     std::vector<double> logits(6 * n, 0.5);
     logits[1 * n + n / 2] = std::nan("");
     logits[5 * n - 1] = inf;
     for (int64_t i = 0; i < n; ++i) logits[3 * n + i] = -inf;
-    const Outputs<T> out = run({n, 2, 3, {5}, {1.0}, kDTypes}, encoded<T>(logits));
+    const Outputs<T> out = run({n, 2, 3, {5}, {1.0}, kDTypes, inner}, encoded<T>(logits));
     const std::vector<double> soft = decoded(out.soft), one_hot = decoded(out.one_hot);
     CHECK(out.index[1] == n / 2, "NaN at %lld: index %lld", (long long)n / 2, (long long)out.index[1]);
     CHECK(out.index[3] == 0, "all -inf: index %lld", (long long)out.index[3]);
@@ -169,7 +171,7 @@ struct Sampler {
         CHECK(std::isfinite(soft[row * n + i]) && std::isfinite(one_hot[row * n + i]), "a valid row became invalid");
     }
     for (const double tau : {0.0, -1.0, std::nan("")}) {
-      const Case c{n, 1, 2, {5}, {1.0, tau}, kFloat32};
+      const Case c{n, 1, 2, {5}, {1.0, tau}, kFloat32, inner};
       const Outputs<T> bad = run(c, encoded<T>(std::vector<double>(2 * n, 0.5)));
       const std::vector<double> values = decoded(bad.soft), hard = decoded(bad.one_hot);
       for (int64_t i = 0; i < n; ++i)
@@ -179,11 +181,11 @@ struct Sampler {
   }
 
   // The smallest τ gives the argmax, the largest τ a uniform distribution over the elements that are not masked.
-  void check_extreme_taus(int64_t n) const {
+  void check_extreme_taus(int64_t n, int64_t inner = 1) const {
     std::vector<double> logits(2 * n, 0.5);
     logits[n - 1] = logits[2 * n - 1] = -inf;
     const double least = sizeof(C) == 8 ? 5e-324 : 1.4e-45, most = sizeof(C) == 8 ? 1.7e308 : 3.4e38;
-    const Outputs<T> out = run({n, 1, 2, {5}, {least, most}, kFloat64}, encoded<T>(logits));
+    const Outputs<T> out = run({n, 1, 2, {5}, {least, most}, kFloat64, inner}, encoded<T>(logits));
     const std::vector<double> soft = decoded(out.soft), one_hot = decoded(out.one_hot);
     for (int64_t i = 0; i < n; ++i) {
       CHECK(soft[i] == one_hot[i], "tau %g: %g", least, soft[i]);
@@ -208,6 +210,22 @@ static void test_few_blocks(int64_t n) {
                   (GumbelOutputs<T>{out.soft.data(), out.one_hot.data(), out.index.data()}));
     CHECK(out == expected, "n = %lld: two blocks of %d threads give another result", (long long)n, threads);
   }
+}
+
+// One block for all tiles of columns.
+template <class T>
+static void test_few_blocks_columns() {
+  const Case c{100, 96, 2, {1, 2}, {1.0, 0.5}, kFloat32, 48};
+  const std::vector<T> x = encoded<T>(Random{15}.normals(c.n * c.count()));
+  const Outputs<T> expected = Sampler<T>{true}.run(c, x);
+  Outputs<T> out(c, 0);
+  const OnDevice device(c);
+  KERNEL_LAUNCH((gumbel_columns<true, T, 8, 16>), 1, 256,
+                size_t(Skewed()(int(noise_size(32 * c.n))) + 1) * sizeof(Compute<T>), nullptr, device.rows,
+                (RowTiles{6, 3, 32}), transposed(x, c.n, c.inner).data(),
+                (GumbelOutputs<T>{out.soft.data(), out.one_hot.data(), out.index.data()}));
+  out.soft = transposed(out.soft, c.n, c.inner, true), out.one_hot = transposed(out.one_hot, c.n, c.inner, true);
+  CHECK(out == expected, "one block gives another result");
 }
 
 template <class T>
@@ -259,6 +277,11 @@ static void test_type() {
       }
     }
     cuda_on_cpu::max_shared_bytes = kAllShared;
+    for (const Case& c : column_cases()) sampler.check(c, c.n % 2 ? 0.3 : 0.0);
+    for (const int64_t n : {7, 33}) {
+      sampler.check_special_rows(n, 2);
+      sampler.check_extreme_taus(n, 2);
+    }
     std::printf("%-8s %s: error at most %.3f ulp of the row's largest value\n", Element<T>::name,
                 entmax ? "entmax " : "softmax", sampler.worst);
   }
@@ -267,6 +290,7 @@ static void test_type() {
   test_few_blocks<T, 8, 4>(17);
   test_few_blocks<T, 32, 4>(40);
   test_few_blocks<T, 32, 0>(136);
+  test_few_blocks_columns<T>();
   test_few_blocks_long<T>(1100);
   test_blocks<false, T>();
   test_blocks<true, T>();

@@ -9,9 +9,11 @@
 #include <cstdint>
 #include <exception>
 #include <initializer_list>
+#include <limits>
 #include <memory>
 
 #include "abi.h"
+#include "columns.h"
 #include "dtype.h"
 #include "errors.h"
 
@@ -146,26 +148,39 @@ inline void copy_to(const Tensor& target, const Tensor& source) {
 
 // ---- Rows
 
-// A tensor as contiguous rows along `dim`, which is moved last.
+// A tensor as rows along `dim`, which is moved last. The elements of a row are side by side, in a copy if necessary, unless
+// the kernel reads such columns.
 struct Rows {
   Tensor data;
   int64_t length;  // of a row
   int64_t count;
+  int64_t inner = 1;  // the distance of a row's elements: the memory of data is that of [count / inner, length, inner]
 
-  Rows(const Tensor& x, int64_t dim)
-      : data(contiguous(x.dim() == 0      ? reshape(x, {1})
-                        : is_last(x, dim) ? x
-                                          : move_dim(x, dim, -1))),
-        length(data.size(-1)),
-        count(length ? data.numel() / length : 0) {}
+  Rows(const Tensor& x, int64_t dim, const Columns& columns = {}) : data(x.dim() == 0 ? reshape(x, {1}) : x) {
+    if (!is_last(data, dim)) {
+      if (x.size(dim) <= columns.longest) inner = adjacent_columns(x, dim);
+      if (inner < columns.fewest || inner > std::numeric_limits<int32_t>::max()) inner = 1;
+      data = move_dim(inner == 1 ? x : contiguous(x), dim, -1);
+    }
+    if (inner == 1) data = contiguous(data);
+    length = data.size(-1);
+    count = length ? data.numel() / length : 0;
+  }
+  // A result for each element, in the order of `data`.
+  Tensor results() const { return inner == 1 ? empty(data.sizes(), data) : empty_like(data); }
 
   static bool is_last(const Tensor& x, int64_t dim) {
     x.size(dim);  // fails if there is no such dim
     return dim == -1 || dim == x.dim() - 1;
   }
+  static int64_t adjacent_columns(const Tensor& x, int64_t dim) {
+    int64_t columns = 1;
+    for (int64_t i = dim < 0 ? dim + x.dim() : dim; ++i < x.dim();) columns *= x.size(i);
+    return columns;
+  }
 };
 
-// Returns rows in the shape of `like`, contiguous.
+// Returns results of rows in the shape of `like`, contiguous.
 inline Tensor from_rows(Tensor rows, const Tensor& like, int64_t dim) {
   if (like.dim() == 0) return reshape(rows, {});
   return Rows::is_last(like, dim) ? rows : contiguous(move_dim(rows, -1, dim));

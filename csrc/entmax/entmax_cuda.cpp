@@ -17,10 +17,13 @@ constexpr const char* kName = power == 2 ? "entmax15" : "sparsemax";
 template <int power>
 Tensor forward(const Tensor& x, int64_t dim) {
   const CudaCall call(kName<power>, x);
-  return entmax_forward(kName<power>, x, dim, [&](DType dtype, const Rows& rows, void* p) {
-    launch_entmax(power, dtype, rows.data.const_data_ptr(), p, rows.count, rows.length, call.stream());
-    call.check();
-  });
+  return entmax_forward(
+      kName<power>, x, dim,
+      [&](DType dtype, const Rows& rows, void* p) {
+        launch_entmax(power, dtype, rows.data.const_data_ptr(), p, rows.count, rows.length, call.stream(), rows.inner);
+        call.check();
+      },
+      entmax_cuda_columns);
 }
 
 // The CUDA gradient reads p, so the support is empty.
@@ -32,11 +35,14 @@ std::tuple<Tensor, Tensor> trained(const Tensor& x, int64_t dim) {
 template <int power>
 Tensor backward(const Tensor& grad, const Tensor& p, int64_t dim, const OptionalTensor& /*support*/) {
   const CudaCall call(kName<power>, p);
-  return entmax_backward(kName<power>, grad, p, dim, [&](DType dtype, const Rows& g, const Rows& y, void* dx) {
-    launch_entmax_backward(power, dtype, g.data.const_data_ptr(), y.data.const_data_ptr(), dx, y.count, y.length,
-                           call.stream());
-    call.check();
-  });
+  return entmax_backward(
+      kName<power>, grad, p, dim,
+      [&](DType dtype, const Rows& g, const Rows& y, void* dx) {
+        launch_entmax_backward(power, dtype, g.data.const_data_ptr(), y.data.const_data_ptr(), dx, y.count, y.length,
+                               call.stream(), y.inner);
+        call.check();
+      },
+      entmax_cuda_columns);
 }
 
 }  // namespace

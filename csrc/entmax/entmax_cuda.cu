@@ -14,7 +14,14 @@ constexpr int kMediumItems = 16;
 constexpr int64_t kShortBackwardRow = 512;  // two rows fit the registers
 
 template <int power, class T>
-void forward(const T* x, T* p, int64_t rows, int64_t n, cudaStream_t stream) {
+void forward(const T* x, T* p, int64_t rows, int64_t n, int64_t inner, cudaStream_t stream) {
+  if (inner > 1) {
+    for_columns<sizeof(T) == 8 ? 128 : 512>(n, [&](auto warps, auto items) {
+      KERNEL_LAUNCH((entmax_columns<power, T, warps(), items()>), columns_grid<warps()>(rows),
+                    ColumnTeam<warps()>::threads, 0, stream, x, p, rows, n, inner);
+    });
+    return;
+  }
   if (n <= kWarpRow) {
     for_short_rows(n, [&](auto lanes, auto items) {
       if constexpr (lanes() * items() <= kWarpRow)
@@ -43,7 +50,14 @@ void forward(const T* x, T* p, int64_t rows, int64_t n, cudaStream_t stream) {
 }
 
 template <int power, class T>
-void backward(const T* grad, const T* p, T* dx, int64_t rows, int64_t n, cudaStream_t stream) {
+void backward(const T* grad, const T* p, T* dx, int64_t rows, int64_t n, int64_t inner, cudaStream_t stream) {
+  if (inner > 1) {
+    for_read_columns(n, [&](auto warps) {
+      KERNEL_LAUNCH((entmax_backward_columns<power, T, warps()>), columns_grid<warps()>(rows),
+                    ColumnTeam<warps()>::threads, 0, stream, grad, p, dx, rows, n, inner);
+    });
+    return;
+  }
   if (n <= kShortBackwardRow) {
     for_short_rows(n, [&](auto lanes, auto items) {
       KERNEL_LAUNCH((entmax_backward_short_rows<power, T, lanes(), items()>), short_rows_grid(rows, lanes()),
@@ -57,24 +71,25 @@ void backward(const T* grad, const T* p, T* dx, int64_t rows, int64_t n, cudaStr
 
 }  // namespace
 
-void launch_entmax(int power, DType dtype, const void* x, void* p, int64_t rows, int64_t n, void* stream_) {
+void launch_entmax(int power, DType dtype, const void* x, void* p, int64_t rows, int64_t n, void* stream_,
+                   int64_t inner) {
   const auto stream = static_cast<cudaStream_t>(stream_);
   for_dtype(dtype, [&](auto element) {
     using T = decltype(element);
     const auto* in = static_cast<const T*>(x);
     auto* out = static_cast<T*>(p);
-    power == 2 ? forward<2>(in, out, rows, n, stream) : forward<1>(in, out, rows, n, stream);
+    power == 2 ? forward<2>(in, out, rows, n, inner, stream) : forward<1>(in, out, rows, n, inner, stream);
   });
 }
 
 void launch_entmax_backward(int power, DType dtype, const void* grad, const void* p, void* dx, int64_t rows, int64_t n,
-                            void* stream_) {
+                            void* stream_, int64_t inner) {
   const auto stream = static_cast<cudaStream_t>(stream_);
   for_dtype(dtype, [&](auto element) {
     using T = decltype(element);
     const auto *g = static_cast<const T*>(grad), *y = static_cast<const T*>(p);
     auto* out = static_cast<T*>(dx);
-    power == 2 ? backward<2>(g, y, out, rows, n, stream) : backward<1>(g, y, out, rows, n, stream);
+    power == 2 ? backward<2>(g, y, out, rows, n, inner, stream) : backward<1>(g, y, out, rows, n, inner, stream);
   });
 }
 

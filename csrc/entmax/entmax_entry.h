@@ -4,23 +4,24 @@
 
 namespace automl_ext {
 
-// Calls run(dtype, rows, p).
+// Calls run(dtype, rows, p). columns(dtype) are those that the kernel reads.
 template <class Run>
-Tensor entmax_forward(const char* op, const Tensor& x, int64_t dim, const Run& run) {
+Tensor entmax_forward(const char* op, const Tensor& x, int64_t dim, const Run& run, ColumnsOf columns = no_columns) {
   const DType dtype = dtype_of(x, op, "x");
-  const Rows rows(x, dim);
-  const Tensor p = empty(rows.data.sizes(), rows.data);
+  const Rows rows(x, dim, columns(dtype));
+  const Tensor p = rows.results();
   if (rows.count) run(dtype, rows, p.mutable_data_ptr());
   return from_rows(p, x, dim);
 }
 
 // Calls run(dtype, rows of grad, rows of p, dx).
 template <class Run>
-Tensor entmax_backward(const char* op, const Tensor& grad, const Tensor& p, int64_t dim, const Run& run) {
+Tensor entmax_backward(const char* op, const Tensor& grad, const Tensor& p, int64_t dim, const Run& run,
+                       ColumnsOf columns = no_columns) {
   const DType dtype = dtype_of(p, op, "p");
   check_like(op, "grad", grad, p);
-  const Rows g(grad, dim), y(p, dim);
-  const Tensor dx = empty(y.data.sizes(), y.data);
+  const Rows g(grad, dim, columns(dtype)), y(p, dim, columns(dtype));
+  const Tensor dx = y.results();
   if (y.count) run(dtype, g, y, dx.mutable_data_ptr());
   return from_rows(dx, p, dim);
 }

@@ -82,8 +82,8 @@ __device__ Threshold<typename Row::C> find_threshold(const Team& team, const Row
 
 // τ of a row of up to kItems elements in the registers of one thread, in closed form. With the elements sorted, one is in
 // the support if the sum F of (v − it)^power over the larger ones is less than 1. All terms are positive: nothing cancels.
-template <int power, class T, int kItems>
-__device__ __forceinline__ Threshold<Compute<T>> closed_threshold(const RegisterRow<T, WarpTeam<1>, kItems>& row) {
+template <int power, class T, class Team, int kItems>
+__device__ __forceinline__ Threshold<Compute<T>> closed_threshold(const RegisterRow<T, Team, kItems>& row) {
   using C = Compute<T>;
   C v[kItems];
 #pragma unroll
@@ -125,13 +125,10 @@ constexpr int kCandidates = 4096 / int(sizeof(C));
 template <int power, class Team, class Row, class C>
 __device__ __forceinline__ Threshold<C> shifted_threshold(const Team& team, Row& row, C top, C scale, bool is_valid) {
   row.shift(top, scale, [](C) {});
-  return find_threshold<power>(team, row, is_valid);
-}
-template <int power, class T, int kItems, class C>
-__device__ __forceinline__ Threshold<C> shifted_threshold(const WarpTeam<1>&, RegisterRow<T, WarpTeam<1>, kItems>& row,
-                                                          C top, C scale, bool) {
-  row.shift(top, scale, [](C) {});
-  return closed_threshold<power>(row);
+  if constexpr (Team::depth == 0 && Row::longest_chain <= 8)  // one thread has all of the few elements
+    return closed_threshold<power>(row);
+  else
+    return find_threshold<power>(team, row, is_valid);
 }
 // Only elements greater than −1 can be in the support: one in fifty of a long row of normal numbers. If there are few, one
 // warp finds the threshold from a list of them.
@@ -207,6 +204,20 @@ __global__ void __launch_bounds__(128, 4) entmax_short_rows(const T* x, T* p, in
     const int64_t at = first + threadIdx.x / kLanes;
     Row row(team, x + at * n, at < rows ? int(n) : 0, packed, -infinity<C>());
     entmax_row<power>(team, row, p + at * n);
+  }
+}
+
+// Rows whose elements are `inner` apart, as columns of up to kWarps·kItems values in registers.
+template <int power, class T, int kWarps, int kItems>
+__global__ void __launch_bounds__(ColumnTeam<kWarps>::threads, (kColumnBlocks<kWarps>))
+    entmax_columns(const T* x, T* p, int64_t count, int64_t n, int64_t inner) {
+  using Team = ColumnTeam<kWarps>;
+  const Team team{int(inner)};
+  for (int64_t first = blockIdx.x * int64_t(Team::columns); first < count;
+       first += gridDim.x * int64_t(Team::columns)) {
+    const int64_t at = first + team.column(), start = team.start(at, n);
+    RegisterRow<T, Team, kItems> row(team, x + start, at < count ? int(n) : 0, false);
+    entmax_row<power>(team, row, p + start);
   }
 }
 
@@ -296,6 +307,35 @@ __global__ void __launch_bounds__(128, 4)
     g.store_items(dx + at * n, [&](int j) {
       const C s = support_weight<power>(y.values[j]);
       return supported(s, s * (g.values[j] - mean));
+    });
+  }
+}
+
+// Reads each column twice, as entmax_backward_long_rows does each row.
+template <int power, class T, int kWarps>
+__global__ void __launch_bounds__(ColumnTeam<kWarps>::threads)
+    entmax_backward_columns(const T* grad, const T* p, T* dx, int64_t count, int64_t n, int64_t inner) {
+  using C = Compute<T>;
+  using Team = ColumnTeam<kWarps>;
+  const Team team{int(inner)};
+  for (int64_t first = blockIdx.x * int64_t(Team::columns); first < count;
+       first += gridDim.x * int64_t(Team::columns)) {
+    const int64_t at = first + team.column(), start = team.start(at, n);
+    const int length = at < count ? int(n) : 0;
+    C weighted[4] = {}, weights[4] = {};  // chains of additions
+    each_of_column(team, length, grad + start, p + start, [&](int k, int64_t, C g, C y) {
+      const C s = support_weight<power>(y);
+      weighted[k] += supported(s, s * g);
+      weights[k] += s;
+    });
+    C sums[2] = {(weighted[0] + weighted[1]) + (weighted[2] + weighted[3]),
+                 (weights[0] + weights[1]) + (weights[2] + weights[3])};
+    team.sum(sums);
+    const C mean = weighted_mean<C>(sums);
+    T* const out = dx + start;
+    each_of_column(team, length, grad + start, p + start, [&](int, int64_t i, C g, C y) {
+      const C s = support_weight<power>(y);
+      out[i] = narrow<T>(supported(s, s * (g - mean)));
     });
   }
 }

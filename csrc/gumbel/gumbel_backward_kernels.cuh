@@ -127,6 +127,32 @@ __global__ void __launch_bounds__(kRowThreads, 1)
   }
 }
 
+// Reads each column twice.
+template <bool entmax, class T, int kWarps>
+__global__ void __launch_bounds__(ColumnTeam<kWarps>::threads)
+    gumbel_backward_columns(GumbelCudaRows rows, RowTiles tiles, const T* grad, const T* y, T* dx, double* partials) {
+  using C = Compute<T>;
+  using Team = ColumnTeam<kWarps>;
+  const Team team{int(rows.inner)};
+  for (int64_t t = blockIdx.x; t < tiles.count; t += gridDim.x) {
+    const TilePlace place(rows, t, tiles.per_group, Team::columns);
+    const C tau = valid_tau<C>(rows, place.group);
+    const Divider<C> over_tau(tau);
+    const int n = place.row_in_group + team.column() < rows.rows_per_group ? int(rows.n) : 0;
+    const int64_t start = team.start(place.row + team.column(), rows.n);
+    GumbelGradient<entmax, C, ShortSum> gradient;
+    each_of_column(team, n, grad + start, y + start, [&](int, int64_t, C g, C p) { gradient.add(g, p); });
+    gradient.reduce(team);
+    T* const out = dx + start;
+    each_of_column(team, n, grad + start, y + start, [&](int, int64_t i, C g, C p) {
+      const C dz = gradient.dz(g, p);
+      if (partials) gradient.tau_terms.add(dz * gradient.tau_weight(p));
+      out[i] = narrow<T>(over_tau(dz));
+    });
+    if (partials) store_tau_partial<entmax>(double(gradient.tau_terms.value()), double(tau), partials + t);
+  }
+}
+
 // dτ of `count` temperatures, each the sum of per_tau consecutive partials.
 static __global__ void __launch_bounds__(1024)
     gumbel_tau_gradient(const double* partials, int64_t per_tau, int64_t count, void* dtau, DType dtype) {

@@ -21,6 +21,7 @@ GumbelCudaRows rows_of(const char* op, const Rows& r, const GumbelGroups& groups
     rows.tau_dtype = dtype_of(*groups.taus, op, "tau");
   }
   rows.tau_step = groups.tau_step;
+  rows.inner = r.inner;
   return rows;
 }
 
@@ -40,12 +41,12 @@ GumbelSampled sample(const Tensor& logits, const Tensor& seed, double tau, const
                      int64_t dim, bool hard, bool return_index) {
   const CudaCall call(kName<entmax>, logits);
   return gumbel_sample(kName<entmax>, logits, seed, tau, tau_tensor, dim, hard, return_index,
-                       runner(call, kName<entmax>, entmax));
+                       runner(call, kName<entmax>, entmax), gumbel_cuda_columns);
 }
 
 Tensor argmax(const Tensor& logits, const Tensor& seed, int64_t dim) {
   const CudaCall call("gumbel_argmax", logits);
-  return gumbel_argmax(logits, seed, dim, runner(call, "gumbel_argmax", false));
+  return gumbel_argmax(logits, seed, dim, runner(call, "gumbel_argmax", false), gumbel_cuda_columns);
 }
 
 template <bool entmax>
@@ -62,7 +63,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& soft, doub
                            dtau.defined() ? dtau.mutable_data_ptr() : nullptr, call.stream());
     call.check();
   };
-  return gumbel_backward(kName<entmax>, grad, soft, tau, tau_tensor, dim, tau_needs, run);
+  return gumbel_backward(kName<entmax>, grad, soft, tau, tau_tensor, dim, tau_needs, run, gumbel_cuda_columns);
 }
 
 }  // namespace

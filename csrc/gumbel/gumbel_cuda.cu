@@ -30,8 +30,28 @@ void for_row_length(int64_t n, const Launch& launch, const Longest& longest) {
   longest();
 }
 
+RowTiles column_tiles(const GumbelCudaRows& rows, int columns) {
+  const int64_t per_group = blocks(rows.rows_per_group, columns);
+  return {per_group * rows.groups(), per_group, columns};
+}
+
+template <bool entmax, class T>
+void sample_columns(const GumbelCudaRows& rows, const T* x, const GumbelOutputs<T>& out, cudaStream_t stream) {
+  for_columns<128>(rows.n, [&](auto warps, auto items) {
+    using Team = ColumnTeam<warps()>;
+    const RowTiles tiles = column_tiles(rows, Team::columns);
+    const int64_t bytes = (Skewed()(int(noise_size(Team::columns * rows.n))) + 1) * int64_t(sizeof(Compute<T>));
+    static SharedMemoryAllowance allowance;
+    if (!allow_shared_memory(gumbel_columns<entmax, T, warps(), items()>, bytes, allowance, kStaticColumnMemory))
+      return;
+    KERNEL_LAUNCH((gumbel_columns<entmax, T, warps(), items()>), grid_of(tiles.count), Team::threads, size_t(bytes),
+                  stream, rows, tiles, x, out);
+  });
+}
+
 template <bool entmax, class T>
 void sample(const GumbelCudaRows& rows, const T* x, const GumbelOutputs<T>& out, cudaStream_t stream) {
+  if (rows.inner > 1) return sample_columns<entmax>(rows, x, out, stream);
   const auto in_tiles = [&](auto lanes, auto items) {
     const RowTiles tiles = short_row_tiles(rows, lanes());
     const size_t bytes = size_t(noise_size(tiles.rows * rows.n)) * sizeof(Compute<T>);
@@ -62,6 +82,15 @@ void for_backward_row_length(int64_t n, const Launch& launch, const Longest& lon
 
 template <bool entmax, class T>
 void backward(const GumbelCudaRows& rows, const T* grad, const T* y, T* dx, double* partials, cudaStream_t stream) {
+  if (rows.inner > 1) {
+    for_read_columns(rows.n, [&](auto warps) {
+      using Team = ColumnTeam<warps()>;
+      const RowTiles tiles = column_tiles(rows, Team::columns);
+      KERNEL_LAUNCH((gumbel_backward_columns<entmax, T, warps()>), grid_of(tiles.count), Team::threads, 0, stream, rows,
+                    tiles, grad, y, dx, partials);
+    });
+    return;
+  }
   const auto in_tiles = [&](auto lanes, auto items) {
     const RowTiles tiles = short_row_tiles(rows, lanes());
     KERNEL_LAUNCH((gumbel_backward_short_rows<entmax, T, lanes(), items()>), grid_of(tiles.count), kShortRowThreads, 0,
@@ -94,6 +123,10 @@ void launch_gumbel(bool entmax, DType dtype, const GumbelCudaRows& rows, const v
 
 int64_t gumbel_tau_partials(const GumbelCudaRows& rows) {
   int64_t count = rows.count;
+  if (rows.inner > 1) {
+    for_read_columns(rows.n, [&](auto warps) { count = column_tiles(rows, ColumnTeam<warps()>::columns).count; });
+    return count;
+  }
   const auto in_tiles = [&](auto lanes, auto) { count = short_row_tiles(rows, lanes()).count; };
   for_backward_row_length(rows.n, in_tiles, [] {});
   return count;

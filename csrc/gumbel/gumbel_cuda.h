@@ -1,7 +1,8 @@
-// Gumbel sampling on CUDA, over the rows of contiguous [count, n].
+// Gumbel sampling on CUDA, over the rows of contiguous [count, n], or [count / inner, n, inner].
 #pragma once
 #include <cstdint>
 
+#include "../common/columns.h"
 #include "../common/dtype.h"
 
 namespace automl_ext {
@@ -16,6 +17,7 @@ struct GumbelCudaRows {
   DType tau_dtype;
   int64_t tau_step;
   double tau;
+  int64_t inner;  // more than 1: rows along another dim than the last, within gumbel_cuda_columns
 
   int64_t groups() const { return count / rows_per_group; }
 };

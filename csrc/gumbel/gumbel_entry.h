@@ -48,16 +48,17 @@ inline Tensor empty_gumbel_index(const Rows& r) {
   return empty(r.data.sizes().slice(0, size_t(r.data.dim() - 1)), ScalarType::Long, r.data);
 }
 
-// Calls run(dtype, rows, groups, soft, one_hot, index); outputs that are not needed are null.
+// Calls run(dtype, rows, groups, soft, one_hot, index); outputs that are not needed are null. columns_of(dtype) are those that
+// the kernel reads.
 template <class Run>
 GumbelSampled gumbel_sample(const char* op, const Tensor& logits, const Tensor& seed, double tau,
-                            const OptionalTensor& tau_tensor, int64_t dim, bool hard, bool return_index,
-                            const Run& run) {
+                            const OptionalTensor& tau_tensor, int64_t dim, bool hard, bool return_index, const Run& run,
+                            ColumnsOf columns_of = no_columns) {
   const DType dtype = dtype_of(logits, op, "logits");
-  const Rows r(logits, dim);
+  const Rows r(logits, dim, columns_of(dtype));
   const GumbelGroups groups(op, r, seed, tau, tau_tensor);
-  const Tensor soft = empty(r.data.sizes(), r.data);
-  const Tensor one_hot = hard ? empty(r.data.sizes(), r.data) : Tensor();
+  const Tensor soft = r.results();
+  const Tensor one_hot = hard ? r.results() : Tensor();
   const bool needs_index = hard || return_index;
   const Tensor index = needs_index ? empty_gumbel_index(r) : empty_tensor(logits, ScalarType::Long);
   if (r.count)
@@ -70,10 +71,11 @@ GumbelSampled gumbel_sample(const char* op, const Tensor& logits, const Tensor& 
 
 // Calls run as gumbel_sample does.
 template <class Run>
-Tensor gumbel_argmax(const Tensor& logits, const Tensor& seed, int64_t dim, const Run& run) {
+Tensor gumbel_argmax(const Tensor& logits, const Tensor& seed, int64_t dim, const Run& run,
+                     ColumnsOf columns_of = no_columns) {
   const char* op = "gumbel_argmax";
   const DType dtype = dtype_of(logits, op, "logits");
-  const Rows r(logits, dim);
+  const Rows r(logits, dim, columns_of(dtype));
   const Tensor index = empty_gumbel_index(r);
   const GumbelGroups groups(op, r, seed, 1, std::nullopt);
   if (r.count) run(dtype, r, groups, nullptr, nullptr, index.mutable_data_ptr<int64_t>());
@@ -85,12 +87,13 @@ Tensor gumbel_argmax(const Tensor& logits, const Tensor& seed, int64_t dim, cons
 template <class Run>
 std::tuple<Tensor, Tensor> gumbel_backward(const char* op, const Tensor& grad, const Tensor& soft, double tau,
                                            const OptionalTensor& tau_tensor, int64_t dim, bool tau_needs,
-                                           const Run& run) {
+                                           const Run& run, ColumnsOf columns_of = no_columns) {
   const DType dtype = dtype_of(soft, op, "soft");
   check_like(op, "grad", grad, soft);
-  const Rows g(grad, dim), y(soft, dim);
+  const Columns columns = columns_of(dtype);
+  const Rows g(grad, dim, columns), y(soft, dim, columns);
   const GumbelGroups groups(op, y, std::nullopt, tau, tau_tensor);
-  const Tensor dx = empty(y.data.sizes(), y.data);
+  const Tensor dx = y.results();
   Tensor dtau;
   if (tau_tensor && tau_needs)
     dtau = y.count ? empty(tau_tensor->sizes(), *groups.taus)

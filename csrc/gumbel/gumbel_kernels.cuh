@@ -155,10 +155,11 @@ __device__ __forceinline__ void softmax_below(const Team& team, Row& row, C top,
   row.store(out, [&](C e) { return e * share; });
 }
 
-// Computes the requested outputs of a row of perturbed logits. `at` is its index; a missing row has length 0.
+// Computes the requested outputs of a row of perturbed logits. `at` is its index, `start` the place of its first element; a
+// missing row has length 0.
 template <bool entmax, class T, class Team, class Row, class C>
 __device__ __forceinline__ void gumbel_row(const Team& team, Row& row, C inverse_tau, const GumbelOutputs<T>& out,
-                                           int64_t at, int64_t n, bool exists) {
+                                           int64_t at, int64_t start, bool exists) {
   C top;
   typename Row::Index index = 0;
   if (out.index || out.one_hot || kRegenerated<Row>) {
@@ -171,15 +172,15 @@ __device__ __forceinline__ void gumbel_row(const Team& team, Row& row, C inverse
     top = largest_of(team, row);
   }
   if constexpr (entmax)
-    entmax_below<2>(team, row, top, C(0.5) * inverse_tau, out.soft + at * n);
+    entmax_below<2>(team, row, top, C(0.5) * inverse_tau, out.soft + start);
   else
-    softmax_below(team, row, top, inverse_tau, out.soft + at * n);
+    softmax_below(team, row, top, inverse_tau, out.soft + start);
   if (!out.one_hot) return;
   // NaN rows stay NaN; an entmax row of only −inf stays 0.
   const bool all_masked = top == -infinity<C>();
   const bool is_nan = !(top < infinity<C>()) || inverse_tau != inverse_tau || (!entmax && all_masked);
   const C elsewhere = is_nan ? not_a_number<C>() : C(0), chosen = is_nan || all_masked ? elsewhere : C(1);
-  row.write(out.one_hot + at * n, [&](typename Row::Index i) { return i == index ? chosen : elsewhere; });
+  row.write(out.one_hot + start, [&](typename Row::Index i) { return i == index ? chosen : elsewhere; });
 }
 
 // The elements of shared memory for the noise of `count` consecutive elements.
@@ -214,13 +215,44 @@ __global__ void __launch_bounds__(128, 4)
       if constexpr (kItems == 0) {
         Row row(team, tile + r * n, length, packed);
         row.combine(logits, [](C x_i, C log) { return add_noise(x_i, log); });
-        gumbel_row<entmax>(team, row, inverse, out, place.row + r, n, r < count);
+        gumbel_row<entmax>(team, row, inverse, out, place.row + r, (place.row + r) * n, r < count);
       } else {
         Row row(team, logits, length, packed);
         row.combine(tile + r * n, [](C x_i, C log) { return add_noise(x_i, log); });
-        gumbel_row<entmax>(team, row, inverse, out, place.row + r, n, r < count);
+        gumbel_row<entmax>(team, row, inverse, out, place.row + r, (place.row + r) * n, r < count);
       }
     }
+    __syncthreads();  // before the next tile is sampled
+  }
+}
+
+// Rows whose elements are rows.inner apart, as columns of up to kWarps·kItems values in registers. A tile has as many as the
+// block; its noise is consecutive elements of the stream.
+template <bool entmax, class T, int kWarps, int kItems>
+__global__ void __launch_bounds__(ColumnTeam<kWarps>::threads, (kColumnBlocks<kWarps>))
+    gumbel_columns(GumbelCudaRows rows, RowTiles tiles, const T* x, GumbelOutputs<T> out) {
+  using C = Compute<T>;
+  using Team = ColumnTeam<kWarps>;
+  KERNEL_DYNAMIC_SHARED(C, noise);
+  const Team team{int(rows.inner)};
+  const Skewed skewed;
+  const int n = int(rows.n), r = team.column();
+  for (int64_t t = blockIdx.x; t < tiles.count; t += gridDim.x) {
+    const TilePlace place(rows, t, tiles.per_group, Team::columns);
+    const int64_t left = rows.rows_per_group - place.row_in_group, first_element = place.row_in_group * n;
+    const int count = left < Team::columns ? int(left) : Team::columns;
+    sample_noise(int(threadIdx.x), int(blockDim.x), uint64_t(rows.seeds[place.group * rows.seed_step]), first_element,
+                 count * n, noise, skewed);
+    const int64_t start = team.start(place.row + r, n);
+    RegisterRow<T, Team, kItems> row(team, x + start, r < count ? n : 0, false);
+    const C inverse = inverse_tau<C>(rows, place.group);
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < kItems; ++j) {
+      const int i = row.index(j);
+      if (i < row.n) row.values[j] = add_noise(row.values[j], noise[skewed(int(first_element % kWindow) + r * n + i)]);
+    }
+    gumbel_row<entmax>(team, row, inverse, out, place.row + r, start, r < count);
     __syncthreads();  // before the next tile is sampled
   }
 }
@@ -244,7 +276,7 @@ __global__ void __launch_bounds__(kRowThreads, 1)
     __syncthreads();
     SharedRow<T, BlockTeam> row(team, noise + first_element % kWindow, n, packed);
     row.combine(x + at * n, [](C x_i, C log) { return add_noise(x_i, log); });
-    gumbel_row<entmax>(team, row, inverse, out, at, n, true);
+    gumbel_row<entmax>(team, row, inverse, out, at, at * n, true);
     __syncthreads();  // before the next row is sampled
   }
 }
@@ -258,7 +290,7 @@ __global__ void __launch_bounds__(kRowThreads, 1)
     const TilePlace place(rows, at, rows.rows_per_group, 1);
     NoiseRow<T, BlockTeam> row(team, x + at * rows.n, rows.n, place.row_in_group * rows.n,
                                uint64_t(rows.seeds[place.group * rows.seed_step]));
-    gumbel_row<entmax>(team, row, inverse_tau<Compute<T>>(rows, place.group), out, at, rows.n, true);
+    gumbel_row<entmax>(team, row, inverse_tau<Compute<T>>(rows, place.group), out, at, at * rows.n, true);
   }
 }
 

@@ -77,17 +77,27 @@ __device__ __forceinline__ C perturb(C x, uint32_t word) {
 // generates four elements from one counter.
 constexpr int kWindow = 64;
 
+// Where threads that read the same element of adjacent rows find noise: shifted by one for every 32 elements, and once more for
+// every 1024, so that rows of a power of two of elements are in different banks.
+struct Skewed {
+  __host__ __device__ __forceinline__ int operator()(int i) const { return i + (i >> 5) + (i >> 10); }
+};
+struct Straight {
+  __device__ __forceinline__ int operator()(int i) const { return i; }
+};
+
 // Divided among threads 0 … size − 1 (a multiple of 16): logs[first mod 64 + i] = noise_log of element first + i for i < count.
 // Whole windows are written: logs holds up to 2·63 more elements.
-template <class C>
-__device__ __forceinline__ void sample_noise(int rank, int size, uint64_t seed, int64_t first, int count, C* logs) {
+template <class C, class Place = Straight>
+__device__ __forceinline__ void sample_noise(int rank, int size, uint64_t seed, int64_t first, int count, C* logs,
+                                             const Place& place = {}) {
   const uint64_t first_counter = uint64_t(first) / kWindow * 16;
   const unsigned counters = unsigned(count + int(first % kWindow) + kWindow - 1) / kWindow * 16;
   for (unsigned u = rank; u < counters; u += size) {
     uint32_t words[4];
     philox(seed, first_counter + uint64_t(u), words);
 #pragma unroll
-    for (int q = 0; q < 4; ++q) logs[u / 16 * kWindow + u % 16 + 16 * q] = noise_log<C>(words[q]);
+    for (int q = 0; q < 4; ++q) logs[place(int(u / 16 * kWindow + u % 16 + 16 * q))] = noise_log<C>(words[q]);
   }
 }
 

@@ -62,6 +62,10 @@ def _logits(g: torch.Generator) -> list[Tensor]:
     return [2 * torch.randn(ROWS, CATEGORIES, generator=g)]
 
 
+def _columns(g: torch.Generator) -> list[Tensor]:
+    return [2 * torch.randn(2, CATEGORIES, 33, generator=g)]
+
+
 def _seed(g: torch.Generator) -> Tensor:
     return torch.randint(2**62, (), generator=g)
 
@@ -190,4 +194,21 @@ def _in_tiles(c: Case, dtype: torch.dtype) -> Case:
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _ROWWISE = ("entmax15", "sparsemax", "gumbel_softmax", "gumbel_entmax15_hard", "gumbel_argmax")
 SIZED = [_sized(case(name), n, dtype) for name in _ROWWISE for n in SIZES for dtype in _DTYPES]
+# Rows along dim 1 of [2, 100, 33]: no kernel but the op's may run.
+SIZED += [
+    Case("entmax15_columns", _columns, lambda x: a.entmax15(x, 1), trained=1),
+    Case("sparsemax_columns", _columns, lambda x: a.sparsemax(x, 1), trained=1),
+    Case(
+        "gumbel_entmax15_hard_columns",
+        lambda g: [*_columns(g), 0.5 + torch.rand((), generator=g), _seed(g)],
+        lambda x, tau, seed: a.gumbel_entmax15(x, tau, True, 1, seed=seed, return_index=True),
+        trained=2,
+    ),
+    Case(
+        "gumbel_argmax_columns",
+        lambda g: [*_columns(g), _seed(g)],
+        lambda x, seed: a.gumbel_argmax(x, 1, seed=seed),
+        trained=0,
+    ),
+]
 EPISODES_IN_TILES = [_in_tiles(case(name), dtype) for name in FLOATS for dtype in _DTYPES]

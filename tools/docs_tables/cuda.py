@@ -7,6 +7,7 @@ from docs_tables.text import load, percent, table
 PROCESSORS, ISSUED, BANDWIDTH = 132, 4 * 1.7e3, 3.35e6  # an H100: instructions per µs and multiprocessor, bytes per µs
 BARRIER, TILE, START = 0.04, 0.3, 2.0  # µs: a barrier; a tile from the L2 cache; the launch and the first load
 LIST_STEPS = 6  # Newton's steps on the candidates of a row of normal numbers
+COLUMN_STEPS = 7  # the most of 32 such rows
 # Predicted for the kernels of version 0.1, in µs, from their instructions at that time.
 BEFORE = {
     "entmax15 (64, 32000)": 45,
@@ -14,6 +15,10 @@ BEFORE = {
     "entmax15 (65536, 512)": 155,
     "entmax15 (16384, 2048)": 96,
     "entmax15 (262144, 8)": 18,
+    "entmax15 (64, 32, 4096), dim 1": 66,
+    "entmax15 (64, 32, 4096), dim 1, backward": 98,
+    "entmax15 (16, 512, 1024), dim 1": 66,
+    "gumbel_softmax (64, 32, 4096), dim 1": 66,
     "gumbel_softmax (1024, 1024)": 9,
     "gumbel_softmax (4194304, 8)": 140,
     "gae (1024, 1024)": 15,
@@ -58,6 +63,28 @@ def entmax_shared(rows: int, n: int) -> tuple[float, int, int]:
     kernel = Kernel("entmax_long_rows<2, float>")
     over_row = [i for i, (_, elements) in enumerate(kernel.loops) if elements == 4]
     return rows * n / 32 * kernel.packed(*over_row), rows, 8
+
+
+def columns(name: str, rows: int, warps: int, steps: int) -> tuple[float, int, int]:
+    """Columns of 32 elements per thread: all instructions once, and Newton's loop, the longest, for further steps."""
+    kernel = Kernel(name)
+    step = max(instructions for instructions, _ in kernel.loops)
+    issued = rows / 32 * warps * (kernel.all + (steps - 1) * step)
+    return issued, rows // (128 if warps == 1 else 32), 2 * (1 + steps) if warps > 1 else 0
+
+
+def read_columns(name: str, rows: int, warps: int, n: int) -> tuple[float, int, int]:
+    """Columns that are read twice, four elements per iteration: all instructions once, both loops for further ones."""
+    kernel = Kernel(name)
+    loops = sum(instructions for instructions, _ in kernel.loops)
+    return rows / 32 * warps * (kernel.all + (n / warps / 4 - 1) * loops), rows // 128, 0
+
+
+def gumbel_columns(rows: int) -> tuple[float, int, int]:
+    """Eight of 32 elements per thread: all instructions once, and the noise loop, the longest, for further four."""
+    kernel = Kernel("gumbel_columns<false, float, 4, 8>")
+    noise = max(instructions for instructions, _ in kernel.loops)
+    return rows / 32 * 4 * (kernel.all + noise), rows // 32, 8
 
 
 def list_instructions(n: int, share: float) -> float:
@@ -125,7 +152,23 @@ def cuda_predictions() -> str:
         "entmax15 (65536, 512)": (8 * 65536 * 512, entmax_medium(65536, 512, 0.15), 0.0),
         "entmax15 (16384, 2048)": (8 * 16384 * 2048, entmax_medium(16384, 2048, 0.085), 0.0),
         "entmax15 (262144, 8)": (8 * 262144 * 8, entmax_thread(262144), 0.0),
+        "entmax15 (64, 32, 4096), dim 1": (
+            8 * 8 * elements,
+            columns("entmax_columns<2, float, 1, 32>", 64 * 4096, 1, COLUMN_STEPS),
+            0.0,
+        ),
+        "entmax15 (64, 32, 4096), dim 1, backward": (
+            12 * 8 * elements,
+            read_columns("entmax_backward_columns<2, float, 1>", 64 * 4096, 1, 32),
+            0.0,
+        ),
+        "entmax15 (16, 512, 1024), dim 1": (
+            8 * 8 * elements,
+            columns("entmax_columns<2, float, 16, 32>", 16 * 1024, 16, COLUMN_STEPS),
+            0.0,
+        ),
         "gumbel_softmax (1024, 1024)": (8 * elements, gumbel_shared(1024, 1024), 0.0),
+        "gumbel_softmax (64, 32, 4096), dim 1": (8 * 8 * elements, gumbel_columns(64 * 4096), 0.0),
         "gumbel_softmax (4194304, 8)": (8 * 4194304 * 8, gumbel_registers(4194304, 8), 0.0),
         "gae (1024, 1024)": (22 * elements, gae(1024, 1024, 128, 4), 3 * TILE),
         "gae (1024, 8)": (22 * 1024 * 8, gae(1024, 8, 4, 1), 0.0),

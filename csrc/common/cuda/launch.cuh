@@ -4,6 +4,7 @@
 #include <atomic>
 #include <type_traits>
 
+#include "../columns.h"
 #include "team.cuh"
 #include "types.cuh"
 
@@ -39,6 +40,30 @@ void for_short_rows(int64_t n, const Launch& launch) {
   return launch(Int<32>(), Int<16>());
 }
 
+template <int warps>
+dim3 columns_grid(int64_t columns) {
+  return grid_of(blocks(columns, ColumnTeam<warps>::columns));
+}
+
+// Calls launch(Int<warps>, Int<items>) with a team size and registers per thread for columns of n ≤ `longest` elements. 32
+// of float, 16 of double, or 16 beside noise fit the registers.
+template <int64_t longest, class Launch>
+void for_columns(int64_t n, const Launch& launch) {
+  static_assert(longest == 128 || longest == 512, "in registers");
+  if (n <= 8) return launch(Int<1>(), Int<8>());
+  if constexpr (longest == 128) {
+    n <= 32 ? launch(Int<4>(), Int<8>()) : launch(Int<8>(), Int<16>());
+  } else {
+    if (n <= 32) return launch(Int<1>(), Int<32>());
+    n <= 128 ? launch(Int<4>(), Int<32>()) : launch(Int<16>(), Int<32>());
+  }
+}
+// Calls launch(Int<warps>) with a team size for columns of n elements that are read several times.
+template <class Launch>
+void for_read_columns(int64_t n, const Launch& launch) {
+  n <= 32 ? launch(Int<1>()) : launch(Int<8>());
+}
+
 // The block size for one row per block.
 inline dim3 long_row_block(int64_t n) { return dim3(n <= 4096 ? 256 : kRowThreads); }
 
@@ -57,11 +82,12 @@ inline dim3 resident_grid(int64_t count, int per_processor) {
   return grid_of(std::min(count, std::max<int64_t>(most, 1)));
 }
 
-constexpr int64_t kStaticSharedMemory = 6144;  // more than the static shared memory of any kernel
+// More than the static shared memory of any kernel, and of those with columns.
+constexpr int64_t kStaticSharedMemory = 6144, kStaticColumnMemory = 16384;
 
 // The largest dynamic shared memory of a block on the current device.
-inline int64_t shared_memory_limit() {
-  return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) - kStaticSharedMemory;
+inline int64_t shared_memory_limit(int64_t static_bytes = kStaticSharedMemory) {
+  return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) - static_bytes;
 }
 
 // The devices on which a kernel may use all shared memory.
@@ -71,13 +97,14 @@ struct SharedMemoryAllowance {
 // More than 48 KB in total must be requested from the driver, once per kernel and device. The request is always for the
 // limit. Returns false after an error, which cudaGetLastError reports; then do not launch.
 template <class Kernel>
-bool allow_shared_memory(Kernel* kernel, int64_t bytes, SharedMemoryAllowance& allowance) {
-  if (bytes <= 48 * 1024 - kStaticSharedMemory) return true;
+bool allow_shared_memory(Kernel* kernel, int64_t bytes, SharedMemoryAllowance& allowance,
+                         int64_t static_bytes = kStaticSharedMemory) {
+  if (bytes <= 48 * 1024 - static_bytes) return true;
   int device = 0;
   if (cudaGetDevice(&device) != cudaSuccess) return false;
   const uint64_t bit = device < 64 ? uint64_t(1) << device : 0;
   if (allowance.devices.load() & bit) return true;
-  const int limit = int(shared_memory_limit());
+  const int limit = int(shared_memory_limit(static_bytes));
   if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit) != cudaSuccess) return false;
   allowance.devices.fetch_or(bit);
   return true;

@@ -23,6 +23,18 @@ struct ShortSum {
   __device__ __forceinline__ void end_chain() const {}
   __device__ __forceinline__ C value() const { return total; }
 };
+// The same in four chains, for unrolled loops.
+template <class C>
+struct ChainedSum {
+  C totals[4] = {0, 0, 0, 0};
+  int chain = 0;
+  __device__ __forceinline__ void add(C x) {
+    totals[chain] += x;
+    chain = (chain + 1) % 4;
+  }
+  __device__ __forceinline__ void end_chain() const {}
+  __device__ __forceinline__ C value() const { return (totals[0] + totals[1]) + (totals[2] + totals[3]); }
+};
 template <class C>
 struct Sum {
   double total = 0;
@@ -126,14 +138,15 @@ struct MemoryRow {
 };
 
 // Up to Team::size()·kItems values in registers. In packs, item j of a thread is element
-// (j / width·size + rank)·width + j % width; else j·size + rank. Items beyond the row hold `fill`.
+// (j / width·size + rank)·width + j % width; else j·size + rank, which is at team.place of that in memory. Items beyond the row
+// hold `fill`.
 template <class T, class Team, int kItems>
 struct RegisterRow {
   using C = Compute<T>;
   using Index = int;
   static constexpr int width = pack_width<T, kItems>();
-  static constexpr int longest_chain = kItems;
-  using Accumulator = ShortSum<C>;
+  static constexpr int longest_chain = kItems > 16 ? kItems / 4 + 2 : kItems;
+  using Accumulator = std::conditional_t<(kItems > 16), ChainedSum<C>, ShortSum<C>>;
   using Total = C;   // type of a sum over the team
   using Scalar = C;  // type of values computed once per row
   const Team team;
@@ -156,8 +169,14 @@ struct RegisterRow {
         for (int k = 0; k < width; ++k) values[j + k] = i < n ? C(widen(pack.values[k])) : fill;
       }
     } else {
+      const In* at = row + team.place(team.rank());
 #pragma unroll
-      for (int j = 0; j < kItems; ++j) values[j] = index(j) < n ? C(widen(row[index(j)])) : fill;
+      for (int j = 0; j < kItems; ++j) {
+        In x = narrow<In>(fill);
+        if (index(j) < n) x = *at;
+        values[j] = widen(x);
+        at += team.place(team.size());
+      }
     }
   }
   // x becomes f(x, other[i]). `other` is aligned as packs of C if the row is in packs.
@@ -221,12 +240,36 @@ struct RegisterRow {
         if (index(j) < n) store_pack(out + index(j), pack);
       }
     } else {
+      const auto& again = team.again();
+      T* at = out + again.place(team.rank());
 #pragma unroll
-      for (int j = 0; j < kItems; ++j)
-        if (index(j) < n) out[index(j)] = narrow<T>(f(j));
+      for (int j = 0; j < kItems; ++j) {
+        if (j % 8 == 0 && again.ends(j, n)) break;
+        if (index(j) < n) *at = narrow<T>(f(j));
+        at += again.place(team.size());
+      }
     }
   }
 };
+
+// Calls f(k, at, a[at], b[at]) for the places of the elements of two columns of n that this thread has, k = 0, 1, 2, 3, 0, …
+// Loads four of each before it calls f: the loads of a warp wait together.
+template <int kWarps, class T, class F>
+__device__ __forceinline__ void each_of_column(const ColumnTeam<kWarps>& team, int n, const T* a, const T* b,
+                                               const F& f) {
+  constexpr int count = 4;
+  const int64_t step = team.place(kWarps);
+  int64_t at = team.place(team.rank());
+  for (int first = team.rank(); first < n; first += count * kWarps, at += count * step) {
+    T from_a[count], from_b[count];
+#pragma unroll
+    for (int k = 0; k < count; ++k)
+      if (first + k * kWarps < n) from_a[k] = a[at + k * step], from_b[k] = b[at + k * step];
+#pragma unroll
+    for (int k = 0; k < count; ++k)
+      if (first + k * kWarps < n) f(k, at + k * step, widen(from_a[k]), widen(from_b[k]));
+  }
+}
 
 // n values of the compute type in shared memory, aligned to 16 bytes. S is the type of sums over the team and of scalars:
 // C where no thread has more than kLongestChain values, else double.

@@ -47,6 +47,10 @@ struct WarpTeam {
 
   __device__ __forceinline__ int rank() const { return int(threadIdx.x) % kLanes; }
   __device__ __forceinline__ int size() const { return kLanes; }
+  // The place in memory of element i of a row; again() and ends(): see ColumnTeam.
+  __device__ __forceinline__ int64_t place(int i) const { return i; }
+  __device__ __forceinline__ const WarpTeam& again() const { return *this; }
+  __device__ __forceinline__ bool ends(int, int) const { return false; }
 
   // Sums each of the values over the team.
   template <class V, int count>
@@ -103,6 +107,9 @@ struct BlockTeam {
 
   __device__ __forceinline__ int rank() const { return int(threadIdx.x); }
   __device__ __forceinline__ int size() const { return int(blockDim.x); }
+  __device__ __forceinline__ int64_t place(int i) const { return i; }
+  __device__ __forceinline__ const BlockTeam& again() const { return *this; }
+  __device__ __forceinline__ bool ends(int, int) const { return false; }
 
   template <class V, int count>
   __device__ __forceinline__ void sum(V (&values)[count]) const {
@@ -190,5 +197,107 @@ template <int kThreads>
 struct FixedBlockTeam : BlockTeam {
   __device__ __forceinline__ int size() const { return kThreads; }
 };
+
+// The threads that share a column: a row whose elements are `stride` apart in memory. Adjacent lanes have adjacent columns,
+// so that a warp accesses adjacent elements. Each warp of the block has a share of 32 columns; a single one has all elements
+// of its columns, and the block consists of any number of such teams.
+template <int kWarps>
+struct ColumnTeam {
+  static_assert(kWarps == 1 || kWarps % 4 == 0, "warps in four chains");
+  static constexpr int depth = kWarps == 1 ? 0 : kWarps / 4 + 1;
+  static constexpr int threads = kWarps == 1 ? 128 : 32 * kWarps;  // of a block
+  static constexpr int columns = threads / kWarps;                 // of a block
+  const int stride;
+
+  __device__ __forceinline__ int rank() const { return int(threadIdx.x) / columns; }
+  __device__ __forceinline__ int size() const { return kWarps; }
+  __device__ __forceinline__ int column() const { return int(threadIdx.x) % columns; }
+  __device__ __forceinline__ int64_t place(int i) const { return int64_t(i) * stride; }
+  // The same team, which nvcc does not know, or else it would keep the places of all elements in registers from loads to stores.
+  __device__ __forceinline__ ColumnTeam again() const {
+    int same = stride;
+#ifdef __CUDACC__
+    asm volatile("" : "+r"(same));
+#endif
+    return {same};
+  }
+  // Returns true if no thread has a j-th element of a column of n. The branch separates a few stores from the next: nvcc would
+  // compute all values and addresses before the first one.
+  __device__ __forceinline__ bool ends(int j, int n) const { return j * kWarps >= n; }
+  // The place of the first element of a column of n.
+  __device__ __forceinline__ int64_t start(int64_t column, int64_t n) const {
+    const int64_t outer = column / stride;
+    return outer * (n - 1) * stride + column;
+  }
+
+  template <class V, int count>
+  __device__ __forceinline__ void sum(V (&values)[count]) const {
+    reduce(values, [](int, V a, V b) { return a + b; });
+  }
+  template <class V>
+  __device__ __forceinline__ V sum(V value) const {
+    V values[1] = {value};
+    sum(values);
+    return values[0];
+  }
+  // In one exchange between the warps.
+  template <class V, int count>
+  __device__ __forceinline__ void sum(V (&values)[count], V& least) const {
+    V all[count + 1];
+#pragma unroll
+    for (int i = 0; i < count; ++i) all[i] = values[i];
+    all[count] = least;
+    reduce(all, [](int i, V a, V b) { return i < count ? a + b : smaller(a, b); });
+#pragma unroll
+    for (int i = 0; i < count; ++i) values[i] = all[i];
+    least = all[count];
+  }
+  template <class V>
+  __device__ __forceinline__ V largest(V value) const {
+    V values[1] = {value};
+    reduce(values, [](int, V a, V b) { return larger(a, b); });
+    return values[0];
+  }
+  template <class V>
+  __device__ __forceinline__ V smallest(V value) const {
+    V values[1] = {value};
+    reduce(values, [](int, V a, V b) { return smaller(a, b); });
+    return values[0];
+  }
+  // All warps of a block have the same columns, and the same conditions.
+  __device__ __forceinline__ bool any(bool condition) const { return __any_sync(kAllLanes, condition); }
+
+ private:
+  // Combines values[i] of all warps by f(i, a, b), in four chains.
+  template <class V, int count, class F>
+  __device__ __forceinline__ void reduce(V (&values)[count], const F& f) const {
+    if constexpr (kWarps > 1) {
+      V* const own = of_warps<V, count>() + column();
+      __syncthreads();  // all threads have read the values of an earlier call
+#pragma unroll
+      for (int i = 0; i < count; ++i) own[(i * kWarps + rank()) * 32] = values[i];
+      __syncthreads();
+#pragma unroll
+      for (int i = 0; i < count; ++i) {
+        V parts[4];
+#pragma unroll
+        for (int w = 0; w < kWarps; ++w) {
+          const V value = own[(i * kWarps + w) * 32];
+          parts[w % 4] = w < 4 ? value : f(i, parts[w % 4], value);
+        }
+        values[i] = f(i, f(i, parts[0], parts[1]), f(i, parts[2], parts[3]));
+      }
+    }
+  }
+  template <class V, int count>
+  static __device__ __forceinline__ V* of_warps() {
+    KERNEL_SHARED(V, values, 32 * kWarps * count);
+    return values;
+  }
+};
+
+// The blocks of a kernel with columns in registers on a multiprocessor, for 128 registers per thread.
+template <int kWarps>
+constexpr int kColumnBlocks = 512 / ColumnTeam<kWarps>::threads;
 
 }  // namespace automl_ext
