@@ -12,6 +12,13 @@ STABLE_TORCH_LIBRARY(automl_ext, m) {
   m.def("sparsemax(Tensor x, int dim) -> Tensor");
   m.def("_sparsemax_trained(Tensor x, int dim) -> (Tensor p, Tensor support)");
   m.def("_sparsemax_backward(Tensor grad, Tensor p, int dim, Tensor? support=None) -> Tensor");
+  // Alpha-entmax, normmax and budget-sparsemax; map: see csrc/bisect/bisect.h. parameter: alpha or budget, in the shape of x
+  // with size 1 at dim, float64 for a float64 x, else float32; without it, value. Returns p in the shape of x.
+  m.def("bisect_map(Tensor x, float value, Tensor? parameter, int map, int dim) -> Tensor");
+  // The gradient of the parameter is [0] unless needed.
+  m.def(
+      "_bisect_map_backward(Tensor grad, Tensor p, float value, Tensor? parameter, int map, int dim, "
+      "bool needs_parameter) -> (Tensor x, Tensor parameter)");
 
   // logits has any shape. seed (int64) and tau_tensor (float) have shape [], or under vmap a prefix of the shape of logits
   // with dim moved last; each seed has its own stream. tau_tensor replaces tau if given. y has the shape of logits. soft, the

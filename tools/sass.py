@@ -20,7 +20,7 @@ from ptxas import demangle, name_and_dtype
 SIZES = {"double": 8, "float": 4, "bfloat16": 2, "float16": 2}
 FP64 = re.compile(r"F2F\.F64|F2F\.F\d+\.F64|D(?:ADD|MUL|FMA)\b")
 # Kernels that read and write packs. Each instance has a 16-byte load and a 16-byte store.
-IN_PACKS = re.compile(r"(entmax|gumbel)(_backward)?_(short|medium|long|huge)_rows|mixed_op_(forward|backward)")
+IN_PACKS = re.compile(r"(entmax|gumbel|bisect)(_backward)?_(short|medium|long|huge)_rows|mixed_op_(forward|backward)")
 SINGLE = {
     "gumbel_huge_rows": "the noise is generated again in each pass, in the order of the stream",
     "short_rows<1>": "one thread per row of at most 8 elements, whose length forbids packs",

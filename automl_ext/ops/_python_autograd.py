@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.library import register_autograd
 
 from automl_ext.ops import _returns_reference as returns
+from automl_ext.ops.entmax._bisect import CODES, bisect_reference
 from automl_ext.ops.networks import ACTIVATIONS, gru_cell_reference, mlp_reference
 from automl_ext.ops.policy import categorical_reference, loss_reference
 
@@ -82,6 +83,28 @@ def _entmax(name: str, weight: Callable[[Tensor], Tensor]) -> None:
 def _sparsemax_weight(p: Tensor) -> Tensor:
     p = p.detach()
     return torch.where(p == 0, 0, p / p)  # NaN stays NaN
+
+
+def _bisect_map() -> None:
+    def save(ctx: Any, inputs: Any, output: Any) -> None:
+        x, ctx.value, parameter, ctx.map, ctx.dim = inputs
+        ctx.save_for_backward(x, parameter, output)
+
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, parameter, p = ctx.saved_tensors
+        if not _differentiable(grad) and _wide(p) is p:
+            needs = ctx.needs_input_grad[2]
+            args = grad, p, ctx.value, parameter, ctx.map, ctx.dim, needs
+            dx, of_parameter = ops._bisect_map_backward.default(*args)
+            return dx, None, of_parameter if needs else None, None, None
+
+        def function(x: Tensor, parameter: Any = ctx.value) -> Tensor:
+            return bisect_reference(CODES[ctx.map], x, parameter, ctx.dim)
+
+        gradients = _vjp(function, (x,) if parameter is None else (x, parameter), (grad,))
+        return gradients[0], None, gradients[1] if parameter is not None else None, None, None
+
+    _register("bisect_map", save, backward)
 
 
 def _softmax_terms(y: Tensor, grad: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -297,6 +320,7 @@ def register() -> None:
     """Register everything; called once, after the library of the kernels is loaded."""
     _entmax("entmax15", _masked_sqrt)
     _entmax("sparsemax", _sparsemax_weight)
+    _bisect_map()
     _gumbel("gumbel_softmax", _softmax_terms)
     _gumbel("gumbel_entmax15", _entmax_terms)
     _mixed_op()

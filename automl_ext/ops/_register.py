@@ -92,6 +92,38 @@ def _register_entmax(name: str) -> None:
         return (p.squeeze(1) if scalar else p, support), (0, None)  # the batched backward does not read the support
 
 
+# ---- Alpha-entmax, normmax, budget-sparsemax
+
+
+def _register_bisect_map() -> None:
+    forward = ops.bisect_map.default
+
+    @register_fake("automl_ext::bisect_map")
+    def _(x: Tensor, value: float, parameter: Tensor | None, map: int, dim: int) -> Tensor:
+        return _contiguous_like(x)
+
+    @register_fake("automl_ext::_bisect_map_backward")
+    def _(
+        grad: Tensor, p: Tensor, value: float, parameter: Tensor | None, map: int, dim: int, needs_parameter: bool
+    ) -> tuple[Tensor, Tensor]:
+        shape = list(p.shape) if needs_parameter else [0]
+        if needs_parameter and shape:
+            shape[dim] = 1
+        dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
+        return _contiguous_like(p), p.new_empty(shape, dtype=dtype)
+
+    @register_vmap("automl_ext::bisect_map")
+    def _(
+        info: Any, in_dims: Any, x: Tensor, value: float, parameter: Tensor | None, map: int, dim: int
+    ) -> tuple[Tensor, int]:
+        batch = _batch_size(in_dims[:3], (x, value, parameter))
+        x, scalar = _rows(_to_front(x, in_dims[0], batch))
+        if parameter is not None:
+            parameter, _ = _rows(_to_front(parameter, in_dims[2], batch))
+        p = forward(x, value, parameter, map, 1 if scalar else _behind_batch(dim))
+        return p.squeeze(1) if scalar else p, 0
+
+
 # ---- Gumbel sampling. Under vmap each sample has its own seed and counts its elements from 0, as in a loop.
 
 
@@ -194,6 +226,7 @@ def register() -> None:
     """Register everything; called once, after the library is loaded."""
     _register_entmax("entmax15")
     _register_entmax("sparsemax")
+    _register_bisect_map()
     _register_gumbel("gumbel_softmax")
     _register_gumbel("gumbel_entmax15")
     _register_gumbel_argmax()
@@ -202,6 +235,6 @@ def register() -> None:
     _register_mlp.register()
     _register_policy.register()
     # float32 under autocast, as torch.softmax. mixed_op and the returns keep the dtype of their inputs.
-    for name in ("entmax15", "sparsemax", "gumbel_softmax", "gumbel_entmax15", "gumbel_argmax"):
+    for name in ("entmax15", "sparsemax", "bisect_map", "gumbel_softmax", "gumbel_entmax15", "gumbel_argmax"):
         for device in ("cpu", "cuda"):
             register_autocast(f"automl_ext::{name}", device, torch.float32)

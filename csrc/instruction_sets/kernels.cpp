@@ -66,6 +66,7 @@ const MixedOpKernels& mixed_op_kernels() { return kernels().mixed_op; }
 const ReturnsKernels& returns_kernels() { return kernels().returns; }
 const TargetsKernels& targets_kernels() { return kernels().targets; }
 const MlpKernels& mlp_kernels() { return kernels().mlp; }
+const BisectKernels& bisect_kernels() { return kernels().bisect; }
 const PolicyKernels& policy_kernels() { return kernels().policy; }
 
 const char* compiled_instruction_sets() {

@@ -1,5 +1,6 @@
 // The tables of all CPU kernels, compiled once per instruction set and selected at run time.
 #pragma once
+#include "../bisect/bisect.h"
 #include "../entmax/entmax.h"
 #include "../gumbel/gumbel.h"
 #include "../mixed_op/mixed_op.h"
@@ -24,6 +25,7 @@ struct Kernels {
   TargetsKernels targets;
   MlpKernels mlp;
   PolicyKernels policy;
+  BisectKernels bisect;
 };
 
 // The kernels of the best instruction set of this CPU. AUTOML_EXT_CPU=default|avx2|avx512, read once, selects a lower

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import automl_ext as a
+from automl_ext.ops import entmax
 
 ROWS, CATEGORIES, STEPS, COLUMNS, ATOMS = 37, 100, 21, 45, 51
 Draw = Callable[[torch.Generator], list[Tensor]]
@@ -106,6 +107,9 @@ def _transitions(g: torch.Generator) -> list[Tensor]:
 CASES = [
     Case("entmax15", _logits, a.entmax15, trained=1),
     Case("sparsemax", _logits, a.sparsemax, trained=1),
+    Case("entmax_bisect", _logits, lambda x: entmax.entmax_bisect(x, 1.3), trained=1),
+    Case("normmax_bisect", _logits, lambda x: entmax.normmax_bisect(x, 2.5), trained=1),
+    Case("budget_bisect", _logits, lambda x: entmax.budget_bisect(x, 2.5), trained=1),
     _gumbel(a.gumbel_softmax, hard=False),
     _gumbel(a.gumbel_softmax, hard=True),
     _gumbel(a.gumbel_entmax15, hard=False),
@@ -192,7 +196,15 @@ def _in_tiles(c: Case, dtype: torch.dtype) -> Case:
 
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_ROWWISE = ("entmax15", "sparsemax", "gumbel_softmax", "gumbel_entmax15_hard", "gumbel_argmax")
+_ROWWISE = (
+    "entmax15",
+    "sparsemax",
+    "entmax_bisect",
+    "budget_bisect",
+    "gumbel_softmax",
+    "gumbel_entmax15_hard",
+    "gumbel_argmax",
+)
 SIZED = [_sized(case(name), n, dtype) for name in _ROWWISE for n in SIZES for dtype in _DTYPES]
 # Rows along dim 1 of [2, 100, 33]: no kernel but the op's may run.
 SIZED += [

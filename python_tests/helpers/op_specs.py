@@ -14,6 +14,8 @@ from torch import Tensor
 
 import automl_ext
 from automl_ext.ops import _gumbel_reference
+from automl_ext.ops.entmax import entmax_bisect
+from automl_ext.ops.entmax._bisect import bisect_reference
 from automl_ext.ops.entmax._reference import _entmax15_reference, _sparsemax_reference
 
 SEED = 20240229
@@ -36,6 +38,20 @@ def _entmax_native(name: str) -> Callable[..., list[tuple[str, tuple]]]:
         return [(name, (x, dim)), (f"_{name}_backward", (torch.randn_like(x), x.detach().softmax(dim), dim))]
 
     return native
+
+
+def _logits_and_alphas(size: int, dim: int, generator: torch.Generator) -> tuple[list[Tensor], dict]:
+    logits = _logits(size, dim, generator)[0]
+    return [*logits, 1.1 + 0.8 * torch.rand(_shape(1, dim), generator=generator, dtype=torch.float64)], {}
+
+
+def _bisect_native(tensors: Sequence[Tensor], dim: int) -> list[tuple[str, tuple]]:
+    x, alpha = tensors
+    p = x.detach().softmax(dim)
+    return [
+        ("bisect_map", (x, 0.0, alpha, 0, dim)),
+        ("_bisect_map_backward", (torch.randn_like(p), p, 0.0, alpha.detach(), 0, dim, True)),
+    ]
 
 
 def off_threshold(tensors: Sequence[Tensor], dim: int) -> Tensor:
@@ -170,6 +186,14 @@ SPECS = [
         _entmax_native("sparsemax"),
         eager=lambda t, dim: _sparsemax_reference(t[0], dim),
         smooth=off_threshold,
+    ),
+    OpSpec(
+        "entmax_bisect",
+        _logits_and_alphas,
+        lambda t, dim: entmax_bisect(t[0], t[1], dim, n_iter=64),  # for the float64 reference
+        _bisect_native,
+        eager=lambda t, dim: bisect_reference("entmax", t[0], t[1], dim),
+        dims=(0, -1),
     ),
     _gumbel_spec("gumbel_softmax", torch.softmax),
     _gumbel_spec("gumbel_softmax", torch.softmax, hard=True),

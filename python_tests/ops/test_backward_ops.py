@@ -16,6 +16,8 @@ def call(name: str, grad: torch.Tensor, y: torch.Tensor) -> object:
     op = getattr(torch.ops.automl_ext, name).default
     if name == "_mixed_op_backward":
         return op(grad, [y], torch.ones(1), [0], [True])
+    if name == "_bisect_map_backward":
+        return op(grad, y, 1.5, None, 0, -1, False)
     return op(grad, y, 0.5, None, -1, False) if "gumbel" in name else op(grad, y, -1)
 
 
@@ -27,6 +29,7 @@ def call(name: str, grad: torch.Tensor, y: torch.Tensor) -> object:
         "_gumbel_softmax_backward",
         "_gumbel_entmax15_backward",
         "_mixed_op_backward",
+        "_bisect_map_backward",
     ],
 )
 def test_a_gradient_of_another_shape_or_dtype_is_refused(name: str) -> None:
@@ -47,6 +50,16 @@ def test_the_gradient_of_tau_is_computed_only_if_needed(name: str) -> None:
     assert dtau != 0
     assert no_dtau.shape == (0,)
     torch.testing.assert_close(dx, other_dx, rtol=0, atol=0)
+
+
+def test_a_parameter_of_another_shape_or_dtype_or_map_is_refused() -> None:
+    x, op = torch.ones(2, 8), torch.ops.automl_ext.bisect_map.default
+    with pytest.raises(ValueError, match=r"parameter: expected shape \[2, 1\], got \[8\]"):
+        op(x, 0.0, torch.ones(8), 0, -1)
+    with pytest.raises(TypeError, match="parameter: expected a Float"):
+        op(x, 0.0, torch.ones(2, 1, dtype=F64), 0, -1)
+    with pytest.raises(ValueError, match=r"map: expected a value in \[0, 3\], got 4"):
+        op(x, 1.5, None, 4, -1)
 
 
 def test_mixed_op_lists_of_different_lengths_are_refused() -> None:

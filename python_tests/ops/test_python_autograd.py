@@ -15,6 +15,7 @@ pytestmark = pytest.mark.skipif(not _native.is_loaded(), reason="the native libr
 CODE = """
 import json, torch, automl_ext
 from automl_ext import _native, ops
+from automl_ext.ops import entmax
 assert _native.is_loaded()
 assert _native.autograd is None
 torch.manual_seed(0)
@@ -59,6 +60,8 @@ actions = torch.tensor([0, 4, 2])
 cases = {
     "entmax15": (lambda x: ops.entmax15(x, dim=0), [x]),
     "sparsemax": (ops.sparsemax, [x]),
+    "entmax_bisect": (lambda x, t: entmax.entmax_bisect(x, t, 0), [x, tau]),
+    "normmax_bisect": (lambda x, t: entmax.normmax_bisect(x, 1 + t), [x, tau]),
     "gumbel_softmax": (lambda x, t: ops.gumbel_softmax(x, t, seed=1), [x, tau]),
     "gumbel_softmax hard": (lambda x: ops.gumbel_softmax(x, 0.7, hard=True, seed=1), [x]),
     "gumbel_entmax15": (lambda x, t: ops.gumbel_entmax15(x, t, seed=1), [x, tau]),

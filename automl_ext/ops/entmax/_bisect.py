@@ -1,8 +1,9 @@
-"""Sparse maps whose threshold has no closed form and is found by bisection.
+"""Sparse maps whose threshold has no closed form: the compiled kernel where available, and the reference elsewhere.
 
-The bisection computes no gradient. After it, two steps of Newton's method that keep the value at the root add the
-derivatives. By the implicit function theorem, the first step makes the first derivative exact and the second step
-the second derivative. Double backward works in X and in alpha or budget; third derivatives are not exact.
+The kernel (csrc/bisect) uses Newton's method in a bracket. The reference is a bisection, which computes no gradient.
+After it, two steps of Newton's method that keep the value at the root add the derivatives. By the implicit function
+theorem, the first step makes the first derivative exact and the second step the second derivative. Double backward
+works in X and in alpha or budget; third derivatives of the reference are not exact.
 
 Entmax and normmax share one function. Let a = α − 1, let m be the largest output of the row and δ = x − max x ≤ 0:
 
@@ -15,17 +16,18 @@ This form is accurate on long flat rows, because no threshold is subtracted from
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from automl_ext import _native
 from automl_ext.ops._checks import check_bool, check_dim, check_float_tensor
 from automl_ext.ops.entmax._checks import check_positive_int, check_row_parameter, parameter_tensor
 from automl_ext.ops.entmax._exact import entmax15, sparsemax
 from automl_ext.ops.entmax._reference import compute_dtype, nan_rows, output_dtype, row_sum, shift_by_max
 
 NORMMAX_MIN_ALPHA = 1.0001
+CODES = ("entmax", "normmax", "budget", "entmax_raw")  # their indices: BisectMap of csrc/bisect/bisect.h
 
 
 def entmax_bisect(
@@ -48,8 +50,8 @@ def entmax_bisect(
             ``dim``. On a GPU and inside torch.compile, the values of a tensor are not checked: an invalid one gives
             NaN rows.
         dim: the dim that sums to one.
-        n_iter: number of halvings of the bracket, ≥ 1; 24 are enough for float32. Not used if ``alpha`` is the
-            number 1.5 or 2: these are computed exactly by entmax15 and sparsemax.
+        n_iter: ≥ 1. The compiled kernels do not use it: they find the threshold exactly, in a few steps. Without
+            them, the most halvings of the bracket of the threshold; 24 are enough for float32.
         ensure_sum_one: divide the result by its sum.
 
     Returns:
@@ -66,13 +68,7 @@ def entmax_bisect(
     if isinstance(alpha, float) and alpha in (1.5, 2.0):
         return entmax15(X, dim) if alpha == 1.5 else sparsemax(X, dim)
 
-    def rows(x: Tensor, alpha: Tensor) -> Tensor:
-        delta, bad = shift_by_max(x)
-        a = alpha - 1
-        p = _outputs(delta, a, torch.ones_like(a), n_iter)
-        return nan_rows(_normalize(p) if ensure_sum_one else p, x, bad | ~(alpha > 0))
-
-    return _along(rows, X, alpha, dim)
+    return _map("entmax" if ensure_sum_one else "entmax_raw", X, alpha, dim, n_iter)
 
 
 def sparsemax_bisect(X: Tensor, dim: int = -1, n_iter: int = 50, ensure_sum_one: bool = True) -> Tensor:
@@ -101,14 +97,7 @@ def normmax_bisect(X: Tensor, alpha: float | Tensor = 2, dim: int = -1, n_iter: 
     """
     op = "normmax_bisect"
     dim, alpha = _check(X, alpha, "alpha", dim, n_iter, op, low=NORMMAX_MIN_ALPHA, high=math.inf)
-
-    def rows(x: Tensor, alpha: Tensor) -> Tensor:
-        delta, bad = shift_by_max(x)
-        a = alpha - 1
-        p = _normalize(_outputs(delta / a, a, alpha, n_iter))
-        return nan_rows(p, x, bad | ~(a > 0))
-
-    return _along(rows, X, alpha, dim)
+    return _map("normmax", X, alpha, dim, n_iter)
 
 
 def budget_bisect(X: Tensor, budget: float | Tensor = 2, dim: int = -1, n_iter: int = 50) -> Tensor:
@@ -122,7 +111,7 @@ def budget_bisect(X: Tensor, budget: float | Tensor = 2, dim: int = -1, n_iter: 
             gets 1.
         budget: in [0, size of ``dim``]; a number, or a tensor like ``alpha`` in :func:`entmax_bisect`.
         dim: the dim that sums to ``budget``.
-        n_iter: number of halvings of the bracket, ≥ 1.
+        n_iter: as in :func:`entmax_bisect`.
 
     Results and errors are those of :func:`entmax_bisect`.
     """
@@ -130,12 +119,7 @@ def budget_bisect(X: Tensor, budget: float | Tensor = 2, dim: int = -1, n_iter: 
     check_float_tensor(X, "X", op)
     size = X.shape[check_dim(dim, X.ndim, op)] if X.ndim else 1
     dim, budget = _check(X, budget, "budget", dim, n_iter, op, low=0.0, high=float(size))
-
-    def rows(x: Tensor, budget: Tensor) -> Tensor:
-        p, bad = _budget_outputs(x, budget, n_iter), ~(x.detach().amax(-1, keepdim=True) < torch.inf)
-        return nan_rows(p, x, bad | ~((budget >= 0) & (budget <= size)))
-
-    return _along(rows, X, budget, dim)
+    return _map("budget", X, budget, dim, n_iter)
 
 
 def _check(
@@ -157,18 +141,48 @@ def _check(
     return dim, check_row_parameter(value, name, op, X, row_shape, low, high, above=above)
 
 
-def _along(rows: Callable[[Tensor, Tensor], Tensor], x: Tensor, parameter: float | Tensor, dim: int) -> Tensor:
+def _map(name: str, x: Tensor, parameter: float | Tensor, dim: int, n_iter: int) -> Tensor:
+    if not _native.use_native(x):
+        return bisect_reference(name, x, parameter, dim, n_iter)
+    code = CODES.index(name)
+    if not isinstance(parameter, Tensor):
+        y: Tensor = torch.ops.automl_ext.bisect_map(x, parameter, None, code, dim)
+        return y
+    shape = [1 if i == dim else n for i, n in enumerate(x.shape)]
+    parameter = parameter.to(compute_dtype(x)).reshape(()) if x.ndim == 0 else parameter.to(compute_dtype(x))
+    y = torch.ops.automl_ext.bisect_map(x, 0.0, parameter.expand(shape), code, dim)
+    return y
+
+
+def bisect_reference(name: str, x: Tensor, parameter: float | Tensor, dim: int, n_iter: int = 64) -> Tensor:
+    """Compute the map ``name``, one of CODES, with differentiable PyTorch ops; arguments as those of entmax_bisect."""
     dtype = output_dtype(x)
     if x.numel() == 0:
         return x.to(dtype, copy=True)
     if x.ndim == 0:
-        return _along(rows, x.unsqueeze(0), parameter, 0).squeeze(0)
+        return bisect_reference(name, x.unsqueeze(0), parameter, 0, n_iter).squeeze(0)
     work = compute_dtype(x)
     parameter = parameter_tensor(parameter, work, x.device)
     # Add leading dims, so that movedim moves the same dim of both.
     parameter = parameter[(None,) * (x.ndim - parameter.ndim)]
-    y = rows(x.movedim(dim, -1).to(work), parameter.movedim(dim, -1))
+    y = _rows(name, x.movedim(dim, -1).to(work), parameter.movedim(dim, -1), n_iter)
     return y.movedim(-1, dim).to(dtype)
+
+
+def _rows(name: str, x: Tensor, parameter: Tensor, n_iter: int) -> Tensor:
+    if name == "budget":
+        bad = ~(x.detach().amax(-1, keepdim=True) < torch.inf)
+        valid = (parameter >= 0) & (parameter <= x.shape[-1])
+        return nan_rows(_budget_outputs(x, parameter, n_iter), x, bad | ~valid)
+    delta, bad = shift_by_max(x)
+    a = parameter - 1
+    if name == "normmax":
+        # A mask is −∞/a, whose derivative in a would be NaN.
+        masked = delta == -torch.inf
+        delta = torch.where(masked, -torch.inf, torch.where(masked, 0, delta) / a)
+        return nan_rows(_normalize(_outputs(delta, a, parameter, n_iter)), x, bad | ~(a > 0))
+    p = _outputs(delta, a, torch.ones_like(a), n_iter)
+    return nan_rows(p if name == "entmax_raw" else _normalize(p), x, bad | ~(parameter > 0))
 
 
 def _bisect(excess, low: Tensor, high: Tensor, n_iter: int) -> Tensor:  # type: ignore[no-untyped-def]

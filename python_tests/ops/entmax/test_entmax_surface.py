@@ -29,6 +29,17 @@ def test_masks_nan_and_infinity(sparse_map):
     assert second[[0, 1, 4]].isfinite().all()
 
 
+@pytest.mark.usefixtures("each_backend")
+def test_derivatives_in_the_parameter_with_masks():
+    x = torch.tensor([[0.3, 0.1, -INF], [0.3, 0.1, 0.2]], dtype=torch.float64)
+    parameter = torch.full((2, 1), 1.3, dtype=x.dtype, requires_grad=True)
+    for f in (entmax.entmax_bisect, entmax.normmax_bisect, entmax.budget_bisect):
+        (masked,) = torch.autograd.grad(f(x, parameter)[0, 0], parameter)
+        (alone,) = torch.autograd.grad(f(x[:1, :2], parameter[:1])[0, 0], parameter)
+        torch.testing.assert_close(masked, alone)
+        assert masked[0] != 0
+
+
 def test_budget_with_masks():
     x = torch.tensor([[0.3, 0.1, -INF], [-INF] * 3, [NAN, 1, 2], [2.0, -INF, -INF]], requires_grad=True)
     p = entmax.budget_bisect(x, 1.5)
