@@ -19,6 +19,7 @@ BEFORE = {
     "entmax15 (64, 32, 4096), dim 1, backward": 98,
     "entmax15 (16, 512, 1024), dim 1": 66,
     "gumbel_softmax (64, 32, 4096), dim 1": 66,
+    "entmax_bisect (1024, 1024)": 2500,
     "gumbel_softmax (1024, 1024)": 9,
     "gumbel_softmax (4194304, 8)": 140,
     "gae (1024, 1024)": 15,
@@ -85,6 +86,14 @@ def gumbel_columns(rows: int) -> tuple[float, int, int]:
     kernel = Kernel("gumbel_columns<false, float, 4, 8>")
     noise = max(instructions for instructions, _ in kernel.loops)
     return rows / 32 * 4 * (kernel.all + noise), rows // 32, 8
+
+
+def bisect_long(rows: int, n: int, steps: int) -> tuple[float, int, int]:
+    """The extremes, the sum and the output once, a loop over packs for each step; the others are budget-sparsemax's."""
+    kernel = Kernel("bisect_long_rows<float>")
+    extremes, step, total, output, *_ = (i for i, (_, elements) in enumerate(kernel.loops) if elements == 4)
+    instructions = kernel.packed(extremes, total, output) + steps * kernel.packed(step)
+    return rows * n / 32 * instructions, rows, 10 + 2 * steps
 
 
 def list_instructions(n: int, share: float) -> float:
@@ -167,6 +176,7 @@ def cuda_predictions() -> str:
             columns("entmax_columns<2, float, 16, 32>", 16 * 1024, 16, COLUMN_STEPS),
             0.0,
         ),
+        "entmax_bisect (1024, 1024)": (8 * elements, bisect_long(1024, 1024, 3), 0.0),
         "gumbel_softmax (1024, 1024)": (8 * elements, gumbel_shared(1024, 1024), 0.0),
         "gumbel_softmax (64, 32, 4096), dim 1": (8 * 8 * elements, gumbel_columns(64 * 4096), 0.0),
         "gumbel_softmax (4194304, 8)": (8 * 4194304 * 8, gumbel_registers(4194304, 8), 0.0),
