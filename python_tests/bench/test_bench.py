@@ -27,7 +27,8 @@ from automl_ext.bench.scaling import scaling
 from automl_ext.bench.timing import interleaved, summary
 
 CPU = torch.device("cpu")
-OPS = {"entmax15", "sparsemax", "gumbel_softmax", "gumbel_softmax_hard", "gumbel_entmax15", "gumbel_argmax", "mixed_op"}
+OPS = {"entmax15", "sparsemax", "entmax_bisect", "gumbel_softmax", "gumbel_softmax_hard", "gumbel_entmax15"}
+OPS |= {"gumbel_argmax", "mixed_op"}
 OPS |= {"cell_aggregate", "gae", "lambda_returns", "discounted_returns", "n_step_returns", "vtrace", "retrace"}
 OPS |= {"categorical_projection", "td_targets"}
 REPLAY = {"prioritized_replay", "prioritized_replay_3_steps"}  # on the CPU alone
@@ -248,7 +249,13 @@ def test_a_loop_over_time_is_not_compiled() -> None:
 
 @pytest.mark.parametrize(
     ("name", "op"),
-    [("entmax", "entmax15"), ("entmax", "sparsemax"), ("stable-baselines3", "gae"), ("torchrl", "gae")]
+    [
+        ("entmax", "entmax15"),
+        ("entmax", "sparsemax"),
+        ("entmax", "entmax_bisect"),
+        ("stable-baselines3", "gae"),
+        ("torchrl", "gae"),
+    ]
     + [("tianshou", op) for op in sorted(REPLAY)],
 )
 def test_peers_agree(name: str, op: str) -> None:

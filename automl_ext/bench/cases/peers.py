@@ -41,11 +41,11 @@ def versions(modules: dict[str, Any]) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in modules}
 
 
-def entmax_peers(modules: dict[str, Any], op: str) -> dict[str, Peer]:
+def entmax_peers(modules: dict[str, Any], op: str, **options: float) -> dict[str, Peer]:
     if "entmax" not in modules:
         return {}
     function = getattr(modules["entmax"], op)
-    return {"entmax": Peer(plain(lambda x: function(x, dim=-1)), trained=True)}
+    return {"entmax": Peer(plain(lambda x: function(x, dim=-1, **options)), trained=True)}
 
 
 def gae_peers(modules: dict[str, Any], gamma: float, lam: float, dtype: torch.dtype, device: str) -> dict[str, Peer]:

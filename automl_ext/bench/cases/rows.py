@@ -13,10 +13,13 @@ import automl_ext as a
 from automl_ext.bench.cases import laws
 from automl_ext.bench.cases.case import Case, Function, by_reference
 from automl_ext.bench.cases.peers import entmax_peers
+from automl_ext.ops.entmax import entmax_bisect
+from automl_ext.ops.entmax._bisect import bisect_reference
 from automl_ext.ops.entmax._reference import _entmax15_reference, _sparsemax_reference
 
 Modules = dict[str, Any]
 SEED = 7
+ALPHA = 1.3  # of entmax_bisect: 1.5 and 2 are ops of their own
 
 
 def perturb(x: Tensor) -> Tensor:
@@ -63,6 +66,13 @@ def row_cases(shape: tuple[int, ...], dtype: torch.dtype, device: str, modules: 
             softmax=True,
             # in half precision an entry is often rounded exactly onto the threshold, where the gradient is not unique
             compared=0 if dtype in (torch.bfloat16, torch.float16) else None,
+        ),
+        row(
+            "entmax_bisect",
+            lambda x: entmax_bisect(x, ALPHA),
+            lambda x: bisect_reference("entmax", x, ALPHA, -1),
+            peers=entmax_peers(modules, "entmax_bisect", alpha=ALPHA),
+            softmax=True,
         ),
         sampler("gumbel_softmax", a.gumbel_softmax, F.gumbel_softmax, laws.soft),
         sampler(
