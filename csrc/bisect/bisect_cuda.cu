@@ -2,7 +2,7 @@
 #include "bisect_cuda.h"
 
 #include "../common/cuda/launch.cuh"
-#include "bisect_kernels.cuh"
+#include "bisect_backward_kernels.cuh"
 
 namespace automl_ext {
 namespace {
