@@ -9,6 +9,7 @@ import sys
 import time
 from collections import deque
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch
 
 from automl_ext.parallel.jobs import Jobs, WorkerDied
 from automl_ext.training.errors import UserError
+from automl_ext.training.machine.workers import worker_context
 
 
 def work(folder: Path, number: int, deaths: int = 0) -> tuple[int, torch.Tensor, int]:
@@ -57,6 +59,9 @@ def facts(number: int) -> tuple[bool, bool]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process imports PyTorch")
 def test_processes_start_with_pytorch_loaded_and_ignore_ctrl_c() -> None:
+    worker_context()
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
+    forkserver.ensure_running()  # as a DataLoader may start it, where Ctrl-C is not ignored
     with Jobs(facts, 2) as jobs:
         jobs.add((0,))
         assert jobs.next()[1] == (True, True)
