@@ -3,7 +3,7 @@
 #include "../common/kernel_library.h"
 #include "bisect_entry.h"
 
-namespace automl_ext {
+namespace automl_ext::bisect_cpu {
 namespace {
 
 constexpr int64_t kCost = 32;  // an element takes as long as about as many plain ones
@@ -32,10 +32,11 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& p, double 
 }
 
 }  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::bisect_cpu
 
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
+  using namespace automl_ext::bisect_cpu;
   implement<forward>(m, "bisect_map", true);
   implement<backward>(m, "_bisect_map_backward", true);
 }

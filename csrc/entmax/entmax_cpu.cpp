@@ -7,7 +7,7 @@
 #include "entmax.h"
 #include "entmax_entry.h"
 
-namespace automl_ext {
+namespace automl_ext::entmax_cpu {
 namespace {
 
 using EntmaxTrained = std::tuple<Tensor, Tensor>;  // p and support
@@ -89,10 +89,11 @@ Tensor sparsemax_backward(const Tensor& grad, const Tensor& p, int64_t dim, cons
 }
 
 }  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::entmax_cpu
 
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
+  using namespace automl_ext::entmax_cpu;
   implement<entmax15>(m, "entmax15", true);
   implement<entmax15_trained>(m, "_entmax15_trained", true);
   implement<entmax15_backward>(m, "_entmax15_backward", true);

@@ -6,7 +6,7 @@
 #include "gumbel.h"
 #include "gumbel_entry.h"
 
-namespace automl_ext {
+namespace automl_ext::gumbel_cpu {
 namespace {
 
 std::vector<double> values_of(const GumbelGroups& groups) {
@@ -73,10 +73,11 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& soft, doub
 }
 
 }  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::gumbel_cpu
 
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
+  using namespace automl_ext::gumbel_cpu;
   implement<sample<false>>(m, "gumbel_softmax", true);
   implement<backward<false>>(m, "_gumbel_softmax_backward", true);
   implement<sample<true>>(m, "gumbel_entmax15", true);

@@ -6,7 +6,7 @@
 #include "mixed_op.h"
 #include "mixed_op_entry.h"
 
-namespace automl_ext {
+namespace automl_ext::mixed_op_cpu {
 namespace {
 
 constexpr int64_t kTile = 8192;  // elements per partial dot product
@@ -73,10 +73,11 @@ std::tuple<std::vector<Tensor>, Tensor> backward(const Tensor& grad, TensorList 
 }
 
 }  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::mixed_op_cpu
 
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
+  using namespace automl_ext::mixed_op_cpu;
   implement<forward>(m, "mixed_op", true);
   implement<backward>(m, "_mixed_op_backward", true);
 }

@@ -3,7 +3,7 @@
 #include "mlp.h"
 #include "mlp_entry.h"
 
-namespace automl_ext {
+namespace automl_ext::gru_cpu {
 namespace {
 
 constexpr const char* kOp = "gru_cell";
@@ -163,10 +163,11 @@ std::vector<Tensor> gru_cell_backward(const Tensor& grad, const Tensor& x, const
 }
 
 }  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::gru_cpu
 
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
+  using namespace automl_ext::gru_cpu;
   implement<gru_cell>(m, "gru_cell", true);
   implement<trained>(m, "_gru_cell_trained", true);
   implement<gru_cell_backward>(m, "_gru_cell_backward", true);

@@ -3,7 +3,7 @@
 #include "mlp.h"
 #include "mlp_entry.h"
 
-namespace automl_ext {
+namespace automl_ext::mlp_cpu {
 namespace {
 
 constexpr const char* kOp = "mlp";
@@ -338,10 +338,11 @@ std::vector<Tensor> mlp_backward(const Tensor& grad, const Tensor& x, TensorList
 }
 
 }  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::mlp_cpu
 
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
+  using namespace automl_ext::mlp_cpu;
   implement<mlp>(m, "mlp", true);
   implement<mlp_trained>(m, "_mlp_trained", true);
   implement<mlp_backward>(m, "_mlp_backward", true);

@@ -7,7 +7,7 @@
 #include "../common/kernel_library.h"
 #include "policy.h"
 
-namespace automl_ext {
+namespace automl_ext::loss_cpu {
 namespace {
 
 using Optional = const OptionalTensor&;
@@ -87,10 +87,11 @@ Trained trained(const Tensor& log_probs, const Tensor& entropy, const Tensor& va
 }
 
 }  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::loss_cpu
 
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
+  using namespace automl_ext::loss_cpu;
   implement<loss>(m, "policy_gradient_loss", true);
   implement<trained>(m, "_policy_gradient_loss_trained", true);
 }

@@ -6,7 +6,7 @@
 #include "../common/kernel_library.h"
 #include "policy.h"
 
-namespace automl_ext {
+namespace automl_ext::policy_cpu {
 namespace {
 
 using Pair = std::tuple<Tensor, Tensor>;
@@ -74,10 +74,11 @@ Tensor categorical_backward(Optional grad_log_probs, Optional grad_entropy, cons
 }
 
 }  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::policy_cpu
 
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
+  using namespace automl_ext::policy_cpu;
   implement<categorical>(m, "categorical_log_probs", true);
   implement<categorical_backward>(m, "_categorical_log_probs_backward", true);
 }

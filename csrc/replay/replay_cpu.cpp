@@ -9,7 +9,7 @@
 #include "sum_tree.h"
 #include "windows.h"
 
-namespace automl_ext {
+namespace automl_ext::replay_cpu {
 namespace {
 
 constexpr const char* kGather = "gather_windows";
@@ -91,39 +91,40 @@ const char* guarded(const Body& body) {
 }
 
 }  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::replay_cpu
 
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
+  using namespace automl_ext::replay_cpu;
   implement<gather_windows>(m, "_gather_windows", false);
 }
 
 using automl_ext::SumTree;
 
 EXPORTED const char* automl_ext_sum_tree_new(int64_t capacity, SumTree** tree) {
-  return automl_ext::guarded([&] { *tree = new SumTree(capacity); });
+  return automl_ext::replay_cpu::guarded([&] { *tree = new SumTree(capacity); });
 }
 EXPORTED void automl_ext_sum_tree_delete(SumTree* tree) { delete tree; }
 EXPORTED double automl_ext_sum_tree_total(const SumTree* tree) { return tree->total(); }
 EXPORTED double automl_ext_sum_tree_limit(const SumTree* tree) { return tree->limit(); }
 EXPORTED const char* automl_ext_sum_tree_set(SumTree* tree, const int64_t* indices, const double* priorities,
                                              int64_t n) {
-  return automl_ext::guarded([&] { tree->set(indices, priorities, n); });
+  return automl_ext::replay_cpu::guarded([&] { tree->set(indices, priorities, n); });
 }
 EXPORTED const char* automl_ext_sum_tree_get(const SumTree* tree, const int64_t* indices, int64_t n,
                                              double* priorities) {
-  return automl_ext::guarded([&] { tree->get(indices, n, priorities); });
+  return automl_ext::replay_cpu::guarded([&] { tree->get(indices, n, priorities); });
 }
 EXPORTED const char* automl_ext_sum_tree_sample(const SumTree* tree, const double* uniforms, int64_t n,
                                                 int64_t* indices, double* priorities) {
-  return automl_ext::guarded([&] { tree->sample(uniforms, n, indices, priorities); });
+  return automl_ext::replay_cpu::guarded([&] { tree->sample(uniforms, n, indices, priorities); });
 }
 // priorities: [capacity].
 EXPORTED void automl_ext_sum_tree_state(const SumTree* tree, double* priorities) {
   std::copy(tree->state(), tree->state() + tree->capacity(), priorities);
 }
 EXPORTED const char* automl_ext_sum_tree_load(SumTree* tree, const double* priorities) {
-  return automl_ext::guarded([&] { tree->load(priorities); });
+  return automl_ext::replay_cpu::guarded([&] { tree->load(priorities); });
 }
 // steps: `count` Steps.
 EXPORTED void automl_ext_held_rows(const int64_t* indices, int64_t n, const void* steps, int64_t count, int64_t* rows) {

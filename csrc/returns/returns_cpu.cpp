@@ -3,7 +3,7 @@
 
 #include "returns_entry.h"
 
-namespace automl_ext {
+namespace automl_ext::returns_cpu {
 namespace {
 
 struct Cpu {
@@ -21,6 +21,8 @@ struct Cpu {
 };
 
 }  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::returns_cpu
 
-STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) { automl_ext::returns_entry::register_ops<automl_ext::Cpu>(m); }
+STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
+  automl_ext::returns_entry::register_ops<automl_ext::returns_cpu::Cpu>(m);
+}

@@ -3,7 +3,7 @@
 
 #include "targets_entry.h"
 
-namespace automl_ext {
+namespace automl_ext::targets_cpu {
 namespace {
 
 struct Cpu {
@@ -23,6 +23,8 @@ struct Cpu {
 };
 
 }  // namespace
-}  // namespace automl_ext
+}  // namespace automl_ext::targets_cpu
 
-STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) { automl_ext::targets_entry::register_ops<automl_ext::Cpu>(m); }
+STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
+  automl_ext::targets_entry::register_ops<automl_ext::targets_cpu::Cpu>(m);
+}

@@ -139,9 +139,9 @@ def test_minor_of_a_version(setup: ModuleType, version: str, minor: tuple[int, i
 
 
 def test_sources_of_each_library(setup: ModuleType, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernels = ["csrc/a/a_cpu.cpp", "csrc/common/c.cpp", "csrc/registration.cpp"]
+    kernels = ["csrc/common/c.cpp", "csrc/cpu.cpp", "csrc/registration.cpp"]
     cuda = ["csrc/a/a_cuda.cpp", "csrc/a/a_cuda.cu"]
-    included = ["csrc/a/a_autograd.cpp", "csrc/autograd_module.cpp", "csrc/a/a_kernels.cuh"]
+    included = ["csrc/a/a_cpu.cpp", "csrc/a/a_autograd.cpp", "csrc/autograd_module.cpp", "csrc/a/a_kernels.cuh"]
     for name in [*kernels, *cuda, "csrc/autograd.cpp", *included]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -151,10 +151,11 @@ def test_sources_of_each_library(setup: ModuleType, tmp_path: pathlib.Path, monk
     assert setup.autograd_sources() == ["csrc/autograd.cpp"]
 
 
-def test_every_gradient_is_compiled() -> None:
-    text = (SETUP.parent / "csrc/autograd.cpp").read_text()
+@pytest.mark.parametrize(("whole", "parts"), [("autograd", ("*_autograd", "*_composite")), ("cpu", ("*_cpu",))])
+def test_every_part_is_compiled(whole: str, parts: tuple[str, ...]) -> None:
     folder = SETUP.parent / "csrc"
-    files = [path for pattern in ("*_autograd.cpp", "*_composite.cpp") for path in folder.glob(f"*/{pattern}")]
+    text = (folder / f"{whole}.cpp").read_text()
+    files = [path for part in parts for path in folder.glob(f"*/{part}.cpp")]
     assert len(files) >= 9
     assert [path for path in files if f'#include "{path.relative_to(folder)}"\n' not in text] == []
 
