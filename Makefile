@@ -62,7 +62,7 @@ bench: setup
 # The requirements of the extra are installed by name: installing the extra would build the package again.
 docs: setup
 	@$(BIN)/python -c "import importlib.metadata as m; print(*(r.split(';')[0] for r in m.requires('automl_ext') if r.endswith('\"docs\"')), sep='\n')" \
-	  | xargs -d '\n' $(BIN)/python -m pip install --quiet
+	  | xargs -d '\n' $(BIN)/python -m pip install --quiet --no-compile
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees docs build/docs
 	@echo "built: build/docs/index.html"
 
@@ -116,9 +116,10 @@ release: setup
 first-hour: package
 	OMP_NUM_THREADS=1 $(PYTHON) tools/first_hour.py README.md --wheel build/package/*.whl
 
+# --no-compile: Python compiles what it imports, a small part of what is installed.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "torch>=2.10" "setuptools>=77" wheel ninja numpy
+	$(BIN)/python -m pip install --quiet --no-compile "torch>=2.10" "setuptools>=77" wheel ninja numpy
 	touch $@
 
 # With a CUDA build of torch but no GPU, CUDA kernels are not compiled, which would take minutes. If they are requested
@@ -135,7 +136,7 @@ $(VENV)/.built: $(VENV)/.installed $(SOURCES) $(VENV)/.cuda
 	fi; \
 	echo "building the extension: minutes; the full output is in build/build.log"; \
 	AUTOML_EXT_CUDA=$$cuda $(BIN)/python tools/build_progress.py build/build.log \
-	  $(BIN)/python -m pip install --verbose --no-build-isolation -e ".[test]"
+	  $(BIN)/python -m pip install --verbose --no-compile --no-build-isolation -e ".[test]"
 	@$(BIN)/python -c "import automl_ext; print('built; CUDA:', automl_ext.build_info()['cuda_decision'])"
 	@mkdir -p build
 	@touch $@
