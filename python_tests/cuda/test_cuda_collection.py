@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
 from paths import ROOT
 
 TESTS = ROOT / "python_tests"
@@ -35,6 +36,7 @@ def pytest_without_extras(*arguments: str, **environment: str) -> tuple[int, str
     return process.returncode, process.stdout + process.stderr
 
 
+@pytest.mark.slow
 def test_every_file_is_collected_or_skipped() -> None:
     status, out = pytest_without_extras("--collect-only", str(TESTS), AUTOML_EXT_TEST_GPU="cpu")
     assert status == 0, out
@@ -42,6 +44,7 @@ def test_every_file_is_collected_or_skipped() -> None:
         assert f"{name}.py::" in out
 
 
+@pytest.mark.slow
 def test_gpu_tests_run_on_the_cpu() -> None:
     """Some of the GPU tests run on the CPU as a rehearsal, so that they do not break unnoticed."""
     files = [str(TESTS / "cuda" / name) for name in ("test_cuda.py", "test_cuda_tools.py")]
@@ -52,6 +55,7 @@ def test_gpu_tests_run_on_the_cpu() -> None:
     assert "skipped" not in out
 
 
+@pytest.mark.slow
 def test_parts_of_cuda_test_run_on_the_cpu(tmp_path: pathlib.Path) -> None:
     """`make cuda-test` runs these parts on a GPU."""
     for part in (["once"], ["times", str(tmp_path)]):

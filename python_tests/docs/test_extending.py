@@ -209,6 +209,7 @@ def distribution(tmp_path: Path) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_another_distribution_adds_a_strategy_an_algorithm_and_a_space(
     distribution: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

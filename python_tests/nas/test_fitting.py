@@ -48,6 +48,7 @@ def test_fit_predicts_saves_and_cleans_up(tmp_path: Path) -> None:
     assert not run.parent.exists()
 
 
+@pytest.mark.slow
 def test_fit_within_a_budget_predicts_with_the_network_that_the_result_names() -> None:
     result = fit(IMAGES, LABELS, minutes=0.02, candidates=4, batch_size=16)
     rows = {row["name"]: row for row in result.result["rows"]}
@@ -106,6 +107,7 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = ROOT / "docs/how-to/images.md"
     if not page.exists():

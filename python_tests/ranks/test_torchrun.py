@@ -60,6 +60,7 @@ def check_same(x: Any, y: Any, key: str = "") -> None:
         assert x == y, key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", STEPS)
 def test_gradients_are_the_means_over_the_parts(algorithm: str, of_ranks: Path) -> None:
     for rank in range(2):
@@ -68,6 +69,7 @@ def test_gradients_are_the_means_over_the_parts(algorithm: str, of_ranks: Path) 
         assert json.loads(path.read_text())[algorithm] < 1e-5
 
 
+@pytest.mark.slow
 def test_ranks_have_equal_weights_and_their_own_batch_statistics(of_ranks: Path) -> None:
     one, two = (torch.load(of_ranks / f"rank{rank}/network.pt") for rank in range(2))
     different = {name for name in one if not torch.equal(one[name], two[name])}
@@ -75,6 +77,7 @@ def test_ranks_have_equal_weights_and_their_own_batch_statistics(of_ranks: Path)
     assert all(name.endswith(("running_mean", "running_var")) for name in different)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS)
 def test_a_resumed_run_of_ranks_goes_on_exactly(job: str, of_ranks: Path) -> None:
     whole, halves = of_ranks / "rank0" / job, of_ranks / "rank0" / f"{job}-halves"
@@ -84,6 +87,7 @@ def test_a_resumed_run_of_ranks_goes_on_exactly(job: str, of_ranks: Path) -> Non
     check_same(last_state(whole), last_state(halves))
 
 
+@pytest.mark.slow
 def test_only_rank_0_writes_and_prints(of_ranks: Path) -> None:
     (first, _), (second, errors) = json.loads((of_ranks / "outputs.json").read_text())
     assert "automl-ext retrain: finished" in first
@@ -92,6 +96,7 @@ def test_only_rank_0_writes_and_prints(of_ranks: Path) -> None:
     assert {path.name for path in (of_ranks / "rank1").iterdir()} == {"errors.json", "network.pt"}
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_others(of_ranks: Path) -> None:
     code, seconds = json.loads((of_ranks / "rank0/killed.json").read_text())
     assert code == 2
@@ -121,6 +126,7 @@ def test_torchrun_restarts_killed_ranks_exactly(of_ranks: Path, tmp_path: Path) 
     check_same(last_state(run), last_state(undisturbed))
 
 
+@pytest.mark.slow
 def test_another_number_of_ranks_cannot_resume(of_ranks: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -119,6 +119,7 @@ def made(name: str) -> rl.LearningAgent:
     return agent
 
 
+@pytest.mark.slow
 def test_exported_policies_give_the_actions_of_the_agent_without_automl_ext(tmp_path: Path) -> None:
     for name, (_, space, *_) in CASES.items():
         agent = made(name)

@@ -16,6 +16,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 pytest.importorskip("tyro", reason="the command line needs tyro")
 
+pytestmark = pytest.mark.slow
 TOOLS = ROOT / "tools"
 FAST = """
 import json, pathlib, sys
@@ -137,7 +138,6 @@ def test_the_same_case_again(fast: Path) -> None:
     assert first["what"] in (fast / "stdout").read_text().splitlines()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["checkpoints", "kills"])
 def test_damaged_checkpoints_and_kills(kind: str, tmp_path: Path) -> None:
     done = fuzz(str(TOOLS / "fuzz.py"), kind, "--count", "2", "--out", str(tmp_path / f"{kind}.json"))

@@ -124,6 +124,7 @@ def _resumed_step(out):
         return run.step
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments_changes_nothing(tmp_path):
     """At least ten kills of a training process do not change its results in any bit."""
     script = Path(__file__).with_name("training_killed.py")

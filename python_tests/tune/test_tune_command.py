@@ -76,6 +76,7 @@ def test_trials_of_several_seeds(run: Any, tmp_path: Path) -> None:
     assert "run-" not in json.loads(out)["command_line"]
 
 
+@pytest.mark.slow
 def test_tune_and_train_with_what_it_found(run: Any, tmp_path: Path) -> None:
     code, out, err = run("tune", "train", "a2c", *FLAGS, "--trials", 3, "--confirm", 0, "--out", "tuned", "--json")
     assert code == 0, err

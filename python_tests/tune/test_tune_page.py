@@ -33,6 +33,7 @@ def tiny(words: list[str], folder: Path) -> list[str]:
     return [word.replace("/shared", str(folder)) for word in small] + short
 
 
+@pytest.mark.slow
 def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = commands()

@@ -102,6 +102,7 @@ def test_only_needed_definitions_are_copied(tmp_path: Path, monkeypatch: pytest.
         (sources.add("copied_source", "needs_a_module"), sources.close())
 
 
+@pytest.mark.slow
 def test_custom_space_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run docs/development/extending-nas.md: define a space, search it, export a network that needs neither."""
     if not DOCS.exists():

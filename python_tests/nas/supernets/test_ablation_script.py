@@ -17,6 +17,7 @@ pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 pytestmark = pytest.mark.skipif(not SCRIPT.exists(), reason="the package is tested without its sources")
 
 
+@pytest.mark.slow
 def test_rows_are_measured_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = runpy.run_path(str(SCRIPT))
     out, file = tmp_path / "runs", tmp_path / "rows.json"
