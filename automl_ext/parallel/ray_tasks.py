@@ -160,8 +160,12 @@ class RayTasks:
             # Ray (2.60) aborts this process if a call ends just when it is cancelled, so short calls may end first.
             calls = list(self.unfinished)
             _, unfinished = self.ray.wait(calls, num_returns=len(calls), timeout=GRACE) if calls else ([], [])
-            for handle in unfinished:
-                self.ray.cancel(handle, force=True)  # the results of unfinished calls are not needed
+            end = time.monotonic() + PATIENCE
+            while unfinished and time.monotonic() < end:
+                for handle in unfinished:
+                    self.ray.cancel(handle, force=True)  # the results of unfinished calls are not needed
+                # Ray forgets to cancel a call whose process is just being started; it would keep its place.
+                _, unfinished = self.ray.wait(unfinished, num_returns=len(unfinished), timeout=1)
         self.unfinished.clear()
 
 

@@ -89,16 +89,24 @@ def resources_that_no_node_has_are_an_error(nodes: Any, tmp_path: Path, monkeypa
 
 
 def cancelled_calls_stop(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begin = time.monotonic()
+    """Ray cancels no call whose process is just being started: here it ignores the first request for every call."""
+    begin, cancel, asked = time.monotonic(), ray.cancel, []
+
+    def second_time(call: Any, force: bool) -> None:
+        if call in asked:
+            cancel(call, force=force)
+        asked.append(call)
+
+    monkeypatch.setattr(ray, "cancel", second_time)
     with Cluster("ray"), Jobs(partial(calls.work, tmp_path), 2) as jobs:
         for number in range(4):
-            jobs.add((number, 3000.0))
+            jobs.add((number, 600.0))
         while len(list(tmp_path.iterdir())) < 1:
             time.sleep(0.05)
     with Cluster("ray"), Jobs(partial(calls.work, tmp_path), 2) as jobs:
         jobs.add((9,))
         assert jobs.next()[1][0] == 9
-    assert time.monotonic() - begin < 1500
+    assert time.monotonic() - begin < 500
     assert len(list(tmp_path.iterdir())) <= 3  # of at most two in flight, and the last one
 
 
