@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -12,9 +11,10 @@ import torch
 
 from automl_ext.bench.cases.case import FORWARD, Case, plain
 from automl_ext.bench.contenders import timed
+from automl_ext.bench.measure import copy_call, moved_bytes
 from automl_ext.bench.timing import Run, Times, elapsed, interleaved, summary
 
-LARGE = 1_000_000  # elements
+LARGE = 1_000_000  # elements of the inputs
 BLOCKS = 3
 SETTLE = 0.05
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
@@ -26,33 +26,44 @@ def scaling(
     """Yield the rows of every large case on the CPU. ``build(dtypes)`` returns the cases."""
     groups: dict[tuple[str, tuple[int, ...]], dict[torch.dtype, Case]] = {}
     for case in build(DTYPES):
-        if math.prod(case.shape) >= LARGE and not case.prepares:
+        if not case.prepares and sum(x.numel() for x in case.make()) >= LARGE:
             groups.setdefault((case.op, case.shape), {})[case.dtype] = case
     for (op, shape), by_dtype in groups.items():
         for pass_ in by_dtype[torch.float32].passes:
-            calls: dict[str, Run] = {
-                str(dtype).removeprefix("torch."): call(case, pass_) for dtype, case in by_dtype.items()
-            }
+            calls: dict[str, Run] = {}
+            moved = {}
+            for dtype, case in by_dtype.items():
+                name = str(dtype).removeprefix("torch.")
+                calls[name], moved[name] = call(case, pass_)
             times = interleaved(torch.device("cpu"), calls, seconds)
-            times |= by_threads(calls["float32"], seconds, [1, 2] if cores >= 2 else [1])
-            medians = {name: value["median"] for name, value in times.items()}
+            counts = [1, 2] if cores >= 2 else [1]
+            times |= by_threads(calls["float32"], seconds, counts)
+            copy = by_threads(copy_call(moved["float32"], torch.device("cpu")), seconds / 2, counts)
             yield {
                 "op": op,
                 "shape": list(shape),
                 "pass": pass_,
                 "seconds": times,
-                "two_threads": medians["1 thread"] / medians["2 threads"] if cores >= 2 else None,
-                "float64": medians["float64"] / medians["float32"],
-                "bfloat16": medians["bfloat16"] / medians["float32"],
+                "two_threads": speedup(times, "1 thread", "2 threads") if cores >= 2 else None,
+                "copy_two_threads": speedup(copy, "1 thread", "2 threads") if cores >= 2 else None,
+                "float64": speedup(times, "float64", "float32"),
+                "bfloat16": speedup(times, "bfloat16", "float32"),
             }
 
 
-def call(case: Case, pass_: str) -> Callable[[], object]:
+def speedup(times: dict[str, Times], slow: str, fast: str) -> float:
+    return times[slow]["median"] / times[fast]["median"]
+
+
+def call(case: Case, pass_: str) -> tuple[Callable[[], object], int]:
+    """Return a call of our op, and the number of bytes that it must move."""
     torch.manual_seed(0)
     tensors = case.make()
     outputs = case.ours(*tensors)
-    first = outputs if isinstance(outputs, torch.Tensor) else outputs[0]
-    return timed(plain(case.ours), [tensors], case.trained, None if pass_ == FORWARD else [torch.randn_like(first)])
+    all_outputs = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+    grads = None if pass_ == FORWARD else [torch.randn_like(all_outputs[0])]
+    size = case.moved or moved_bytes(case, pass_, tensors, all_outputs)
+    return timed(plain(case.ours), [tensors], case.trained, grads), size
 
 
 def by_threads(run: Run, seconds: float, counts: Sequence[int]) -> dict[str, Times]:
