@@ -43,10 +43,18 @@ def page_faults() -> str:
 
 
 def performance() -> str:
-    rows = {(r["op"], tuple(r["shape"]), r["pass"]): r for r in load("bench")["rows"] if r["dtype"] == "float32"}
+    avx512, avx2 = (
+        {(r["op"], tuple(r["shape"]), r["pass"]): r for r in load(name)["rows"] if r["dtype"] == "float32"}
+        for name in ("bench", "bench_avx2")
+    )
     lines = []
     for op, (shape, limit) in LIMITS.items():
-        forward, both = rows[op, shape, "forward"], rows.get((op, shape, "forward + backward"))
+        ratios = [
+            against(rows.get((op, shape, which)))
+            for rows in (avx512, avx2)
+            for which in ("forward", "forward + backward")
+        ]
         place = "×".join(map(str, shape))
-        lines.append([f"`{op}`", place, against(forward), against(both), percent(forward["of_copy"]), limit])
-    return table("op | shape | forward | forward + backward | share of a copy's speed | what limits it", lines)
+        lines.append([f"`{op}`", place, *ratios, percent(avx512[op, shape, "forward"]["of_copy"]), limit])
+    head = "op | shape | AVX-512: forward | forward + backward | AVX2: forward | forward + backward"
+    return table(f"{head} | share of a copy's speed | what limits it", lines)
