@@ -23,7 +23,11 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 def scaling(
     build: Callable[[Sequence[torch.dtype]], list[Case]], seconds: float, cores: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of every large case on the CPU. ``build(dtypes)`` returns the cases."""
+    """Yield the rows of every large case on the CPU. ``build(dtypes)`` returns the cases.
+
+    ``two_threads`` is the speedup over one thread; ``memory_allows`` what it would be if our op took as long as two
+    threads need to copy the bytes that it must move.
+    """
     groups: dict[tuple[str, tuple[int, ...]], dict[torch.dtype, Case]] = {}
     for case in build(DTYPES):
         if not case.prepares and sum(x.numel() for x in case.make()) >= LARGE:
@@ -36,16 +40,19 @@ def scaling(
                 name = str(dtype).removeprefix("torch.")
                 calls[name], moved[name] = call(case, pass_)
             times = interleaved(torch.device("cpu"), calls, seconds)
-            counts = [1, 2] if cores >= 2 else [1]
-            times |= by_threads(calls["float32"], seconds, counts)
-            copy = by_threads(copy_call(moved["float32"], torch.device("cpu")), seconds / 2, counts)
+            times |= by_threads(calls["float32"], seconds, [1, 2] if cores >= 2 else [1])
+            two_threads = memory_allows = None
+            if cores >= 2:
+                copy = by_threads(copy_call(moved["float32"], torch.device("cpu")), seconds / 2, [2])
+                two_threads = speedup(times, "1 thread", "2 threads")
+                memory_allows = times["1 thread"]["median"] / copy["2 threads"]["median"]
             yield {
                 "op": op,
                 "shape": list(shape),
                 "pass": pass_,
                 "seconds": times,
-                "two_threads": speedup(times, "1 thread", "2 threads") if cores >= 2 else None,
-                "copy_two_threads": speedup(copy, "1 thread", "2 threads") if cores >= 2 else None,
+                "two_threads": two_threads,
+                "memory_allows": memory_allows,
                 "float64": speedup(times, "float64", "float32"),
                 "bfloat16": speedup(times, "bfloat16", "float32"),
             }

@@ -79,7 +79,7 @@ FACTS = {
 
 def result_with(rows: list[dict[str, Any]], scaling: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     well = {"op": "gae", "shape": [1024, 1024], "pass": FORWARD, "float64": 2.5, "bfloat16": 1.0}
-    well |= {"two_threads": 1.7, "copy_two_threads": 2.0}
+    well |= {"two_threads": 1.7, "memory_allows": 2.0}
     return {
         "device_type": "cpu",
         "build_info": FACTS["build_info"],
@@ -125,7 +125,7 @@ def test_what_was_not_measured_is_not_met(monkeypatch: pytest.MonkeyPatch) -> No
 def test_scaling_and_cuda_targets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(targets, "TARGETS", [])
     slow = {"op": "gae", "shape": [1024, 1024], "pass": FORWARD, "float64": 2.6, "bfloat16": 2.7}
-    slow |= {"two_threads": 1.6, "copy_two_threads": 1.95}
+    slow |= {"two_threads": 1.6, "memory_allows": 1.95}
     expected = [
         "two threads 1.60× one, asked 1.70×",
         "float64 takes 2.60× float32's time, asked at most 2.5×",
@@ -134,7 +134,7 @@ def test_scaling_and_cuda_targets(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line.split(": ")[1] for line in targets.shortfalls(result_with([], [slow]))] == expected
     well = slow | {"two_threads": None, "float64": 1, "bfloat16": 1}
     assert targets.shortfalls(result_with([], [well])) == []
-    bound = well | {"two_threads": 1.1, "copy_two_threads": 1.2}  # by memory
+    bound = well | {"two_threads": 1.1, "memory_allows": 1.2}  # by memory
     assert targets.shortfalls(result_with([], [bound])) == []
     (line,) = targets.shortfalls(result_with([], [bound | {"two_threads": 1.0}]))
     assert line.endswith("two threads 1.00× one, asked 1.08×")
