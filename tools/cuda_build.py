@@ -45,7 +45,11 @@ DISASSEMBLER = ["nvidia-cuda-cuobjdump>=13.2", "nvidia-cuda-nvdisasm>=13.2"]  # 
 TORCH = "torch==2.11.0"  # the default package index has a build for CUDA 13.0
 # Tests of how torch calls the ops: gradients, torch.compile, vmap, forward mode, autocast, devices. What the kernels
 # compute does not depend on the version of torch, and `make test` covers it.
-TESTED = ("cuda", *(f"ops/test_{name}.py" for name in ("backward_ops", "conformance", "devices")))
+TESTED = (
+    "cuda",
+    *(f"ops/test_{name}.py" for name in ("backward_ops", "conformance", "devices")),
+    "ops/gumbel/test_gumbel_torch.py",
+)
 NUMERICAL = ("at_most_twice", "same_bits")
 TEST_PACKAGES = ("pytest", "pytest-xdist", "hypothesis", "scikit-learn")
 NVCC_FLAGS = "-Werror all-warnings -Xptxas -v -Xcompiler -O0"
