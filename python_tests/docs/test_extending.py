@@ -92,7 +92,7 @@ def objects_of(changed: set[str]) -> dict[str, str]:
 
 
 def quick_compiler(folder: Path, root: Path, objects: dict[str, str]) -> Path:
-    """Write a compiler that copies the given objects, and compiles portable kernels without optimization: a tenth."""
+    """Write a compiler that copies the given objects, and ignores -O3: kernels then compile in a sixth of the time."""
     script = folder / "cxx"
     script.write_text(f"""#!{sys.executable}
 import os, shutil, sys
@@ -103,7 +103,7 @@ for word in words:
         shutil.copy(objects[os.path.relpath(word, {str(root)!r})], out)
         open(words[words.index("-MF") + 1], "w").write(out + ":")
         sys.exit()
-os.execvp({shutil.which(os.environ.get("CXX", "c++"))!r}, ["c++", *words, "-O0", "-DAUTOML_EXT_PORTABLE"])
+os.execvp({shutil.which(os.environ.get("CXX", "c++"))!r}, ["c++", *words, "-O0"])
 """)
     script.chmod(0o755)
     return script
