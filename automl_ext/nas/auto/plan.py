@@ -26,13 +26,13 @@ from automl_ext.training.checks import MOST_WORKERS, check_range
 SCREEN, RACE = 0.03, 0.27
 ENTRIES = (8, 4, 2)  # numbers of networks with which a race may start; a rung keeps half of them
 LEAST_STEPS = 40  # of a network in the first rung: after fewer steps, its loss says little
-EPOCHS = 22.0  # number of epochs in the whole budget for which the size of networks is chosen
+EPOCHS, STEPS = 25.0, 1000  # length of the whole budget for which the size of networks is chosen, and its least steps
 PROBED_CHANNELS = (8, 32)
 LR, MANY_IMAGES = 0.1, 3000  # rate for batches of 64 images; number of images from which on they have 64, not 32
 WIDTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-PLAIN, RESIDUAL, DEEPER = "plain-s{}-2-2-2", "residual-s{}-1-1-1", "residual-s{}-1-2-2"
+PLAIN, RESIDUAL, POOLED = "plain-s{}-2-2-2", "residual-s{}-1-1-1", "pooled-s{}-1-1-1"
 BEST_RANKED = ""  # takes the place of a genotype until the cells are scored
-LARGE_IMAGE = 16  # side from which on the first stage of a residual network halves the image
+LARGE_IMAGE = {RESIDUAL: 16, POOLED: 48}  # side from which on a network halves the image at once
 
 
 @dataclass
@@ -127,7 +127,7 @@ def make_plan(config: AutoConfig, networks: Networks, images: int, probe: Sequen
     """
     batch = recipe_of(config, networks.splits, images).batch_size
     fixed, per_mac = cost_model(networks, probe, batch)
-    step = config.budget * batch / (epochs_for(images) * images)  # seconds of a step
+    step = config.budget / max(epochs_for(images) * images / batch, STEPS)  # seconds
     target = max(step - fixed, 0.2 * step) / (batch * per_mac)  # multiply-adds per image
     entries = entries_for(config, networks, target)
     seconds = [fixed + networks.macs(entry) * batch * per_mac for entry in entries]
@@ -152,27 +152,31 @@ def epochs_for(images: int) -> float:
 
 def entries_for(config: AutoConfig, networks: Networks, target: float) -> list[NetworkSpec]:
     """Return the networks that may enter, near ``target`` multiply-adds per image; the most promising come first."""
-    stride = 2 if min(networks.splits.image_size) >= LARGE_IMAGE else 1
 
     def sized(name: str, genotype: str, factor: float = 1.0, rate: float = 1.0, space: str = "convnet") -> NetworkSpec:
         cells = config.cells if space == config.space else 1
         sizes = [NetworkSpec(f"{name}, C = {channels}", space, genotype, channels, cells, rate) for channels in WIDTHS]
         return min(sizes, key=lambda entry: abs(math.log(networks.macs(entry) / (factor * target))))
 
-    residual = RESIDUAL.format(stride)
+    pooled, residual = (strided(form, networks) for form in (POOLED, RESIDUAL))
     found = [
+        sized("pooled", pooled),
         sized("residual", residual),
-        sized("residual", residual, factor=2.0),
         sized("best-ranked cell", BEST_RANKED, space=config.space),
-        sized("residual, rate × 2.5", residual, rate=2.5),
-        sized("residual", residual, factor=0.5),
-        sized("residual, deeper", DEEPER.format(stride)),
-        sized("plain", PLAIN.format(stride)),
-        sized("residual, rate × 0.4", residual, rate=0.4),
+        sized("pooled, rate × 2.5", pooled, rate=2.5),
+        sized("pooled", pooled, factor=2.0),
+        sized("plain", PLAIN.format(1)),
+        sized("pooled", pooled, factor=0.5),
+        sized("pooled, rate × 0.4", pooled, rate=0.4),
     ]
     if config.lr is not None:
         found = [entry for entry in found if entry.rate == 1.0]
     return list({entry[1:]: entry for entry in found}.values())
+
+
+def strided(form: str, networks: Networks) -> str:
+    """Return the genotype of a residual or pooled network, which halves large images at once."""
+    return form.format(2 if min(networks.splits.image_size) >= LARGE_IMAGE[form] else 1)
 
 
 def baselines_of(config: AutoConfig, networks: Networks) -> list[NetworkSpec]:
@@ -187,8 +191,8 @@ def baselines_of(config: AutoConfig, networks: Networks) -> list[NetworkSpec]:
 
 def probed(networks: Networks) -> list[NetworkSpec]:
     """Return two networks, a narrow and a wide one, on which the speed of the machine is measured."""
-    stride = 2 if min(networks.splits.image_size) >= LARGE_IMAGE else 1
-    return [NetworkSpec("probe", "convnet", RESIDUAL.format(stride), channels) for channels in PROBED_CHANNELS]
+    pooled = strided(POOLED, networks)
+    return [NetworkSpec("probe", "convnet", pooled, channels) for channels in PROBED_CHANNELS]
 
 
 def cost_model(networks: Networks, seconds: Sequence[float], batch: int) -> tuple[float, float]:

@@ -1,7 +1,8 @@
-"""Convolutional networks without cells, plain (Simonyan & Zisserman 2015) or residual (He et al. 2016).
+"""Convolutional networks without cells: plain (Simonyan & Zisserman 2015), residual (He et al. 2016), or pooled.
 
-A network has three stages of C, 2C and 4C channels. They enter the race of ``search auto`` beside cells. A first stage
-that halves the image costs a quarter of the multiply-adds.
+Networks of three stages, which enter the race of ``search auto`` beside cells. Pooled networks are for short trainings
+(Page 2018, "How to train your ResNet"; Jordan 2024, "94% on CIFAR-10 in 3.29 seconds on a single GPU"): most of their
+convolutions are on small images. A first stage that halves the image costs a quarter of the multiply-adds.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from automl_ext.nas.spaces.supernet import Form, Supernet
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
-KINDS, STRIDES, DEPTHS, STAGES = ("plain", "residual"), (1, 2), (1, 2, 3), 3
+KINDS, STRIDES, DEPTHS, STAGES = ("plain", "residual", "pooled"), (1, 2), (1, 2, 3), 3
+WIDTHS = {"plain": (1, 2, 4), "residual": (1, 2, 4), "pooled": (1, 4, 8)}  # channels of the stages, as multiples of C
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,9 @@ class ConvNetGenotype:
 
     Attributes:
         kind: plain: a stage is ``depth`` convolutions, after a max pool from the second stage on. residual: a stage is
-            a convolution that changes the size, and ``depth`` residual blocks of two convolutions.
-        stride: 2: the first stage halves the image.
+            a convolution that changes the size, and ``depth`` residual blocks of two convolutions. pooled: after a
+            convolution at full size, a stage is a convolution with a max pool, and ``depth`` convolutions with skips.
+        stride: 2: the first stage halves the image; in pooled networks, the convolution before it.
         depths: depth of each stage, for ``cells`` = 1.
     """
 
@@ -96,9 +99,10 @@ class ConvNetSpace:
     def draw(self, genotype: ConvNetGenotype, path: str | Path, title: str = "") -> None:
         from automl_ext.nas.spaces.draw import draw_graph
 
-        block = "convolution" if genotype.kind == "plain" else "residual block"
+        block = {"plain": "convolution", "residual": "residual block", "pooled": "skip convolution"}[genotype.kind]
         names = [f"{depth} × {block}" for depth in genotype.depths]
-        nodes = {"image": (1.5, 1.5)} | {f"{k}C": (1.5 + 5.0 * (i + 1), 1.5) for i, k in enumerate((1, 2, 4))}
+        widths = WIDTHS[genotype.kind]
+        nodes = {"image": (1.5, 1.5)} | {f"{k}C": (1.5 + 5.0 * (i + 1), 1.5) for i, k in enumerate(widths)}
         edges = [(a, b, name) for a, b, name in zip(nodes, list(nodes)[1:], names, strict=False)]
         draw_graph(nodes, edges, sorted(set(names)), path, title)
 
@@ -117,18 +121,26 @@ class ConvNet(nn.Module):
         for name, value in [("channels", channels), ("cells", cells)]:
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
-        residual = genotype.kind == "residual"
-        width, layers = in_channels, nn.ModuleList()
-        if residual and genotype.stride == 2:  # a few channels at full size, before it is halved
-            layers.append(convolution(width, width := max(channels // 2, 1), 1, affine))
+        self.layers, width = nn.ModuleList(), in_channels
+        if genotype.kind == "pooled":
+            self.layers.append(convolution(width, width := channels, genotype.stride, affine))
+        elif genotype.kind == "residual" and genotype.stride == 2:  # a few channels at full size, before it is halved
+            self.layers.append(convolution(width, width := max(channels // 2, 1), 1, affine))
         for stage, depth in enumerate(genotype.depths):
+            wider = channels * WIDTHS[genotype.kind][stage]
             stride = genotype.stride if stage == 0 else 2
-            if not residual and stride == 2:
-                layers.append(nn.MaxPool2d(2, ceil_mode=True))
-            layers.append(convolution(width, width := channels << stage, stride if residual else 1, affine))
-            for _ in range(depth * cells - (not residual)):
-                layers.append(SkipBlock(width, affine) if residual else convolution(width, width, 1, affine))
-        self.layers = layers
+            if genotype.kind == "plain":
+                if stride == 2:
+                    self.layers.append(nn.MaxPool2d(2, ceil_mode=True))
+                self.layers.append(convolution(width, wider, 1, affine))
+                self.layers.extend(convolution(wider, wider, 1, affine) for _ in range(depth * cells - 1))
+            elif genotype.kind == "residual":
+                self.layers.append(convolution(width, wider, stride, affine))
+                self.layers.extend(SkipBlock(wider, affine) for _ in range(depth * cells))
+            else:
+                self.layers.append(convolution(width, wider, 1, affine, nn.MaxPool2d(2, ceil_mode=True)))
+                self.layers.extend(SkipConvolution(wider, affine) for _ in range(depth * cells))
+            width = wider
         self.classifier = nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,7 +153,7 @@ class ConvNet(nn.Module):
 
     def paths(self) -> Iterator[nn.Module]:
         """Iterate over the branches of the residual blocks, which drop-path may drop."""
-        yield from (layer.branch for layer in self.layers if isinstance(layer, SkipBlock))
+        yield from (layer.branch for layer in self.layers if isinstance(layer, (SkipBlock, SkipConvolution)))
 
 
 class SkipBlock(nn.Module):
@@ -159,8 +171,18 @@ class SkipBlock(nn.Module):
         return torch.relu(x + self.branch(x))
 
 
-def convolution(c_in: int, c_out: int, stride: int, affine: bool) -> nn.Sequential:
-    """Make a 3×3 convolution with batch norm and ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(c_out, affine=affine), nn.ReLU()
-    )
+class SkipConvolution(nn.Module):
+    """A 3×3 convolution whose input is added to its output."""
+
+    def __init__(self, channels: int, affine: bool) -> None:
+        super().__init__()
+        self.branch = convolution(channels, channels, 1, affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+def convolution(c_in: int, c_out: int, stride: int, affine: bool, *pool: nn.Module) -> nn.Sequential:
+    """Make a 3×3 convolution with batch norm and ReLU, and perhaps a pool before these."""
+    first = nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1, bias=False)
+    return nn.Sequential(first, *pool, nn.BatchNorm2d(c_out, affine=affine), nn.ReLU())

@@ -13,6 +13,7 @@ from automl_ext.nas.auto.plan import (
     EPOCHS,
     RACE,
     SCREEN,
+    STEPS,
     AutoConfig,
     Networks,
     cost_model,
@@ -52,17 +53,19 @@ def test_rungs_cost_the_same() -> None:
 
 
 def test_more_images_mean_more_networks_and_more_time_larger_ones() -> None:
-    plans = [make_plan(AutoConfig(minutes=20), NETWORKS, images, SPEED) for images in (50, 7000, 100_000)]
-    assert [len(plan.entries) for plan in plans] == [1, 4, 8]
+    sizes = (0.02, 50), (20, 50), (20, 7000), (20, 100_000)
+    plans = [make_plan(AutoConfig(minutes=minutes), NETWORKS, images, SPEED) for minutes, images in sizes]
+    assert [len(plan.entries) for plan in plans] == [1, 2, 4, 8]
     longer = [make_plan(AutoConfig(minutes=minutes), NETWORKS, 7000, SPEED) for minutes in (0.5, 5, 50)]
     costs = [NETWORKS.macs(plan.entries[0]) for plan in longer]
     assert costs[0] < costs[1] < costs[2]
 
 
 def test_the_text_of_a_plan_has_every_stage() -> None:
-    config = AutoConfig(minutes=20, baselines=True)
+    config = AutoConfig(minutes=0.02)
     alone = text_of(make_plan(config, NETWORKS, 50, SPEED), config, (50, 10, 10), 32)
     assert "a race is too short" in alone
+    config = AutoConfig(minutes=20, baselines=True)
     plan = make_plan(config, NETWORKS, 100_000, SPEED)
     whole = text_of(plan, config, (100_000, 10_000, 2000), 64)
     parts = "score", "race 3", "the winner goes on", "three baselines", *(entry.name for entry in plan.entries)
@@ -74,6 +77,11 @@ def test_the_first_network_can_be_trained_for_the_intended_number_of_epochs() ->
     plan = make_plan(AutoConfig(minutes=minutes), NETWORKS, images, SPEED)
     epochs = 60 * minutes / plan.seconds[0] * batch / images
     assert EPOCHS / 1.6 < epochs < EPOCHS * 1.6  # widths are a factor of up to 1.5 apart
+
+
+def test_few_images_mean_more_epochs_but_no_fewer_steps() -> None:
+    plan = make_plan(AutoConfig(minutes=20), NETWORKS, 50, SPEED)
+    assert STEPS / 1.6 < 60 * 20 / plan.seconds[0] < STEPS * 1.6
 
 
 def test_a_cost_is_a_fixed_time_and_one_per_multiply_add() -> None:

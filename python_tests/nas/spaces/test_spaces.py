@@ -170,6 +170,26 @@ def test_darts_v2_has_the_papers_number_of_parameters() -> None:
     assert sum(p.numel() for p in network.parameters()) == 3_349_342
 
 
+@pytest.mark.parametrize(
+    ("genotype", "sizes"),
+    [
+        ("plain-s1-1-2-1", [(4, 32), (4, 16), (8, 16), (8, 16), (8, 8), (16, 8)]),
+        ("residual-s2-1-1-1", [(2, 32), (4, 16), (4, 16), (8, 8), (8, 8), (16, 4), (16, 4)]),
+        ("pooled-s1-1-2-1", [(4, 32), (4, 16), (4, 16), (16, 8), (16, 8), (16, 8), (32, 4), (32, 4)]),
+    ],
+)
+def test_sizes_in_a_network_without_cells(genotype: str, sizes: list[tuple[int, int]]) -> None:
+    """Channels and side after each layer, for C = 4 and images of 32 × 32."""
+    convnet = space("convnet")
+    network = convnet.build(convnet.parse(genotype), in_channels=3, num_classes=10, channels=4, cells=1)
+    found, x = [], torch.zeros(1, 3, 32, 32)
+    for layer in network.layers:
+        x = layer(x)
+        assert x.shape[2] == x.shape[3]
+        found.append((x.shape[1], x.shape[2]))
+    assert found == sizes
+
+
 MIXED = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|nor_conv_3x3~2|"
 DARTS_FRC = Darts(fixed_reduction=True).random(Random(0))
 
@@ -188,6 +208,7 @@ DARTS_FRC = Darts(fixed_reduction=True).random(Random(0))
         ("nb201", "|+" * 10_000),
         ("convnet", "residual-s2-1-1"),
         ("convnet", "residual-s2-1-1-4"),
+        ("convnet", "pool-s1-1-1-1"),
         ("darts", ""),
         ("darts", DARTS_V2.replace("~0|sep_conv_3x3~1|+", "~1|sep_conv_3x3~0|+", 1)),
         ("darts", DARTS_V2.replace("skip_connect~0", "skip_connect~1", 1)),
