@@ -55,6 +55,7 @@ def rows_of(case: Case) -> list[dict[str, Any]]:
     return list(measure(case, CPU, 1e-3, False))
 
 
+@pytest.mark.slow
 def test_every_op_json_and_chart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib", reason="the chart needs matplotlib")
     status = bench("--no-compile", "--out", tmp_path)
@@ -81,6 +82,7 @@ def test_every_op_json_and_chart(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert both == OPS - {"gumbel_argmax", "vtrace", "retrace", "categorical_projection", "td_targets", *REPLAY}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
 def test_other_dtypes_are_right(dtype: torch.dtype) -> None:
     for case in cases("cpu", QUICK_SHAPES, [dtype], {}):

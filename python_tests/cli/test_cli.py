@@ -123,6 +123,7 @@ def test_the_package_loads_torch_and_its_ops_only() -> None:
     assert fresh_python.facts(code) == []
 
 
+@pytest.mark.slow
 def test_search_retrain_and_plot(automl_ext: Run, tmp_path: Path) -> None:
     process = automl_ext("search", "gdas", *SMALL, "--out", "run")
     assert process.returncode == 0, process.stderr

@@ -84,6 +84,7 @@ def test_summary_of_a_training_and_the_commands_that_follow(command: Command) ->
     assert re.search(r"^return +[\d.]+ ± [\d.]+ \(mean ± std\)$", out, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_summary_of_networks_and_the_commands_that_follow(command: Command) -> None:
     pytest.importorskip("matplotlib")
     out, err = command("search", "random", *IMAGES, "--evaluations", "5", "--out", "found")

@@ -28,6 +28,7 @@ SHORT = {
 }
 
 
+@pytest.mark.slow
 def test_fit_predicts_saves_and_cleans_up(tmp_path: Path) -> None:
     result = fit(IMAGES, LABELS, **{**SHORT, "retrain_epochs": 20})
     assert result.accuracy == result.result["test_accuracy"]

@@ -168,6 +168,7 @@ with Run.open(sys.argv[1], CompareConfig(), algorithm="compare"):
 """
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_at_its_start_does_not_hang_the_command(tmp_path: Path) -> None:
     """Worker processes import the script that starts them, and fail."""
     script = tmp_path / "script.py"

@@ -42,6 +42,7 @@ def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
+@pytest.mark.slow
 def test_what_is_imported_is_sent(modules: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     files = own_modules.own_modules()
     assert {"own_single.py", "own_package/__init__.py", "own_package/part.py"} <= {*files}

@@ -146,6 +146,7 @@ def test_seeds_with_one_evaluation_each_are_drawn(tmp_path: Path, capsys: pytest
     assert (tmp_path / "seeds/learning.png").is_file()
 
 
+@pytest.mark.slow
 def test_ablate(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     pytest.importorskip("matplotlib")
     flags = ["--learning-starts", 10, "--train-freq", 50, "--gradient-steps", 1, "--hidden", 8, "--atoms", 5]

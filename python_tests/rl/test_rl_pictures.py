@@ -53,6 +53,7 @@ def test_curves_show_returns_first_and_mark_the_best_policy(tmp_path: Path, draw
     assert texts(learning) == ["A2C, 1 seed", "best policy"]
 
 
+@pytest.mark.slow
 def test_few_seeds_are_drawn_singly_and_many_with_a_clipped_band(tmp_path: Path, drawn_figures: list[Any]) -> None:
     runs = [
         fake_run(tmp_path / f"{s}", [480.0 + s, 500.0, 100.0 * s], seed=s, algorithm="dqn") for s in range(BAND_SEEDS)
@@ -118,6 +119,7 @@ def test_ablation_names_every_variant(tmp_path: Path, drawn_figures: list[Any]) 
     assert title.startswith("Rainbow without one part at a time on CartPole-v1: median")
 
 
+@pytest.mark.slow
 def test_several_runs_give_one_picture_per_environment(tmp_path: Path, drawn_figures: list[Any]) -> None:
     runs = [fake_run(tmp_path / f"a{s}", [10.0 + s, 20.0 + s, 40.0], seed=s) for s in range(3)]
     runs += [fake_run(tmp_path / "b", [5.0, 6.0, 7.0], double=True), fake_run(tmp_path / "c", [1.0, 2.0], "dqn")]

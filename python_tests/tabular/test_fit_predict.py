@@ -31,6 +31,7 @@ def small() -> Fitted:
     return fit(numbers(), "price", minutes=5, candidates=5)
 
 
+@pytest.mark.slow
 def test_it_learns_and_is_not_worse_than_its_members(small: Fitted) -> None:
     new = numbers(400, seed=5)
     error = float(np.sqrt(((small.predict(new) - new["price"]) ** 2).mean()))
@@ -55,6 +56,7 @@ def test_classes(target: str) -> None:
     assert list(fitted.predict(frame)) == [fitted.classes[i] for i in probabilities.argmax(1)]
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_predictions(small: Fitted) -> None:
     new = numbers(30, seed=5)
     np.testing.assert_array_equal(fit(numbers(), "price", minutes=5, candidates=5).predict(new), small.predict(new))
@@ -149,6 +151,7 @@ def test_damaged_files_are_refused(small: Fitted, tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_budget_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock is CPU time, so that other work on the machine takes nothing from the budget."""
     fit(numbers(60), "price", minutes=5, candidates=1)  # imports

@@ -108,6 +108,7 @@ def fitted_classes() -> object:
     return fit(classes(), "y", minutes=5, candidates=3, features=True)
 
 
+@pytest.mark.slow
 def test_a_prediction_does_not_depend_on_the_other_rows(fitted_classes: object) -> None:
     new = classes(60, seed=9)
     together = fitted_classes.predict_proba(new)  # type: ignore[attr-defined]

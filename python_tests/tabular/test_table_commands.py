@@ -80,6 +80,7 @@ def test_one_learner_is_cross_validated(learner: str, command: Command, files: P
         cross_validate(learner, config, Path("other"), stop_after=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learner", ["lightgbm", "xgboost", "forest"])
 def test_one_learner_is_tuned(learner: str, command: Command, files: Path) -> None:
     """Trial 0 has the given settings, and the next command repeats the best ones."""

@@ -37,6 +37,7 @@ def test_an_interrupt_while_torch_is_imported_ends_the_process(tmp_path: Path, m
     assert interrupts.interrupted("doctor", 30.0, False, tmp_path) == ("killed by SIGINT", True)
 
 
+@pytest.mark.slow
 def test_an_interrupt_during_a_later_import_ends_the_process(tmp_path: Path) -> None:
     (tmp_path / "library.py").write_text(INTERRUPTED)
     code = (

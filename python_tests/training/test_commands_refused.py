@@ -57,6 +57,7 @@ def test_a_disk_that_fills_keeps_the_last_checkpoint(
     assert (tmp_path / "run/result.json").is_file()
 
 
+@pytest.mark.slow
 def test_other_commands_on_a_full_disk(tmp_path: Path, refused: Refused, policy: Path, network: Path) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("PIL")

@@ -136,6 +136,7 @@ def test_a_file_below_dev_is_a_file() -> None:
         path.unlink()
 
 
+@pytest.mark.slow
 def test_standard_output_may_be_a_file_that_others_write_too(tmp_path: Path) -> None:
     script = "from pathlib import Path; from automl_ext.training.files import atomic\n"
     script += "atomic.check_writable(Path('/dev/stdout')); atomic.write_output(Path('/dev/stdout'), b'rows')"

@@ -63,6 +63,7 @@ def test_several_seeds_are_refused(run: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "tuned").exists()
 
 
+@pytest.mark.slow
 def test_trials_of_several_seeds(run: Any, tmp_path: Path) -> None:
     several = ("--trials", 2, "--trial-seeds", 2, "--confirm", 1)
     code, out, err = run("tune", "train", "a2c", *FLAGS, *several, "--out", "tuned", "--json")
@@ -291,6 +292,7 @@ def test_known_points_fit_the_space(monkeypatch: pytest.MonkeyPatch) -> None:
     assert known_points("train x", space, usual) == [{"lr": 1.0, "kind": "b"}]  # without the usual point
 
 
+@pytest.mark.slow
 def test_points_of_a_portfolio_file_come_after_the_given_settings(run: Any, tmp_path: Path) -> None:
     known = Portfolio("train a2c", [{"lr": 0.004}, {"lr": 0.006, "gamma": 0.9}], "test")
     (tmp_path / "known.json").write_text(json.dumps(known.as_dict()))

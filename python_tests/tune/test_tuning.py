@@ -204,6 +204,7 @@ def test_failed_trials_are_counted_and_say_why(tmp_path: Path) -> None:
     assert [trial.value for trial in study.trials][1:4] == [-math.inf] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes", "gp"])
 def test_an_interrupted_run_is_resumed_exactly(tmp_path: Path, sampler: Any) -> None:
     for package in {"cmaes": ["cmaes"], "gp": ["scipy"]}.get(sampler, []):
@@ -219,6 +220,7 @@ def test_an_interrupted_run_is_resumed_exactly(tmp_path: Path, sampler: Any) -> 
     assert log[0] == log[1]
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_have_a_larger_budget_and_no_other_settings(tmp_path: Path) -> None:
     first = tune(parabola, SPACE, TuneConfig(trials=3), tmp_path / "run", first=FIRST)
     assert (
@@ -248,6 +250,7 @@ def test_hyperband_ends_bad_trials_early_and_never_the_first(tmp_path: Path) -> 
         assert (len(reports) < 9) == (state == "pruned")
 
 
+@pytest.mark.slow
 def test_runs_with_one_storage_learn_from_each_other(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
     config = TuneConfig(trials=4, storage=url)
@@ -341,6 +344,7 @@ def dying(point: dict[str, Any], out: Path) -> float:
     return value_of(point)
 
 
+@pytest.mark.slow
 def test_a_trial_whose_process_is_killed_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fork = multiprocessing.get_context("fork")  # a start with spawn imports torch
     monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: fork)

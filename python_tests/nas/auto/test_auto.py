@@ -50,6 +50,7 @@ def test_largest_architecture_of_the_space() -> None:
     assert str(largest(space("nb201"))) == CONV
 
 
+@pytest.mark.slow
 def test_result_and_files(tmp_path: Path, clock: None, capsys: pytest.CaptureFixture[str]) -> None:
     result = auto(config(baselines=True, channels=2), tmp_path / "run")
     assert result is not None
@@ -82,6 +83,7 @@ def whole(clock: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
     return auto(config(), tmp_path_factory.mktemp("auto") / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 2, 4])  # after the probe, in the race, in the last training
 def test_an_interrupted_search_ends_alike(tmp_path: Path, whole: dict[str, Any] | None, steps: int) -> None:
     assert auto(config(), tmp_path / "parts", stop_after=steps) is None
@@ -110,6 +112,7 @@ def race(losses: list[list[float]], rates: tuple[float, ...] = (), **options: An
     return found
 
 
+@pytest.mark.slow
 def test_the_better_half_stays() -> None:
     third = race([[0.9, 0.1], [0.3, 0.5], [0.2, 0.4], [0.4]])
     assert [e.number for e in third.alive(1)] == [2, 1]

@@ -85,6 +85,7 @@ def test_results_depend_on_neither_workers_nor_interruption(tmp_path: Path, tabl
     assert (tmp_path / "whole" / "nas_bench.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_every_algorithm_beats_the_mean_cell(tmp_path: Path, table: str) -> None:
     names = tuple(name for name in ALGORITHMS if not name.endswith("+screen"))  # those need a file of scores
     result = nas_bench(NASBenchConfig(table=table, runs=3, algorithms=names, workers=1), tmp_path / "run")

@@ -150,6 +150,7 @@ def test_bad_input(trained: UniformSupernet) -> None:
         UniformSupernetConfig(epochs=0)
 
 
+@pytest.mark.slow
 def test_scores_of_darts_cells() -> None:
     space = Darts()
     job = UniformSupernet(UniformSupernetConfig(channels=2, epochs=1), space, SPLITS, torch.device("cpu"))

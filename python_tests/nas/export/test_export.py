@@ -92,6 +92,7 @@ def test_exports_give_the_same_logits_in_a_new_interpreter(names: list[str], run
     assert done.stdout.split()[2:] == names
 
 
+@pytest.mark.slow
 def test_suffix_selects_the_format_and_the_command_exports(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,6 +44,7 @@ def scores_only(out: Path) -> list[dict[str, str]]:
     return [{name: value for name, value in row.items() if name != "cpu_seconds"} for row in rows(out)]
 
 
+@pytest.mark.slow
 def test_the_command_ranks_given_and_drawn_cells(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -175,6 +175,7 @@ def test_a_screening_stops_at_the_budget(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_nas_bench_with_screening(files: dict[str, str], tmp_path: Path) -> None:
     names = ("random", "rea", "random+screen", "rea+screen", "renas+screen")
     config = NASBenchConfig(**files, runs=12, algorithms=names, budget=1500.0, screen=100, workers=1)

@@ -129,6 +129,7 @@ def test_finalists_compute_different_functions() -> None:
     assert [entry.score for entry in history.choose({}, 5)] == [0.6, 0.4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "config"),
     [

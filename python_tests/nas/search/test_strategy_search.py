@@ -287,6 +287,7 @@ def test_the_last_evaluation_is_in_a_checkpoint(tmp_path: Path, table: str) -> N
     assert checkpoint.step_of(checkpoint.list_steps(tmp_path / "run/checkpoints")[-1]) == 30
 
 
+@pytest.mark.slow
 def test_plots(tmp_path: Path, table: str) -> None:
     pytest.importorskip("matplotlib", reason="plots need matplotlib")
     search("rea", EvolutionConfig(evaluator="table", table=table, evaluations=30), tmp_path / "run")

@@ -182,6 +182,7 @@ TINY = GDASConfig(
 )
 
 
+@pytest.mark.slow
 def test_resume_equals_uninterrupted_search(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     found = search(TINY, tmp_path / "whole")

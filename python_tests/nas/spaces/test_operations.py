@@ -76,6 +76,7 @@ print(json.dumps([count, wrong]))
 """
 
 
+@pytest.mark.slow
 def test_gradients_are_correct_with_avx2_kernels() -> None:
     """oneDNN's strided 1×1 convolution writes out of bounds: wrong gradients, a crash or a hang."""
     process = fresh_python.start(SWEEP, ONEDNN_MAX_CPU_ISA="AVX2")  # oneDNN reads it once, perhaps when torch loads

@@ -115,6 +115,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     sys.modules.pop("own_space", None)
 
 
+@pytest.mark.slow
 def test_search_train_plot_and_export_in_an_own_space(command: Command) -> None:
     pytest.importorskip("matplotlib")
     mine = ["--space", "own_space:Mine"]
@@ -189,6 +190,7 @@ def test_networks_that_do_not_classify_are_refused(command: Command, name: str, 
     assert re.search(rf"error: {name}\.build\(.*\): {text}", error), error
 
 
+@pytest.mark.slow
 def test_a_space_without_a_supernet(command: Command) -> None:
     mine = ["--space", "own_space:NoSupernet"]
     for search in (["gdas"], ["random", "--evaluator", "supernet"]):

@@ -41,6 +41,7 @@ def test_scores_choose_the_cell_that_can_compute_something() -> None:
         assert rotated[order[0]] == genotypes[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [0, 2])
 def test_every_order_derives_a_cell_from_the_same_weights(
     chosen: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -71,6 +72,7 @@ def test_every_order_derives_a_cell_from_the_same_weights(
     assert sum("derive_accuracy_without_best" in line for line in lines) == 3 * 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"orders": 1, "tune_epochs": 1}])
 def test_resume_equals_uninterrupted_search(changes: dict[str, Any], tmp_path: Path) -> None:
     config = replace(TINY, epochs=2, **changes)
@@ -88,6 +90,7 @@ def test_resume_equals_uninterrupted_search(changes: dict[str, Any], tmp_path: P
     assert max(abs(a) for row in found["alpha"][0] for a in row) < 0.01, "α keeps its initial values"
 
 
+@pytest.mark.slow
 def test_darts_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Accuracies are drawn, because measuring them takes a hundred passes of a large supernet."""
     values = iter(torch.rand(1000, generator=torch.Generator().manual_seed(0)).tolist())

@@ -92,6 +92,7 @@ def test_drop_path_probability_rises_with_the_epoch() -> None:
     assert seen == pytest.approx([0.0, 0.1, 0.2])
 
 
+@pytest.mark.slow
 def test_each_option_changes_the_training_and_is_off_by_default() -> None:
     plain = replace(CONFIG, cutout=0, drop_path=0.0, auxiliary=0.0)
     losses = {}

@@ -92,6 +92,7 @@ def test_the_clone_is_as_bad_as_the_policy_of_the_data() -> None:
     assert trained("bc", 0.35, total_steps=100).result["eval_return_mean"] == pytest.approx(0.2)
 
 
+@pytest.mark.slow
 def test_with_expectile_one_half_iql_evaluates_the_policy_of_the_data() -> None:
     values = {}
     for expectile in (0.5, 0.95):

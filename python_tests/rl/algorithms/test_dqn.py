@@ -78,6 +78,7 @@ def test_learns_the_optimal_values(name: str, mode: AutoresetMode) -> None:
     np.testing.assert_allclose(learned(agent), values(GAMMA), atol=0.12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["n-step", "noisy", "rainbow"])
 def test_learns_the_optimal_policy(name: str) -> None:
     """Off-policy n-step targets and noise bias the values; the optimal action, staying, remains the greedy one."""

@@ -148,6 +148,7 @@ def test_steps_after_the_first_episode_are_not_learned_from() -> None:
     assert max(values(agent, 3)) < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("agent", "config", "steps", "seeds", "reached"),
     [

@@ -21,6 +21,7 @@ from automl_ext.rl.presets import preset
 from automl_ext.training.errors import UserError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("continuous", [False, True])
 def test_learns_to_move_right(continuous: bool) -> None:
     """The return is about 6.5 when always moving right, 0 at random and −6.5 when always moving left."""

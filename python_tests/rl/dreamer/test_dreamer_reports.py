@@ -34,6 +34,7 @@ def test_imagined_episode_has_the_length_of_the_real_one(tmp_path: Path) -> None
     assert len(cut.real) == cut.context == 4
 
 
+@pytest.mark.slow
 def test_runs_of_several_algorithms_are_plotted(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     train(Dreamer, TINY, tmp_path / "dreamer")

@@ -337,6 +337,7 @@ def test_a3c_refuses_vectorization_async() -> None:
         A3CConfig(env=EnvOptions("async"))
 
 
+@pytest.mark.slow
 def test_workers_of_a_killed_parent_end_silently() -> None:
     """Ctrl-C while the command still loads kills it by the signal; its workers must not print tracebacks then."""
     code = (

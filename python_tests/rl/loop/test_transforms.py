@@ -95,6 +95,7 @@ def test_loaded_agent_trains_with_its_transform(tmp_path: Path) -> None:
     assert reports[0].metrics["value_loss"] > 1e4
 
 
+@pytest.mark.slow
 def test_transform_of_batches_changes_the_targets_only() -> None:
     envs = Envs(SyncVectorEnv([lambda: Fork(5)] * 4, autoreset_mode=AutoresetMode.SAME_STEP), 0)
     agent = DQN(small(), envs)

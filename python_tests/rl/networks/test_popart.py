@@ -84,6 +84,7 @@ def learner(popart: bool, updates: int, kind: type = A2C) -> A2C | PPO:
     return agent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "updates"), [(A2C, 160), (PPO, 25)])
 def test_learns_tasks_whose_rewards_differ_by_five_orders_of_magnitude(kind: type, updates: int) -> None:
     observations = torch.tensor([[1, 0, 1, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 1, 0, 1]], dtype=torch.float32)
