@@ -8,7 +8,13 @@ from automl_ext.bench.reports.cells import HEADER, bandwidth, cells, left_out, m
 
 WIDTHS = (23, 22, 9, 10, 16, 16, 22, 28, 8, 15, 10, 12)
 GPU_HEADER = [*HEADER, "GB/s"]
-SCALING_HEADER = ["op", "shape", "pass", "two threads", "memory allows", "float64 / float32", "bfloat16 / float32"]
+SCALING = {
+    "two_threads": "two threads",
+    "memory_allows": "memory allows",
+    "processor_allows": "cores allow",
+    "float64": "float64 / float32",
+    "bfloat16": "bfloat16 / float32",
+}
 
 
 def plain_line(values: list[str]) -> str:
@@ -16,8 +22,7 @@ def plain_line(values: list[str]) -> str:
 
 
 def scaling_cells(row: dict[str, Any]) -> list[str]:
-    ratios = [times(row.get(name)) for name in ("two_threads", "memory_allows", "float64", "bfloat16")]
-    return [row["op"], shape_of(row), row["pass"], *ratios]
+    return [row["op"], shape_of(row), row["pass"], *(times(row.get(name)) for name in SCALING)]
 
 
 def gpu_cells(row: dict[str, Any]) -> list[str]:
@@ -34,7 +39,12 @@ def show(result: dict[str, Any]) -> None:
             to_cells,
             "rows",
         ),
-        ("our ops: speedup with two threads, and time per element", SCALING_HEADER, scaling_cells, "scaling"),
+        (
+            "our ops: speedup with two threads, and time per element",
+            ["op", "shape", "pass", *SCALING.values()],
+            scaling_cells,
+            "scaling",
+        ),
     ]
     for title, titles, words, name in tables:
         if result[name]:
