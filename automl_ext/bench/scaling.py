@@ -80,23 +80,24 @@ def call(case: Case, pass_: str) -> tuple[Callable[[], object], int]:
 
 
 def by_threads(run: Run, seconds: float, counts: Sequence[int]) -> dict[str, Times]:
-    """Return the times of a call by the number of threads, measured in BLOCKS alternating blocks per number.
+    """Return the times of a call by the number of threads: the best of BLOCKS alternating blocks per number.
 
     Contenders alternate at every turn, but the number of threads does not: a thread that has just woken shares a core
     with the other, spinning thread for some scheduler ticks. Each block therefore starts with SETTLE untimed seconds.
+    The best block counts, because on a shared machine the second core is often taken away for a while.
     """
     before, device = torch.get_num_threads(), torch.device("cpu")
-    readings: dict[str, list[float]] = {threads_in_words(n): [] for n in counts}
+    blocks: dict[str, list[Times]] = {threads_in_words(n): [] for n in counts}
     try:
         for _ in range(BLOCKS):
             for count in counts:
                 torch.set_num_threads(count)
                 spend(SETTLE, run)
                 turns = spend(seconds / BLOCKS / len(counts), partial(elapsed, device, run))
-                readings[threads_in_words(count)] += turns
+                blocks[threads_in_words(count)].append(summary(turns))
     finally:
         torch.set_num_threads(before)
-    return {count: summary(times) for count, times in readings.items()}
+    return {count: min(times, key=lambda one: one["median"]) for count, times in blocks.items()}
 
 
 def threads_in_words(count: int) -> str:

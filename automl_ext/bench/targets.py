@@ -15,7 +15,10 @@ from automl_ext.bench.cases.case import FORWARD, TRAINING
 
 TWO_THREADS = 1.7  # speedup over one thread, for inputs of at least a million elements
 OF_BOUND = 0.9  # enough, relative to what memory and the second core allow; see automl_ext.bench.scaling
-OTHER_DTYPES = 2.5  # maximum time, relative to float32
+# Maximum time relative to float32. A vector holds half as many float64, and their logarithms have longer polynomials,
+# their roots more Newton steps.
+OTHER_DTYPES = {"float64": 3.6, "bfloat16": 2.5}
+NETWORKS = ("mlp", "gru_cell")  # begins of names; the products in bfloat16 are torch's, slow on most processors
 OF_COPY_ON_CUDA = 0.9  # minimum bandwidth, relative to a device copy
 CUDA_BYTES = 64_000_000  # for cases of at least this number of bytes
 
@@ -152,9 +155,10 @@ def scaling_shortfalls(result: dict[str, Any]) -> Iterator[str]:
             ask = min(TWO_THREADS, OF_BOUND * row["memory_allows"], OF_BOUND * row["processor_allows"])
             if row["two_threads"] < ask:
                 yield f"{where(row)}: two threads {row['two_threads']:.2f}× one, asked {ask:.2f}×"
-        for dtype in ("float64", "bfloat16"):
-            if row[dtype] > OTHER_DTYPES:
-                what = f"{dtype} takes {row[dtype]:.2f}× float32's time, asked at most {OTHER_DTYPES}×"
+        for dtype, most in OTHER_DTYPES.items():
+            products = dtype == "bfloat16" and row["op"].startswith(NETWORKS)
+            if row[dtype] > most and not products:
+                what = f"{dtype} takes {row[dtype]:.2f}× float32's time, asked at most {most}×"
                 yield f"{where(row)}: {what}"
 
 
