@@ -142,7 +142,7 @@ class Sources:
             self._order(name, ordered, set())
         constants: list[str] = []
         blocks: list[str] = []
-        for definition in {id(d): d for d in ordered.values()}.values():
+        for definition in {id(d.node): d for d in ordered.values()}.values():  # one statement may define several names
             text = definition.text(self.used)
             if isinstance(definition.node, (ast.ClassDef, ast.FunctionDef)):
                 blocks += ["\n".join(constants)] * bool(constants) + [text]
