@@ -35,7 +35,7 @@ from automl_ext.nas.auto.plan import (
     text_of,
 )
 from automl_ext.nas.auto.result import best_so_far, summarize
-from automl_ext.nas.auto.trainee import Recipe
+from automl_ext.nas.auto.trainee import DECAY, Recipe
 from automl_ext.nas.auto.work import CHUNK, Finished, Task, Worker, divide
 from automl_ext.nas.data import prepare
 from automl_ext.nas.ensembles.network import save_member
@@ -54,7 +54,7 @@ from automl_ext.training.seeding import derived_seed
 
 VERSION = 3  # of the state in a checkpoint
 FIRST_STEPS = 8  # of a baseline
-MEASURED = 0.2  # part of the budget after which the last step of a training is set
+MEASURED = 0.2  # part of the budget after which the time of a step is known
 LEARNED = 0.2  # part of the accuracy above chance from which on a network tells whether images may be mirrored
 FLIPS = 0.8  # images are mirrored if this part of the accuracy above chance is left on mirrored ones
 PART = 5.0  # seconds that a task takes
@@ -215,9 +215,10 @@ class Race:
         if entrant.seconds < MEASURED * self.config.budget:  # the time of a step is not known well yet
             seconds = min(MEASURED * self.config.budget - entrant.seconds + cost, PART)
             return Task(stage, entrant.number, entrant.steps + max(round(seconds / cost), 1))
-        if entrant.end is None:
+        if entrant.end is None or entrant.steps < entrant.decay_start:  # until the rate falls: the speed may change
             left = self.config.budget - (entrant.seconds if entrant.baseline else self.search_seconds())
-            entrant.end = entrant.steps + max(round(left / cost), 1)
+            least = int(entrant.steps / (1 - DECAY)) + 1  # so that the rate falls after this step
+            entrant.end = max(entrant.steps + round(left / cost), least)
         last = entrant.steps >= entrant.decay_start
         stop = entrant.end if last else entrant.decay_start
         until = min(stop, entrant.steps + max(round(PART / cost), 1))

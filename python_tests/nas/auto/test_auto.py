@@ -99,6 +99,19 @@ def test_an_interrupted_search_ends_alike(tmp_path: Path, whole: dict[str, Any] 
         assert parts[name] == whole[name], name
 
 
+def test_the_budget_is_kept_on_a_machine_that_slows_down(
+    tmp_path: Path, clock: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seconds(worker: Worker, trainee: Any, device: torch.device) -> float:
+        return 0.05 * trainee.step + 0.05 * max(trainee.step - 15, 0)  # half as fast after 15 steps
+
+    monkeypatch.setattr(Worker, "seconds", seconds)
+    monkeypatch.setattr(auto_module, "PART", 0.2)
+    result = auto(config(), tmp_path / "run")
+    assert result is not None
+    assert result["rows"][0]["seconds"] < 1.3 * 3.0  # with the end set at the first measurement, 1.42
+
+
 def race(losses: list[list[float]], rates: tuple[float, ...] = (), **options: Any) -> Race:
     """Return a race of networks whose losses are known."""
     found = prepare_race(config(**options), None, None)
