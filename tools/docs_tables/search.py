@@ -118,9 +118,10 @@ def auto_search() -> str:
             best = min((row[kind] for kind in AUTO_BASELINES), key=lambda one: one["valid_log_loss"])
             gains.append(100 * (row["found"]["test_accuracy"] - best["test_accuracy"]))
         error = f" ± {statistics.stdev(gains) / len(gains) ** 0.5:.2f}" if len(gains) > 1 else ""
-        lines.append([*cells, f"{statistics.mean(gains):+.2f}{error}"])
+        kinds = sorted({run["network_name"].partition(",")[0] for run in runs})
+        lines.append([*cells, f"{statistics.mean(gains):+.2f}{error}", ", ".join(kinds)])
     header = "images | CPU-minutes | seeds | returned | ensemble | largest cell | best-ranked cell | plain CNN"
-    return table(f"{header} | returned − best baseline", lines)
+    return table(f"{header} | returned − best baseline | found", lines)
 
 
 AUTO_DATA = {
