@@ -210,7 +210,9 @@ def network_rows(result: dict[str, Any], prefix: str = "") -> Iterator[Row]:
     Other lists than that of the finalists are left to ``result.json``.
     """
     for name, value in result.items():
-        if isinstance(value, dict):
+        if name == "stages":  # of search auto
+            yield "cost by stage", ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in value.items())
+        elif isinstance(value, dict):
             if "mean" in value and "runs" in value:  # an algorithm of nas-bench
                 spread = "" if value["std"] is None else f" ± {value['std']:.2f}"
                 yield name, f"test accuracy {value['mean']:.2f}{spread} % in {value['runs']:,} runs"

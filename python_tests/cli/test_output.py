@@ -143,6 +143,9 @@ def test_values_have_units() -> None:
         ("rea", "test accuracy 93.90 % in 1 runs"),
         ("search CPU time", "2.0 s"),
     ]
+    assert list(network_rows({"stages": {"score": 0.96, "race": 61.2}})) == [
+        ("cost by stage", "score 1.0 s, race 1 min 1 s")
+    ]
 
 
 def test_summary_of_an_ablation(capsys: pytest.CaptureFixture[str]) -> None:
