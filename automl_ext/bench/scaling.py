@@ -17,7 +17,6 @@ from automl_ext.bench.timing import Run, Times, elapsed, interleaved, summary
 LARGE = 1_000_000  # elements of the inputs
 BLOCKS = 3
 SETTLE = 0.05
-SIDE = 768  # of the matrices whose product shows what two threads gain at most
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
@@ -27,10 +26,8 @@ def scaling(
     """Yield the rows of every large case on the CPU. ``build(dtypes)`` returns the cases.
 
     ``two_threads`` is the speedup over one thread; ``memory_allows`` what it would be if our op took as long as two
-    threads need to copy the bytes that it must move; ``processor_allows`` the speedup of torch's product of matrices at
-    that moment, since the second core of a virtual machine may be half of one.
+    threads need to copy the bytes that it must move.
     """
-    square = torch.ones(SIDE, SIDE)
     groups: dict[tuple[str, tuple[int, ...]], dict[torch.dtype, Case]] = {}
     for case in build(DTYPES):
         if not case.prepares and sum(x.numel() for x in case.make()) >= LARGE:
@@ -44,13 +41,11 @@ def scaling(
                 calls[name], moved[name] = call(case, pass_)
             times = interleaved(torch.device("cpu"), calls, seconds)
             times |= by_threads(calls["float32"], seconds, [1, 2] if cores >= 2 else [1])
-            two_threads = memory_allows = processor_allows = None
+            two_threads = memory_allows = None
             if cores >= 2:
                 copy = by_threads(copy_call(moved["float32"], torch.device("cpu")), seconds / 2, [2])
                 two_threads = speedup(times, "1 thread", "2 threads")
                 memory_allows = times["1 thread"]["median"] / copy["2 threads"]["median"]
-                product = by_threads(partial(torch.mm, square, square), seconds / 2, [1, 2])
-                processor_allows = speedup(product, "1 thread", "2 threads")
             yield {
                 "op": op,
                 "shape": list(shape),
@@ -58,7 +53,6 @@ def scaling(
                 "seconds": times,
                 "two_threads": two_threads,
                 "memory_allows": memory_allows,
-                "processor_allows": processor_allows,
                 "float64": speedup(times, "float64", "float32"),
                 "bfloat16": speedup(times, "bfloat16", "float32"),
             }

@@ -11,7 +11,6 @@ GPU_HEADER = [*HEADER, "GB/s"]
 SCALING = {
     "two_threads": "two threads",
     "memory_allows": "memory allows",
-    "processor_allows": "cores allow",
     "float64": "float64 / float32",
     "bfloat16": "bfloat16 / float32",
 }
