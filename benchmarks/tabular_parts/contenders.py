@@ -125,11 +125,32 @@ def _autogluon_features() -> Any:
     return AutoMLPipelineFeatureGenerator(verbosity=0)
 
 
+class DateParts:
+    """Replace columns of dates by the parts that a user would write: days, year, month, day, weekday and hour."""
+
+    def fit_transform(self, frame: pd.DataFrame) -> pd.DataFrame:
+        import pandas as pd
+
+        texts = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
+        self.dates = [name for name in texts if frame[name].dropna().astype(str).str.match(r"\d{4}-\d\d-\d\d").all()]
+        return self.transform(frame)
+
+    def transform(self, frame: pd.DataFrame) -> pd.DataFrame:
+        import pandas as pd
+
+        for name in self.dates:
+            when = pd.to_datetime(frame[name], utc=True, format="ISO8601").dt
+            days = (pd.to_datetime(frame[name], utc=True, format="ISO8601") - pd.Timestamp(0, tz="UTC")).dt.days
+            parts = {"days": days, **{part: getattr(when, part) for part in ("year", "month", "day", "weekday", "hour")}}
+            frame = frame.drop(columns=[name]).assign(**{f"{name} {k}": v.astype(float) for k, v in parts.items()})
+        return frame
+
+
 CONTENDERS: dict[str, Callable[[Problem, float, int], Learned]] = {
     "xgboost": default("xgboost"),
     "lightgbm": default("lightgbm"),
     "random": tuned(optuna_sampler("random")),
-    "tpe": tuned(optuna_sampler("tpe")),
+    "tpe": tuned(optuna_sampler("tpe"), DateParts),
     "hyperopt": tuned(hyperopt_tpe),
     "flaml": flaml,
     "autogluon": tuned(optuna_sampler("tpe"), _autogluon_features),

