@@ -226,7 +226,8 @@ struct Returned<std::tuple<T...>> {
   }
 };
 
-// Runs body with the errors of the kernels' library (errors.h) as torch's, whose types reach Python from every thread.
+// Runs body with the errors of the kernels' library (errors.h) as torch's, whose types reach Python from every thread. A
+// kernel throws the standard library's if it is called directly, and pybind11's if the dispatcher calls it.
 template <class Body>
 auto with_errors_of_torch(const Body& body) {
   try {
@@ -234,6 +235,10 @@ auto with_errors_of_torch(const Body& body) {
   } catch (const std::invalid_argument& error) {
     TORCH_CHECK_VALUE(false, error.what());
   } catch (const std::out_of_range& error) {
+    TORCH_CHECK_INDEX(false, error.what());
+  } catch (const pybind11::value_error& error) {
+    TORCH_CHECK_VALUE(false, error.what());
+  } catch (const pybind11::index_error& error) {
     TORCH_CHECK_INDEX(false, error.what());
   } catch (const pybind11::type_error& error) {
     TORCH_CHECK_TYPE(false, error.what());

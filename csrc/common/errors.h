@@ -10,12 +10,11 @@
 extern "C" {
 // Part of Python's stable interface. Null in a program without Python.
 __attribute__((weak)) void PyErr_SetString(struct _object* type, const char* text);
-extern __attribute__((weak)) struct _object* PyExc_TypeError;
+extern __attribute__((weak)) struct _object *PyExc_TypeError, *PyExc_ValueError, *PyExc_IndexError;
 }
 
-// pybind11, through which torch returns to Python, turns std::invalid_argument into ValueError and std::out_of_range into
-// IndexError. For a TypeError, it calls set_error() of this class of its own, which torch passes on. These declarations are
-// pybind11's: exceptions are recognised by the name of their type.
+// Where torch returns to Python, it calls set_error() of these classes of pybind11. These declarations are pybind11's:
+// exceptions are recognised by the name of their type.
 namespace pybind11 {
 class __attribute__((visibility("default"))) builtin_exception : public std::runtime_error {
  public:
@@ -26,6 +25,16 @@ class __attribute__((visibility("default"))) type_error : public builtin_excepti
  public:
   using builtin_exception::builtin_exception;
   void set_error() const override { PyErr_SetString(PyExc_TypeError, what()); }
+};
+class __attribute__((visibility("default"))) value_error : public builtin_exception {
+ public:
+  using builtin_exception::builtin_exception;
+  void set_error() const override { PyErr_SetString(PyExc_ValueError, what()); }
+};
+class __attribute__((visibility("default"))) index_error : public builtin_exception {
+ public:
+  using builtin_exception::builtin_exception;
+  void set_error() const override { PyErr_SetString(PyExc_IndexError, what()); }
 };
 }  // namespace pybind11
 
@@ -57,6 +66,19 @@ template <class Error, class... Parts>
   std::ostringstream text;
   (text << ... << shown(parts));
   throw Error(text.str());
+}
+
+// Runs the body of an op that Python may call. torch up to 2.13 turns std::invalid_argument into ValueError and
+// std::out_of_range into IndexError; torch 2.15 makes RuntimeErrors of them.
+template <class Body>
+void with_errors_of_python(const Body& body) {
+  try {
+    body();
+  } catch (const std::invalid_argument& error) {
+    throw pybind11::value_error(error.what());
+  } catch (const std::out_of_range& error) {
+    throw pybind11::index_error(error.what());
+  }
 }
 
 }  // namespace automl_ext

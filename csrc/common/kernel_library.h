@@ -11,6 +11,7 @@
 #include <typeinfo>
 #include <vector>
 
+#include "errors.h"
 #include "tensors.h"
 
 // Functions for automl_ext/_native.py and other callers by name.
@@ -71,7 +72,9 @@ template <auto function>
 struct Boxed;
 template <class Result, class... Args, Result (*function)(Args...)>
 struct Boxed<function> {
-  static void call(StableIValue* stack, uint64_t, uint64_t) { call(stack, std::index_sequence_for<Args...>()); }
+  static void call(StableIValue* stack, uint64_t, uint64_t) {
+    with_errors_of_python([&] { call(stack, std::index_sequence_for<Args...>()); });
+  }
 
  private:
   template <size_t... i>
