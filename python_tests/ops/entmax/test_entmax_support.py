@@ -26,6 +26,19 @@ def rows(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("length", [32, 33, 47, 48, 49, 64])
+@pytest.mark.parametrize("name", OPS)
+def test_scores_of_minus_infinity_change_nothing(name: str, length: int, dtype: torch.dtype) -> None:
+    """The kernel transposes rows of up to 48 elements; the padded rows take the path of longer ones."""
+    x, eps = rows(37, length, dtype=dtype), torch.finfo(dtype).eps
+    x[4, 7] = torch.inf
+    padded = torch.nn.functional.pad(x, (0, 100 - length), value=-torch.inf)
+    p, of_padded = (getattr(automl_ext, name)(values) for values in (x, padded))
+    torch.testing.assert_close(p, of_padded[:, :length], rtol=4 * eps, atol=eps, equal_nan=True)
+    assert not of_padded[5:, length:].any()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("length", [256, 257, 1000, 2049, 5000])
 @pytest.mark.parametrize("name", OPS)
 def test_gradients_equal_those_without_support(name: str, length: int, dtype: torch.dtype) -> None:
