@@ -69,5 +69,5 @@ def mixed_op_reference(inputs: list[Tensor], weights: Tensor, positions: list[in
     given = weights[torch.tensor(positions, device=weights.device)]
     accumulate = torch.float64 if inputs[0].dtype == torch.float64 else torch.float32
     function = _MixedOpForward if _native.forward_mode() else _MixedOp
-    y: Tensor = function.apply(given.to(accumulate), *inputs)  # type: ignore[no-untyped-call]
+    y: Tensor = function.apply(given.to(accumulate), *inputs)  # type: ignore[no-untyped-call, unused-ignore]
     return y

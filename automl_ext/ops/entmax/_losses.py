@@ -142,7 +142,7 @@ def _loss(
     value = (entropy(p.detach()) + gain).clamp(min=0)
     value = torch.where((target >= 0) & (target < classes), value, torch.nan)
     function = _WithTangent if _native.forward_mode() else _WithGradient
-    loss: Tensor = function.apply(x, residual, value)  # type: ignore[no-untyped-call]
+    loss: Tensor = function.apply(x, residual, value)  # type: ignore[no-untyped-call, unused-ignore]
     return loss.to(dtype)
 
 
