@@ -88,6 +88,11 @@ def defaults() -> list[ModelCandidate]:
     ]
 
 
+def early_stopping() -> ModelCandidate:
+    """Return LightGBM's defaults with as many rounds as lower the validation loss, without constructed features."""
+    return ModelCandidate("lightgbm early stopping", "lightgbm", LightGBMSettings(), basic=True)
+
+
 def constant() -> ModelCandidate:
     """Return the baseline that stands on every leaderboard."""
     return ModelCandidate("constant", "constant", ConstantSettings(), basic=True)

@@ -50,8 +50,8 @@ def fit(
     """Fit an ensemble to a table.
 
     Candidates are trained on five folds, or on one held-out fold where there is no time for five: first the defaults
-    of XGBoost and LightGBM, then other kinds of models, then settings that did well on earlier tables, then settings
-    that TPE draws. Families of constructed features are kept only if they lower the loss
+    of XGBoost and LightGBM, then LightGBM with early stopping, other kinds of models, settings that did well on earlier
+    tables, and settings that TPE draws. Families of constructed features are kept only if they lower the loss
     (:mod:`automl_ext.tabular.features.choice`). A greedy selection weighs the candidates by their predictions of rows
     that they were not trained on. The ensemble averages the folds' models. After a held-out fold, and for splits by
     time, the chosen candidates are trained again on all rows.

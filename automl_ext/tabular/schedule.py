@@ -10,7 +10,16 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from automl_ext.tabular.advice import order_matters
-from automl_ext.tabular.candidates import TUNED, ModelCandidate, Trial, Tuner, defaults, portfolio, presets
+from automl_ext.tabular.candidates import (
+    TUNED,
+    ModelCandidate,
+    Trial,
+    Tuner,
+    defaults,
+    early_stopping,
+    portfolio,
+    presets,
+)
 from automl_ext.tabular.features.choice import Verdict, judge_families
 from automl_ext.tabular.search import Report, TableSearch
 from automl_ext.tabular.table.metrics import shown
@@ -44,7 +53,7 @@ def run_schedule(
         advice: gets sentences for the user (:mod:`automl_ext.tabular.advice`).
     """
     untried = iter(defaults())
-    if not any(search.plan(candidate) for candidate in untried):
+    if not any(search.plan(candidate, early_stopping()) for candidate in untried):
         raise UserError(f"no model can be trained on the table: {'; '.join(search.failed.values())}")
     _tell(search, report)
     refits = refits or len(search.folds) == 1
@@ -61,7 +70,7 @@ def run_schedule(
         search.families = tuple(verdict.family for verdict in verdicts if verdict.kept)
     # Equal numbers of trials of both learners do not depend on the time, which a number of candidates promises.
     cost = search.spent if limit is None else search.tried
-    for candidate in itertools.chain(presets(), _in_turn(cost, portfolio())):
+    for candidate in itertools.chain([early_stopping()], presets(), _in_turn(cost, portfolio())):
         if limit is not None and len(search.trials) + len(search.failed) >= limit:
             return
         if _expected(search, candidate.learner) < AFFORDABLE * _time_left(search, refits):

@@ -24,6 +24,8 @@ from automl_ext.training.ensembles.selection import select_members
 
 VOTES = 30  # rounds of the greedy selection
 WORTH = 150  # cross-validation needs time for this number of trainings like the first; else one fold is held out
+ROOM = 60  # the same for trainings with early stopping
+PROBE = 0.25  # largest share of the time for the first training with early stopping
 BEST = 3  # candidates worse than this number of trials on the first fold are not trained on the others
 IMPORTANCE_ROUNDS = 30  # of the model that orders columns by importance
 
@@ -40,6 +42,7 @@ class TableSearch:
         spent, tried: learner → seconds and number of its candidates, with those that were given up or failed.
         rejected: name → the loss on the first fold, of a candidate that was given up for it.
         families: the families of constructed features that are used.
+        begun: name → a fold, the model of a candidate that :meth:`plan` has trained on it, and its seconds.
     """
 
     def __init__(self, problem: Problem, deadline: float, seed: int, threads: int) -> None:
@@ -55,6 +58,7 @@ class TableSearch:
         self.rejected: dict[str, float] = {}
         self._selected: tuple[int, list[int]] = (0, [])  # number of trials, the votes among them
         self.families: tuple[str, ...] = ()
+        self.begun: dict[str, tuple[Fold, Model, float]] = {}
 
     @property
     def valid_rows(self) -> Array:
@@ -98,11 +102,13 @@ class TableSearch:
         seed = self.seed + len(self.trials)
         return FitJob(self.task, train, y, valid, valid_y, weight, valid_weight, seed, self.threads, deadline)
 
-    def plan(self, first: ModelCandidate) -> Trial | None:
-        """Train the first candidate, and keep the folds if there is time for ``WORTH`` such trainings; else keep one.
+    def plan(self, first: ModelCandidate, boosted: ModelCandidate) -> Trial | None:
+        """Train the first candidate, and keep the folds if there is time for cross-validation; else keep one.
 
-        The model of this fold is kept even if the deadline cuts it. In splits by time it is the last fold, which has
-        the most training rows.
+        There is if ``WORTH`` trainings of the first candidate fit into the time left, and ``ROOM`` of ``boosted``,
+        whose number of rounds depends on the table: slow boosting takes several times as long. The models of the kept
+        fold are kept even if the deadline cuts them. In splits by time it is the last fold, which has the most training
+        rows.
 
         Returns:
             The trial; None if it failed, and the next candidate has to be the first.
@@ -112,13 +118,25 @@ class TableSearch:
         try:
             model = self._train(first, chosen, self.deadline)
             seconds = time.monotonic() - started
-            if self.remaining() < WORTH * seconds:
+            if self.remaining() < WORTH * seconds or not self._has_room(boosted, chosen):
                 self.folds = [chosen]
+            started = time.monotonic() - seconds
             models = [model if fold is chosen else self._train(first, fold, self.deadline) for fold in self.folds]
             return self._record(first, models, started)
         except failures() as error:
             self.failed[first.name] = f"{type(error).__name__}: {error}"
             return None
+
+    def _has_room(self, boosted: ModelCandidate, fold: Fold) -> bool:
+        """Train the candidate on the fold. Return whether there is time for ``ROOM`` such trainings."""
+        started = time.monotonic()
+        try:
+            model = self._train(boosted, fold, started + PROBE * self.remaining())
+        except failures():
+            return True
+        seconds = time.monotonic() - started
+        self.begun[boosted.name] = fold, model, seconds
+        return not model.was_cut and self.remaining() >= ROOM * seconds
 
     def run(
         self,
@@ -144,8 +162,13 @@ class TableSearch:
         predicted: list[Array] = []
         try:
             share = (deadline - started) / len(self.folds)
+            done, begun, seconds = self.begun.pop(candidate.name, (None, None, 0.0))
+            started -= seconds
             for k, fold in enumerate(self.folds):
-                model = self._train(candidate, fold, deadline if k or bar is None else started + share)
+                if begun is not None and fold is done:
+                    model = begun
+                else:
+                    model = self._train(candidate, fold, deadline if k or bar is None else started + seconds + share)
                 is_late = k + 1 < len(self.folds) and time.monotonic() > deadline
                 if is_late or (model.was_cut and len(self.folds) > 1):
                     return None

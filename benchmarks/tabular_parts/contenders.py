@@ -139,9 +139,9 @@ class DateParts:
         import pandas as pd
 
         for name in self.dates:
-            when = pd.to_datetime(frame[name], utc=True, format="ISO8601").dt
-            days = (pd.to_datetime(frame[name], utc=True, format="ISO8601") - pd.Timestamp(0, tz="UTC")).dt.days
-            parts = {"days": days, **{part: getattr(when, part) for part in ("year", "month", "day", "weekday", "hour")}}
+            when = pd.to_datetime(frame[name], utc=True, format="ISO8601")
+            parts = {part: getattr(when.dt, part) for part in ("year", "month", "day", "weekday", "hour")}
+            parts["days"] = (when - pd.Timestamp(0, tz="UTC")).dt.days
             frame = frame.drop(columns=[name]).assign(**{f"{name} {k}": v.astype(float) for k, v in parts.items()})
         return frame
 

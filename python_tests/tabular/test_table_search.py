@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from tables import numbers
 
 from automl_ext.tabular import fit, schedule
-from automl_ext.tabular.candidates import ModelCandidate, Tuner, defaults
+from automl_ext.tabular.candidates import ModelCandidate, Tuner, defaults, early_stopping
 from automl_ext.tabular.learners.lightgbm import LightGBMSettings
 from automl_ext.tabular.learners.registry import LEARNERS
 from automl_ext.tabular.learners.xgboost import XGBoostSettings
@@ -47,6 +48,38 @@ def test_a_draw_that_was_given_up_is_known_with_its_loss(search: TableSearch) ->
     assert search.run(candidate, NEVER, bar=0.0) is None
     assert search.rejected["weak"] > 0
     assert not search.failed
+
+
+@pytest.mark.parametrize("kind", ["random", "time"])
+@pytest.mark.parametrize(("room", "folds"), [(0, 3), (1e12, 1)])
+def test_slow_boosting_decides_on_the_folds(
+    kind: str, room: float, folds: int, search: TableSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its model is not trained again, and its time is that of its trial, not of the first one."""
+    monkeypatch.setattr("automl_ext.tabular.search.ROOM", room)
+    search.kind, search.deadline, candidate = kind, 1e9, early_stopping()
+    trained = []
+    train = search._train
+
+    def slow(given: ModelCandidate, fold: Any, deadline: float) -> Any:
+        trained.append(given.name)
+        model = train(given, fold, deadline)
+        if given.name == candidate.name:
+            time.sleep(0.3)
+        return model
+
+    monkeypatch.setattr(search, "_train", slow)
+    first = search.plan(defaults()[0], candidate)
+    assert first is not None
+    assert first.seconds < 0.3
+    assert len(search.folds) == folds
+    trial = search.run(candidate, NEVER)
+    assert trial is not None
+    assert trial.seconds >= 0.3 * folds
+    assert trained.count(candidate.name) == len(trial.models) == folds
+    for fold, model, value in zip(search.folds, trial.models, trial.losses, strict=True):  # each has its own fold
+        predicted = model.predict(search.matrices(fold, True)[2].x, trial.rounds)
+        assert search.loss(fold.valid, predicted) == value
 
 
 @pytest.mark.parametrize("settings", [LightGBMSettings(patience=5), XGBoostSettings(patience=5)])
