@@ -38,14 +38,8 @@ def mixed_op(inputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
         ValueError: all inputs are None, or lengths, shapes or devices differ.
         TypeError: an input is not a float tensor, or dtypes differ. Under autocast they are promoted instead.
     """
-    if type(inputs) in (list, tuple) and _native.calls_directly(weights):
-        try:
-            direct: Tensor | None = _native.autograd.mixed_op(inputs, weights)
-        except Exception:  # also what a saved-tensor hook raises
-            _checked(list(inputs), weights, "mixed_op")
-            raise
-        if direct is not None:
-            return direct
+    if type(inputs) in (list, tuple) and (direct := _direct(inputs, weights, "mixed_op")) is not None:
+        return direct
     if not isinstance(weights, Tensor) or not is_dense(weights) or weights.ndim != 1:
         raise TypeError(f"mixed_op: weights: expected a 1-dim float tensor, got {describe(weights)}")
     return _aggregate(_as_list(inputs, "inputs", "mixed_op"), weights, "mixed_op")
@@ -72,7 +66,21 @@ def cell_aggregate(inputs: Sequence[Sequence[Tensor | None]], weights: Tensor) -
             f"cell_aggregate: inputs: expected {weights.shape[0]} edges of {weights.shape[1]} operations as in "
             f"weights, got edges of lengths {shown(lengths)}"
         )
-    return _aggregate([x for edge in edges for x in edge], weights.reshape(-1), "cell_aggregate")
+    flat, weights = [x for edge in edges for x in edge], weights.reshape(-1)
+    direct = _direct(flat, weights, "cell_aggregate")
+    return _aggregate(flat, weights, "cell_aggregate") if direct is None else direct
+
+
+def _direct(inputs: Sequence[Tensor | None], weights: Tensor, op: str) -> Tensor | None:
+    """Return the result of the compiled call, which checks its arguments; None if the dispatcher has to be asked."""
+    if not _native.calls_directly(weights):
+        return None
+    try:
+        direct: Tensor | None = _native.autograd.mixed_op(inputs, weights)
+    except Exception:  # also what a saved-tensor hook raises
+        _checked(list(inputs), weights, op)
+        raise
+    return direct
 
 
 def _as_list(values: object, name: str, op: str) -> list[Any]:
