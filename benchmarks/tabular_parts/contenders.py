@@ -126,7 +126,8 @@ def _autogluon_features() -> Any:
 
 
 class DateParts:
-    """Replace columns of dates by the parts that a user would write: days, year, month, day, weekday and hour."""
+    """Replace columns of dates by the parts that a user would write: days, year, month, day, weekday, and hour with
+    its fraction."""
 
     def fit_transform(self, frame: pd.DataFrame) -> pd.DataFrame:
         import pandas as pd
@@ -140,7 +141,8 @@ class DateParts:
 
         for name in self.dates:
             when = pd.to_datetime(frame[name], utc=True, format="ISO8601")
-            parts = {part: getattr(when.dt, part) for part in ("year", "month", "day", "weekday", "hour")}
+            parts = {part: getattr(when.dt, part) for part in ("year", "month", "day", "weekday")}
+            parts["hour"] = when.dt.hour + when.dt.minute / 60
             parts["days"] = (when - pd.Timestamp(0, tz="UTC")).dt.days
             frame = frame.drop(columns=[name]).assign(**{f"{name} {k}": v.astype(float) for k, v in parts.items()})
         return frame
