@@ -41,6 +41,7 @@ TABLES: dict[str, Callable[[], str]] = {
         tabular.tabular_ranks,
         tabular.tabular_errors,
         tabular.tabular_features,
+        tabular.tabular_dates,
         tabular.experience_wins,
         tabular.samplers,
         parallel.parallel_costs,

@@ -89,6 +89,23 @@ def tabular_features() -> str:
     return table("CPU-minutes | data set | lower error by features, % | each seed", lines) if lines else MISSING
 
 
+def tabular_dates() -> str:
+    """Return the errors of ``fit`` and of TPE on tables with dates, and by how much that of ``fit`` is lower."""
+    rows = load("tabular_dates")["rows"]
+    errors: dict[str, dict[str, list[float | None]]] = {}
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        errors.setdefault(row["set"], {}).setdefault(row["method"], []).append(row.get("value"))
+    metrics = {row["set"]: row["metric"] for row in rows if "metric" in row}
+    lines = []
+    for name, found in errors.items():
+        pairs = list(zip(found["ours-features"], found["tpe"], strict=True))
+        gains = [100 * (1 - a / b) for a, b in pairs if a is not None and b is not None]
+        each = ", ".join(f"{gain:+.1f}" for gain in gains)
+        shown = [error(found[method]) for method in ("ours-features", "tpe")]
+        lines.append([f"`{name}`", metrics[name], *shown, f"{statistics.fmean(gains):+.1f}", each])
+    return table("data set | measure | `fit` | TPE (Optuna) | lower error by `fit`, % | each seed", lines)
+
+
 def experience_wins() -> str:
     if not (RESULTS / "experience.json").exists():
         return MISSING
