@@ -195,7 +195,11 @@ class NoFeatures(nn.Module):
         (image(5, 7), {}, r"observations: expected a vector or an image, .*, got \[5, 7\]"),
         (Box(-1, 1, (4, 4)), {}, r"got \[4, 4\]; --frame-stack takes images, not vectors"),
         (image(5, 7, 3), {"encoder": NoFeatures()}, r"encoder: expected features \[2, F\] .*got \[2, 5, 7, 3\]"),
-        (image(5, 7, 3), {"encoder": nn.Linear(2, 2)}, r"encoder: expected features .*got (addmm: )?mat1 and mat2 shapes"),
+        (
+            image(5, 7, 3),
+            {"encoder": nn.Linear(2, 2)},
+            r"encoder: expected features .*got (addmm: )?mat1 and mat2 shapes",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(space: Box, options: dict[str, Any], message: str) -> None:
