@@ -47,12 +47,14 @@ class Fold:
         train, valid: row numbers.
         sets: whether features are constructed → preparation, matrix of the training rows, of the validation rows.
         order: the columns, the most important first; None: not yet computed.
+        begun: name → model of a candidate that was trained on this split only, and its seconds.
     """
 
     train: Array
     valid: Array
     sets: dict[bool, tuple[Preparation, Matrix, Matrix]] = field(default_factory=dict)
     order: list[Column] | None = None
+    begun: dict[str, tuple[Model, float]] = field(default_factory=dict)
 
 
 @dataclass

@@ -52,8 +52,8 @@ def run_schedule(
         verdicts: gets what was decided about the families of features.
         advice: gets sentences for the user (:mod:`automl_ext.tabular.advice`).
     """
-    untried = iter(defaults())
-    if not any(search.plan(candidate, early_stopping()) for candidate in untried):
+    untried, boosted = iter(defaults()), early_stopping()
+    if not any(search.plan(candidate, boosted) for candidate in untried):
         raise UserError(f"no model can be trained on the table: {'; '.join(search.failed.values())}")
     _tell(search, report)
     refits = refits or len(search.folds) == 1
@@ -70,7 +70,7 @@ def run_schedule(
         search.families = tuple(verdict.family for verdict in verdicts if verdict.kept)
     # Equal numbers of trials of both learners do not depend on the time, which a number of candidates promises.
     cost = search.spent if limit is None else search.tried
-    for candidate in itertools.chain([early_stopping()], presets(), _in_turn(cost, portfolio())):
+    for candidate in itertools.chain([boosted], presets(), _in_turn(cost, portfolio())):
         if limit is not None and len(search.trials) + len(search.failed) >= limit:
             return
         if _expected(search, candidate.learner) < AFFORDABLE * _time_left(search, refits):

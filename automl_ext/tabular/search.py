@@ -42,7 +42,6 @@ class TableSearch:
         spent, tried: learner → seconds and number of its candidates, with those that were given up or failed.
         rejected: name → the loss on the first fold, of a candidate that was given up for it.
         families: the families of constructed features that are used.
-        begun: name → a fold, the model of a candidate that :meth:`plan` has trained on it, and its seconds.
     """
 
     def __init__(self, problem: Problem, deadline: float, seed: int, threads: int) -> None:
@@ -58,7 +57,6 @@ class TableSearch:
         self.rejected: dict[str, float] = {}
         self._selected: tuple[int, list[int]] = (0, [])  # number of trials, the votes among them
         self.families: tuple[str, ...] = ()
-        self.begun: dict[str, tuple[Fold, Model, float]] = {}
 
     @property
     def valid_rows(self) -> Array:
@@ -135,7 +133,7 @@ class TableSearch:
         except failures():
             return True
         seconds = time.monotonic() - started
-        self.begun[boosted.name] = fold, model, seconds
+        fold.begun[boosted.name] = model, seconds
         return not model.was_cut and self.remaining() >= ROOM * seconds
 
     def run(
@@ -161,14 +159,13 @@ class TableSearch:
         models: list[Model] = []
         predicted: list[Array] = []
         try:
-            share = (deadline - started) / len(self.folds)
-            done, begun, seconds = self.begun.pop(candidate.name, (None, None, 0.0))
-            started -= seconds
+            first_deadline = deadline if bar is None else started + (deadline - started) / len(self.folds)
             for k, fold in enumerate(self.folds):
-                if begun is not None and fold is done:
-                    model = begun
+                if candidate.name in fold.begun:
+                    model, seconds = fold.begun.pop(candidate.name)
+                    started -= seconds
                 else:
-                    model = self._train(candidate, fold, deadline if k or bar is None else started + seconds + share)
+                    model = self._train(candidate, fold, deadline if k else first_deadline)
                 is_late = k + 1 < len(self.folds) and time.monotonic() > deadline
                 if is_late or (model.was_cut and len(self.folds) > 1):
                     return None
