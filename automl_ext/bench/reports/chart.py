@@ -67,7 +67,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     panels[-1].set_xlabel("time of the other ÷ time of automl_ext: automl_ext is faster →", fontsize=9)
     _legend(picture, labeled)
     add_title(picture, f"Speed of the ops in float32, {machine(result).split(';')[0]}")
-    write_picture(picture, path, dpi=105)
+    write_picture(picture, path, dpi=90)
 
 
 def places_by_family(rows: list[dict[str, Any]]) -> dict[str, list[Place]]:

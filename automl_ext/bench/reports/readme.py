@@ -15,7 +15,7 @@ from automl_ext.training.files.reading import read_small
 
 BEGIN, END = "<!-- bench: made by `automl-ext bench --table`, do not edit -->\n", "<!-- bench: end -->"
 HEADER = ["op", "shape", "forward: ours", "the best other", "ratio", "of a copy's speed", "forward + backward: ratio"]
-MOST_ELEMENTS = 10_000_000  # of the single row shown for an op without targets
+MOST_ELEMENTS = 10_000_000  # of the input, in the single row shown for an op without targets
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -50,10 +50,14 @@ def shown(places: list[tuple[str, tuple[int, ...]]]) -> list[tuple[str, tuple[in
     with_targets = {place[0] for place in places if place in asked}
     largest: dict[str, tuple[int, ...]] = {}
     for op, shape in places:
-        size = math.prod(shape)
-        if op not in with_targets and size <= MOST_ELEMENTS and size > math.prod(largest.get(op, (0,))):
+        if op not in with_targets and elements(op, largest.get(op, (0,))) < elements(op, shape) <= MOST_ELEMENTS:
             largest[op] = shape
     return [place for place in places if place in asked or largest.get(place[0]) == place[1]]
+
+
+def elements(op: str, shape: tuple[int, ...]) -> int:
+    """Return the number of elements of the input. The shape of a network goes on with the widths of its layers."""
+    return math.prod(shape[:2] if op.startswith("mlp") else shape)
 
 
 def table_line(forward: dict[str, Any], training: dict[str, Any] | None) -> list[str]:
