@@ -5,10 +5,12 @@
 
 The defaults were chosen on the tasks CHOOSE and are judged on the tasks JUDGE. Both sides train for the same number of
 steps, each with the defaults of its constructor, and the last policy plays 30 episodes with its most probable actions.
+On the tasks CONTROL, which are for PPO, we have ``--preset mujoco``, and Stable-Baselines3 the settings that its zoo
+tuned for each task.
 A run's score is (return − random) / (best known − random). CPU-seconds are those of acting and learning. Runs whose row
 the file has are not repeated; seeds are the outer loop, so that an interrupted benchmark has equally many seeds of both
 sides. Without --seeds no run is made: the table and the picture are made from the file. Needs stable-baselines3 for its
-side, and the extras box2d and minatar.
+side, the extras box2d and minatar, and gymnasium[mujoco].
 """
 
 from __future__ import annotations
@@ -71,6 +73,7 @@ class Task(NamedTuple):
         best: the best return that is known.
         source: where it is from.
         one_hot: whether a wrapper makes vectors of the Discrete observations, for both sides.
+        zoo: arguments of Stable-Baselines3's constructor, from its zoo; None: its defaults.
     """
 
     env: Any
@@ -78,6 +81,7 @@ class Task(NamedTuple):
     best: float
     source: str
     one_hot: bool = False
+    zoo: dict[str, Any] | None = None
 
 
 CHOOSE = {
@@ -94,7 +98,40 @@ JUDGE = {
     "Taxi": Task("Taxi-v4", 200_000, 7.93, "exact: value iteration over 200 steps", True),
     "MinAtar Space Invaders": Task("MinAtar/SpaceInvaders-v1", 300_000, 130.0, "about that of PPO after 10M steps"),
 }
-TASKS = CHOOSE | JUDGE
+NETWORK = {"log_std_init": -2, "ortho_init": False, "activation_fn": torch.nn.ReLU, "net_arch": [256, 256]}
+HOPPER = {
+    "batch_size": 32,
+    "n_steps": 512,
+    "gamma": 0.999,
+    "learning_rate": 9.80828e-5,
+    "ent_coef": 0.00229519,
+    "clip_range": 0.2,
+    "n_epochs": 5,
+    "gae_lambda": 0.99,
+    "max_grad_norm": 0.7,
+    "vf_coef": 0.835671,
+    "policy_kwargs": NETWORK,
+}
+HALF_CHEETAH = {
+    "batch_size": 64,
+    "n_steps": 512,
+    "gamma": 0.98,
+    "learning_rate": 2.0633e-5,
+    "ent_coef": 0.000401762,
+    "clip_range": 0.1,
+    "n_epochs": 20,
+    "gae_lambda": 0.92,
+    "max_grad_norm": 0.8,
+    "vf_coef": 0.58096,
+    "policy_kwargs": NETWORK,
+}
+TD3 = "about that of TD3 in Stable-Baselines3's zoo, after 1M steps"
+CONTROL = {
+    "Hopper": Task("Hopper-v5", 300_000, 3_600.0, TD3, zoo=HOPPER),
+    "HalfCheetah": Task("HalfCheetah-v5", 300_000, 9_600.0, TD3, zoo=HALF_CHEETAH),
+}
+DEFAULTS = CHOOSE | JUDGE
+TASKS = DEFAULTS | CONTROL
 Row = dict[str, Any]
 Policy = Callable[[np.ndarray, Any], np.ndarray]  # from observations and action masks, which may be None, to actions
 
@@ -118,7 +155,8 @@ def ours(algorithm: str, task: Task, seed: int) -> tuple[Policy, float]:
     from automl_ext import rl
 
     env = task.env if isinstance(task.env, str) and not task.one_hot else maker(task)
-    agent = rl.make(algorithm, env, total_steps=task.steps, seed=seed)
+    preset = "mujoco" if task.zoo else None
+    agent = rl.make(algorithm, env, preset=preset, total_steps=task.steps, seed=seed)
     start = time.process_time()
     while agent.envs.steps < task.steps:
         agent.iterate()
@@ -127,14 +165,24 @@ def ours(algorithm: str, task: Task, seed: int) -> tuple[Policy, float]:
 
 
 def sb3(algorithm: str, task: Task, seed: int) -> tuple[Policy, float]:
-    """Train with the defaults of Stable-Baselines3's constructors. Return the policy and the CPU-seconds."""
+    """Train with the defaults of Stable-Baselines3, or with the settings of its zoo. Return policy and CPU-seconds."""
     import stable_baselines3
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-    agent = getattr(stable_baselines3, algorithm.upper())("MlpPolicy", maker(task)(), seed=seed, device="cpu")
+    envs: Any = DummyVecEnv([maker(task)])
+    if task.zoo:
+        envs = VecNormalize(envs, gamma=task.zoo["gamma"])
+    make = getattr(stable_baselines3, algorithm.upper())
+    agent = make("MlpPolicy", envs, seed=seed, device="cpu", **(task.zoo or {}))
     start = time.process_time()
     agent.learn(task.steps)
     seconds = time.process_time() - start
-    return lambda observations, mask: agent.predict(observations, deterministic=True)[0], seconds
+
+    def act(observations: np.ndarray, mask: Any) -> np.ndarray:
+        seen = envs.normalize_obs(observations) if task.zoo else observations
+        return agent.predict(seen, deterministic=True)[0]
+
+    return act, seconds
 
 
 def mean_return(act: Policy, task: Task, seed: int, episodes: int = EPISODES) -> float:
@@ -182,7 +230,7 @@ def compared(rows: list[Row], ends: dict[str, Any], algorithm: str) -> list[Row]
         scores = {side: [score(run, ends) for run in found] for side, found in runs.items()}
         few = min(map(len, scores.values())) < 2
         error = None if few else math.sqrt(sum(statistics.variance(x) / len(x) for x in scores.values()))
-        line: Row = {"task": task, "error": error, "judged": task in JUDGE}
+        line: Row = {"task": task, "error": error}
         for side, found in runs.items():
             line[side] = {
                 "return": statistics.fmean(run["return"] for run in found),
@@ -208,20 +256,20 @@ def print_table(table: list[Row], algorithm: str) -> None:
             *(f"{part['cpu_seconds']:.0f}" for part in (a, b)),
         )
         print(f"{line['task']:<24}" + "".join(f"{x:>8}" for x in numbers) + f"  {a['seeds']}, {b['seeds']}")
-    for name, judged in (("mean, chosen on", False), ("mean, judged on", True)):
-        found = [line["difference"] for line in table if line["judged"] == judged]
+    for name, tasks in (("mean, chosen on", CHOOSE), ("mean, judged on", JUDGE)):
+        found = [line["difference"] for line in table if line["task"] in tasks]
         if found:
             print(f"{name:<56}{statistics.fmean(found):>8.2f}")
 
 
 def draw(stored: dict[str, Any], algorithm: str, path: Path) -> None:
-    """Draw the score of every run, and the mean of every task and side."""
+    """Draw the score of every run with default settings, and the mean of every task and side."""
     from automl_ext.training.files.atomic import write_picture
     from automl_ext.training.pictures.colors import PALETTE
     from automl_ext.training.pictures.curves import add_title, figure, set_axes
 
     rows = [row for row in stored["rows"] if row["algorithm"] == algorithm]
-    tasks = [task for task in TASKS if any(row["task"] == task for row in rows)]
+    tasks = [task for task in DEFAULTS if any(row["task"] == task for row in rows)]
     picture = figure(9, 3.4)
     axes = picture.add_subplot()
     for i, (side, name) in enumerate(SIDES.items()):
@@ -248,7 +296,7 @@ def draw(stored: dict[str, Any], algorithm: str, path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--algorithm", choices=("ppo", "a2c", "dqn"), default="ppo")
-    parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
+    parser.add_argument("--only", nargs="+", choices=TASKS, default=list(DEFAULTS), metavar="TASK")
     parser.add_argument("--side", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--seeds", type=int, default=0, help="number of seeds")
     parser.add_argument("--json", type=Path, default=Path("benchmarks/results/defaults.json"))

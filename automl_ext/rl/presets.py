@@ -127,6 +127,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "clip_decay": False,
         "normalize_rewards": False,
     },
+    # PPO on Gymnasium's MuJoCo tasks: the defaults, but for normalized observations, a lower rate and no entropy bonus.
+    "mujoco": {
+        "env_id": "HalfCheetah-v5",
+        "total_steps": 300_000,
+        "eval_every": 30_000,
+        "n_epochs": 10,
+        "normalize_observations": True,
+        "lr": 3e-4,
+        "ent_coef": 0.0,
+    },
     # Hessel et al. 2018, table 1, for DQN and Rainbow. The range of the atoms fits rewards clipped to ±1.
     "atari": {
         "env_id": "ALE/Pong-v5",
