@@ -26,7 +26,7 @@ ACROBOT = (
 )
 LUNAR_LANDER = (
     "--env-id LunarLander-v3 --total-steps 1000000 --n-envs 16 --n-steps 10 --gae-lambda 0.95 --ent-coef 0.01 "
-    "--optimizer adam --lr 2e-3 --eval-every 25000 --eval-episodes 20 --final-episodes 100"
+    "--optimizer adam --lr 2e-3 --no-normalize-rewards --eval-every 25000 --eval-episodes 20 --final-episodes 100"
 )
 MINATAR = "--preset minatar --env-id MinAtar/{}-v1"
 SWINGUP = (

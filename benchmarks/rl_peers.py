@@ -32,7 +32,8 @@ Rates = dict[str, list[float]]
 def our_a2c(steps: int, seed: int) -> float:
     from automl_ext.rl import A2C, A2CConfig
 
-    agent = A2C(A2CConfig(total_steps=steps, seed=seed, lr=7e-4, lr_decay=False))
+    theirs: dict[str, Any] = {"lr": 7e-4, "lr_decay": False, "gae_lambda": 1.0, "ent_coef": 0.0}
+    agent = A2C(A2CConfig(total_steps=steps, seed=seed, normalize_rewards=False, **theirs))
     agent.iterate()  # the first calls are slower, for both contenders
     before, start = agent.envs.steps, time.process_time()
     while agent.envs.steps < steps:

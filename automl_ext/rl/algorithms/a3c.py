@@ -45,6 +45,7 @@ class A3CConfig(A2CConfig):
     """Configuration of A3C. Every worker uses the options of A2C."""
 
     n_envs: int = 8  # Number of environments of each worker.
+    normalize_rewards: bool = False  # Not for A3C, whose workers share no statistics.
     n_workers: int = 2  # Number of worker processes; use one core for each and set OMP_NUM_THREADS=1.
 
     def __post_init__(self) -> None:

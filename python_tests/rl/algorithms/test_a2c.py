@@ -17,7 +17,7 @@ from automl_ext.training.errors import UserError
 
 
 def learner(envs: Envs, iterations: int, **settings: object) -> A2C:
-    options = {"hidden": (16,), "lr": 5e-3, "optimizer": "adam"} | settings
+    options = {"hidden": (16,), "lr": 5e-3, "optimizer": "adam", "normalize_rewards": False} | settings
     agent = A2C(A2CConfig(**options), envs)  # type: ignore[arg-type]
     for _ in range(iterations):
         agent.iterate()

@@ -18,7 +18,7 @@ from automl_ext.rl.envs.vector import Envs
 NEXT, SAME = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP
 MODES = pytest.mark.parametrize("mode", [NEXT, SAME])
 FAST: dict[str, dict[str, Any]] = {
-    "a2c": {"lr": 5e-3, "optimizer": "adam"},
+    "a2c": {"lr": 5e-3, "optimizer": "adam", "normalize_rewards": False},
     "a3c": {"lr": 5e-3, "lr_decay": False},
     "ppo": {"n_steps": 16, "batch_size": 32, "n_epochs": 4, "lr": 1e-2, "lr_decay": False, "normalize_rewards": False},
     "reinforce": {"lr": 2e-2},

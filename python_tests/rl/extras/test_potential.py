@@ -128,6 +128,7 @@ def test_own_potential_returns_and_resume(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_loaded_agent_goes_on_shaping(tmp_path: Path) -> None:
     options = {"total_steps": 200, "eval_every": 200, "eval_episodes": 1, "final_episodes": 1, "hidden": (8,)}
+    options |= {"normalize_rewards": False}
     agent = rl.make("a2c", "MountainCar-v0", extras=[Potential("mountain-car")], **options)
     loaded = rl.load(agent.save(tmp_path / "agent"))
     loaded.learn(100)

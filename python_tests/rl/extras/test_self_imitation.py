@@ -23,7 +23,8 @@ MODES = pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.
 
 def imitating(world: Any, mode: AutoresetMode, updates: int = 4, **changes: Any) -> tuple[A2C, Successes]:
     settings: dict[str, Any] = {"hidden": (16,), "gamma": 0.9, "extras": Extras.of([SelfImitation(updates, 64)])}
-    agent = A2C(A2CConfig(**(settings | changes)), envs_in(world, 8, mode))
+    settings |= {"normalize_rewards": False} | changes
+    agent = A2C(A2CConfig(**settings), envs_in(world, 8, mode))
     part = agent.seams.parts["self-imitation"]
     assert isinstance(part, Successes)
     return agent, part
