@@ -5,8 +5,8 @@
 
 The defaults were chosen on the tasks CHOOSE and are judged on the tasks JUDGE. Both sides train for the same number of
 steps, each with the defaults of its constructor, and the last policy plays 30 episodes with its most probable actions.
-On the tasks CONTROL, which are for PPO, we have ``--preset mujoco``, and Stable-Baselines3 the settings that its zoo
-tuned for each task.
+On the tasks CONTROL, which are for PPO, both sides have settings for the task: a preset of ours, and those of
+Stable-Baselines3's zoo.
 A run's score is (return − random) / (best known − random). CPU-seconds are those of acting and learning. Runs whose row
 the file has are not repeated; seeds are the outer loop, so that an interrupted benchmark has equally many seeds of both
 sides. Without --seeds no run is made: the table and the picture are made from the file. Needs stable-baselines3 for its
@@ -73,6 +73,7 @@ class Task(NamedTuple):
         best: the best return that is known.
         source: where it is from.
         one_hot: whether a wrapper makes vectors of the Discrete observations, for both sides.
+        preset: name of our preset; None: our defaults.
         zoo: arguments of Stable-Baselines3's constructor, from its zoo; None: its defaults.
     """
 
@@ -81,6 +82,7 @@ class Task(NamedTuple):
     best: float
     source: str
     one_hot: bool = False
+    preset: str | None = None
     zoo: dict[str, Any] | None = None
 
 
@@ -127,8 +129,8 @@ HALF_CHEETAH = {
 }
 TD3 = "about that of TD3 in Stable-Baselines3's zoo, after 1M steps"
 CONTROL = {
-    "Hopper": Task("Hopper-v5", 300_000, 3_600.0, TD3, zoo=HOPPER),
-    "HalfCheetah": Task("HalfCheetah-v5", 300_000, 9_600.0, TD3, zoo=HALF_CHEETAH),
+    "Hopper": Task("Hopper-v5", 300_000, 3_600.0, TD3, preset="hopper", zoo=HOPPER),
+    "HalfCheetah": Task("HalfCheetah-v5", 300_000, 9_600.0, TD3, preset="halfcheetah", zoo=HALF_CHEETAH),
 }
 DEFAULTS = CHOOSE | JUDGE
 TASKS = DEFAULTS | CONTROL
@@ -151,12 +153,11 @@ def maker(task: Task) -> Callable[[], gymnasium.Env]:
 
 
 def ours(algorithm: str, task: Task, seed: int) -> tuple[Policy, float]:
-    """Train with our defaults. Return the policy and the CPU-seconds."""
+    """Train with our defaults, or with a preset. Return the policy and the CPU-seconds."""
     from automl_ext import rl
 
     env = task.env if isinstance(task.env, str) and not task.one_hot else maker(task)
-    preset = "mujoco" if task.zoo else None
-    agent = rl.make(algorithm, env, preset=preset, total_steps=task.steps, seed=seed)
+    agent = rl.make(algorithm, env, preset=task.preset, total_steps=task.steps, seed=seed)
     start = time.process_time()
     while agent.envs.steps < task.steps:
         agent.iterate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -16,9 +17,11 @@ from automl_ext.rl.loop.agent import TrainConfig, envs_of
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic
+from automl_ext.rl.networks.distributions import DiagonalGaussian
 from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.networks.groups import Separate, names_of
 from automl_ext.rl.networks.parameters import flatten_parameters
+from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.device import choose_device
 from automl_ext.training.machine.memory import check_memory
@@ -44,6 +47,7 @@ class PolicyConfig(TrainConfig):
     normalize_rewards: bool = False  # Divide rewards by the running standard deviation of the discounted returns.
     body: Kind = "auto"  # Convolutions for images: of Nature DQN, one small one, or IMPALA's residual network.
     layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
+    initial_std: float = 1.0  # Initial standard deviation of Box actions, as a part of half the width of the box.
     eval_sample: bool = False  # Sample the actions in evaluations. Default: take the most probable ones.
     separate: Separate = "none"  # What each of several agents or tasks has for itself: none, heads or networks.
 
@@ -51,6 +55,7 @@ class PolicyConfig(TrainConfig):
         super().__post_init__()
         check_max_grad_norm(self)
         check_hidden(self)
+        check_range(self, "initial_std", above=0)
 
 
 class PolicyAgent(LearningAgent):
@@ -226,6 +231,8 @@ def make_network(
         else:
             switches: dict[str, Any] = {"body": config.body, "layer_norm": config.layer_norm, "encoder": encoder}
             network = ActorCritic(*spaces, config.hidden, config.normalize_observations, **switches)
+    if isinstance(network.distribution, DiagonalGaussian):
+        nn.init.constant_(network.distribution.log_std, math.log(config.initial_std))
     return network.to(device)
 
 

@@ -133,8 +133,8 @@ def test_presets() -> None:
     assert preset("lunarlander", PPOConfig()).n_envs == 16
     assert rl.make("ppo", preset="pendulum", env="Pendulum-v1").config.n_steps == 1024
     of_ppo = [name for name, values in PRESETS.items() if "n_epochs" in values]
-    assert {name for name in of_ppo if preset(name, PPOConfig()).normalize_rewards} == {"mujoco"}  # others: without
-    assert preset("mujoco", PPOConfig()).normalize_observations
+    assert {name for name in of_ppo if preset(name, PPOConfig()).normalize_rewards} == {"hopper", "halfcheetah"}
+    assert preset("hopper", PPOConfig()).normalize_observations
 
 
 def test_passes_end_when_the_policy_has_moved_too_far(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,15 @@ def test_bandit_with_actions_far_from_0_is_learned(agent: str, world: type[Far],
     assert learner.network.distribution.log_std.item() < -0.5  # type: ignore[operator, union-attr]
 
 
+def test_first_actions_have_the_initial_deviation() -> None:
+    envs = envs_in(Far, 16, AutoresetMode.SAME_STEP)
+    agent = PPO(PPOConfig(hidden=(8,), initial_std=0.1), envs)
+    actions = np.concatenate([agent.sample(envs.observations)[1] for _ in range(100)])
+    assert actions.std() == pytest.approx(0.1 * 50, rel=0.1)  # half the width of the box is 50
+    with pytest.raises(ValueError, match=r"initial_std: expected above 0, got 0"):
+        PPOConfig(initial_std=0)
+
+
 def test_box_scaling_is_affine_and_clips() -> None:
     scaling = BoxScaling(spaces.Box(np.float32([100, -3]), np.float32([200, 1])))
     given = np.array([[0, 0], [-1, 1], [1, -1], [0.5, 9], [-9, 0.5]], np.float32)
