@@ -13,7 +13,7 @@ Config = TypeVar("Config")
 MUJOCO: dict[str, Any] = {
     "total_steps": 300_000,
     "eval_every": 30_000,
-    "n_epochs": 10,
+    "n_epochs": 10,  # PPO's default; with it, the presets are for PPO only
     "normalize_observations": True,
     "lr": 3e-4,
     "ent_coef": 0.0,
