@@ -47,7 +47,7 @@ class A2CConfig(PolicyConfig):
     vf_coef: Annotated[float, Range(0.1, 1.0)] = 0.5  # Weight of the value loss.
     ent_coef: Annotated[float, Range(1e-8, 0.1, log=True)] = 0.01  # Weight of the entropy bonus.
     normalize_rewards: bool = True  # Divide rewards by the running standard deviation of the discounted returns.
-    popart: bool = False  # Normalize the values of each task, and its advantages, by PopArt.
+    popart: bool = False  # Normalize the values of each task, and its advantages, by PopArt, instead of rewards.
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -59,7 +59,7 @@ class PPOConfig(PolicyConfig):
     ent_coef: Annotated[float, Range(1e-8, 0.1, log=True)] = 0.01  # Weight of the entropy bonus.
     normalize_rewards: bool = True  # Divide rewards by the running standard deviation of the discounted returns.
     target_kl: float | None = None  # End the passes over a rollout when KL(π_old ‖ π) exceeds 1.5 times this.
-    popart: bool = False  # Normalize the values of each task, and its advantages, by PopArt.
+    popart: bool = False  # Normalize the values of each task, and its advantages, by PopArt, instead of rewards.
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -122,11 +122,12 @@ class OnPolicyAgent(PolicyAgent):
         envs: training environments. The agent owns them.
         parameters: all parameters of the network as one vector.
         optimizer: optimizer of ``parameters``, which subclasses set.
-        reward_scale: what divides the rewards of training, if ``config.normalize_rewards``.
+        reward_scale: what divides the rewards of training, if ``config.normalize_rewards`` and not ``popart``.
     """
 
     envs: Envs
     reward_scale: RewardScale | None = None
+    scales_rewards: bool
     parameters: nn.Parameter
     optimizer: torch.optim.Optimizer
     honors = frozenset({"initial", "rewards", "steps", "terms", "after"})
@@ -146,10 +147,11 @@ class OnPolicyAgent(PolicyAgent):
             config: the configuration, an attribute too.
             envs: None: they are made.
             encoder: see :class:`~automl_ext.rl.networks.body.Body`.
-            popart: normalize the values by PopArt.
+            popart: normalize the values by PopArt. Rewards are not divided then: it needs returns of a constant scale.
             steps: steps per environment and rollout, which must fit into memory. 0: not checked.
         """
         self.config, self.device = config, choose_device(config.device)
+        self.scales_rewards = config.normalize_rewards and not popart
         self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
         row = observation_bytes(self.envs.observation_space) + 4 * sum(config.hidden)
         check_memory("n_steps", steps * self.envs.n_envs * row)
@@ -160,7 +162,7 @@ class OnPolicyAgent(PolicyAgent):
 
     def attach_extras(self) -> None:
         super().attach_extras()
-        if self.config.normalize_rewards:  # after the extras, so that their bonuses are scaled too
+        if self.scales_rewards:  # after the extras, so that their bonuses are scaled too
             self.reward_scale = RewardScale(self.envs.n_envs, self.config.gamma)
             add_transform(self.envs, self.reward_scale)
 

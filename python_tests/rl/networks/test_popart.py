@@ -76,7 +76,7 @@ def learner(popart: bool, updates: int, kind: type = A2C) -> A2C | PPO:
     tasks = f"{env_id_of(Cents)},{env_id_of(Thousands)}"
     options = {"n_envs": 4, "separate": "heads", "popart": popart, "hidden": (16,)}
     if kind is PPO:
-        agent = PPO(PPOConfig(tasks, **options, n_epochs=4, lr=1e-2, normalize_rewards=False))
+        agent = PPO(PPOConfig(tasks, **options, n_epochs=4, lr=1e-2))
     else:
         agent = A2C(A2CConfig(tasks, **options, lr=2e-2, optimizer="adam"))
     for _ in range(updates):
