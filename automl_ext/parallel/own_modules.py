@@ -77,6 +77,13 @@ def _own_path(name: str, module: ModuleType) -> Path | None:
     file = getattr(module, "__file__", None)
     if name.startswith("__") or not isinstance(file, str) or not file.endswith(".py"):
         return None
-    if file.startswith((*_OURS, *LIBRARIES)) or {"site-packages", "dist-packages"} & {*Path(file).parts}:
+    # What torch.compile generates is in a temporary folder, as modules of the package torch.
+    package = getattr(sys.modules.get(name.partition(".")[0]), "__file__", None)
+    if _of_library(file) or _of_library(package or ""):
         return None
     return Path(file) if Path(file).is_file() else None
+
+
+def _of_library(file: str) -> bool:
+    """Whether a module's file belongs to this package or to an installed library."""
+    return file.startswith((*_OURS, *LIBRARIES)) or bool({"site-packages", "dist-packages"} & {*Path(file).parts})
