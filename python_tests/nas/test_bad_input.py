@@ -41,7 +41,7 @@ CONFIGS: dict[str, type] = {
     "score": ScoreConfig,
 }
 MAY_BE_ZERO = {
-    *("seed", "shift", "cutout", "momentum", "weight_decay", "auxiliary", "drop_path", "warmup", "lr_min"),
+    *("seed", "shift", "cutout", "cutmix", "momentum", "weight_decay", "auxiliary", "drop_path", "warmup", "lr_min"),
     *("alpha_beta1", "alpha_beta2", "alpha_weight_decay", "baseline_decay", "tune_epochs", "finalists"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.data.images import Split, Splits
@@ -90,6 +91,59 @@ def cutout(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
         inside.append((place >= start) & (place < start + size))
     square = inside[0][:, :, None] & inside[1][:, None, :]
     return images.masked_fill(square[:, None].to(images.device), 0.0)
+
+
+def cutmix(
+    images: Tensor, labels: Tensor, probability: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor, float]:
+    """Replace a rectangle of each image by that of another image (Yun et al. 2019, https://arxiv.org/abs/1905.04899).
+
+    The rectangle is the same for all images of a batch. Its area is uniform, before the image's borders cut it. For the
+    loss see :func:`mixed_cross_entropy`.
+
+    Args:
+        images: [N, C, H, W].
+        labels: [N].
+        probability: of changing a batch.
+        generator: a generator on the CPU.
+
+    Returns:
+        The images, ``others``: the labels of the rectangles, and ``share``: the part of an image outside of it.
+    """
+    if not probability or torch.rand((), generator=generator) >= probability:
+        return images, labels, 1.0
+    n, _, h, w = images.shape
+    side = torch.rand((), generator=generator).sqrt()  # of the rectangle, as a part of the image's
+    inside = []
+    for length in (h, w):
+        start = torch.randint(length, (), generator=generator) - side * length / 2
+        place = torch.arange(length)
+        inside.append((place >= start) & (place < start + side * length))
+    rectangle = (inside[0][:, None] & inside[1]).to(images.device)
+    other = torch.randperm(n, generator=generator).to(images.device)
+    share = 1 - rectangle.double().mean().item()
+    return torch.where(rectangle, images[other], images), labels[other], share
+
+
+def mixed_cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    others: Tensor,
+    share: float,
+    weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Return ``share`` · loss(labels) + (1 − ``share``) · loss(others), for images of :func:`cutmix`.
+
+    Args:
+        logits: [N, classes].
+        labels, others: [N].
+        weight: weights of the classes, [classes].
+    """
+    loss = F.cross_entropy(logits, labels, weight, label_smoothing=label_smoothing)
+    if share == 1:
+        return loss
+    return share * loss + (1 - share) * F.cross_entropy(logits, others, weight, label_smoothing=label_smoothing)
 
 
 def without_validation(splits: Splits) -> Splits:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.data.images import Split, Splits
@@ -15,8 +14,10 @@ from automl_ext.nas.training.batches import (
     accuracy,
     augment,
     check_batches,
+    cutmix,
     cutout,
     epoch_batches,
+    mixed_cross_entropy,
     take,
     to_device,
     train_and_valid,
@@ -99,9 +100,10 @@ class NetworkTraining:
                 batch = take(self.split, index)
                 images = augment(batch.images, self.config.shift, self.config.flip, self.generator)
                 images = cutout(images, self.config.cutout, self.generator)
+                images, others, share = cutmix(images, batch.labels, self.config.cutmix, self.generator)
                 own = ranks.part(len(index))
                 labels = batch.labels[own]
-                loss, logits = self.loss_and_logits(images[own], labels)
+                loss, logits = self.loss_and_logits(images[own], labels, others[own], share)
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()
@@ -116,17 +118,17 @@ class NetworkTraining:
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Compute the cross-entropy of a batch, plus the weighted loss of the auxiliary head if there is one."""
-        return self.loss_and_logits(images, labels)[0]
+        return self.loss_and_logits(images, labels, labels, 1.0)[0]
 
-    def loss_and_logits(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute :meth:`loss`, and return the logits too."""
-        weight = self.class_weights
+    def loss_and_logits(self, images: Tensor, labels: Tensor, others: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """Compute :meth:`loss`, of images of :func:`~automl_ext.nas.training.batches.cutmix`; return the logits too."""
+        mixed = others, share, self.class_weights
         output = self.trained(images)
         logits, auxiliary = output if self.config.auxiliary else (output, None)
         self.check(logits, images)
-        loss = F.cross_entropy(logits, labels, weight)
+        loss = mixed_cross_entropy(logits, labels, *mixed)
         if auxiliary is not None:
-            loss = loss + self.config.auxiliary * F.cross_entropy(auxiliary, labels, weight)
+            loss = loss + self.config.auxiliary * mixed_cross_entropy(auxiliary, labels, *mixed)
         return loss, logits
 
     def check(self, logits: Any, images: Tensor) -> None:

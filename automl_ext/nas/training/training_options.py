@@ -57,6 +57,7 @@ class TrainingConfig(ImageConfig):
     shift: Annotated[int, Range(0, 4)] = 1  # Largest random shift of a training image, in pixels.
     flip: bool = False  # Mirror each training image with probability 1/2.
     cutout: int = 0  # Side of a square set to zero in each training image, in pixels (DARTS: 16).
+    cutmix: float = 0.0  # Probability that a rectangle of each image of a batch comes from another image.
     drop_path: float = 0.0  # Drop-path probability; rises linearly from 0 to about this value (DARTS: 0.2).
     auxiliary: float = 0.0  # Weight of the auxiliary classifier's loss; 0 for no auxiliary head (DARTS: 0.4).
     class_weights: ClassWeights = None  # Weights of the classes in the loss: balanced, or one number per class.
@@ -67,6 +68,7 @@ class TrainingConfig(ImageConfig):
         check_range(self, "batch_size", low=2, high=LARGEST)  # batch norm needs two images
         check_range(self, "shift", "cutout", low=0, high=LARGEST)
         check_range(self, "lr", above=0)
+        check_range(self, "cutmix", low=0, high=1)
         check_range(self, "momentum", "drop_path", low=0, below=1)
         check_range(self, "weight_decay", "auxiliary", low=0)
         check_class_weights(self.class_weights)

@@ -1,4 +1,4 @@
-"""Optional parts of the final training (cutout, drop-path, auxiliary head), and its exact resume."""
+"""Optional parts of the final training (cutout, CutMix, drop-path, auxiliary head), and its exact resume."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from automl_ext.nas.costs import count_parameters
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
 from automl_ext.nas.spaces.darts import Darts
 from automl_ext.nas.spaces.nasbench201 import NASBench201
-from automl_ext.nas.training.batches import cutout
+from automl_ext.nas.training.batches import cutmix, cutout, mixed_cross_entropy
 from automl_ext.nas.training.compare import CompareConfig, compare
 from automl_ext.nas.training.network_training import DropPath, NetworkTraining
 from automl_ext.nas.training.retrain import RetrainConfig, retrain
@@ -23,7 +23,15 @@ from automl_ext.training.errors import UserError
 
 GENOTYPE = Darts().random(Random(0))
 CONFIG = RetrainConfig(
-    space="darts", genotype=str(GENOTYPE), channels=2, epochs=3, batch_size=8, cutout=3, drop_path=0.3, auxiliary=0.4
+    space="darts",
+    genotype=str(GENOTYPE),
+    channels=2,
+    epochs=3,
+    batch_size=8,
+    cutout=3,
+    cutmix=0.5,
+    drop_path=0.3,
+    auxiliary=0.4,
 )
 
 
@@ -50,6 +58,34 @@ def test_cutout_zeros_one_square_inside_the_image() -> None:
         assert torch.allclose(share[1:-2], torch.tensor(4 / length).double(), atol=0.08)
     assert torch.equal(images, torch.ones_like(images))
     assert cutout(images, 0, torch.Generator()) is images
+
+
+def test_cutmix_mixes_labels_as_images() -> None:
+    """Image i has the value i everywhere, so that an image shows which parts of which images it has."""
+    images, labels = torch.arange(6.0)[:, None, None, None].expand(6, 2, 8, 10), torch.arange(6)
+    generator, shares = torch.Generator().manual_seed(0), []
+    for _ in range(2000):
+        mixed, others, share = cutmix(images, labels, 0.9, generator)
+        own = mixed == images
+        assert (own | (mixed == others[:, None, None, None])).all()
+        assert sorted(others.tolist()) == labels.tolist()
+        if share < 1:
+            moved = others != labels
+            assert torch.allclose(own[moved].double().mean((1, 2, 3)), torch.tensor(share).double())
+            changed = ~own[moved][:, 0].all(0) if moved.any() else torch.zeros(8, 10, dtype=torch.bool)
+            assert torch.equal(changed, changed.any(1)[:, None] & changed.any(0))  # a rectangle
+        shares.append(share)
+    mixed = torch.tensor(shares)
+    assert 0.07 < (mixed == 1).double().mean() < 0.2  # not mixed, or the rectangle has no pixel
+    assert 0.6 < mixed[mixed < 1].mean() < 0.75  # 1/2, but for the parts outside of the images
+    assert cutmix(images, labels, 0.0, generator) == (images, labels, 1.0)
+
+
+def test_the_loss_of_mixed_images_is_that_of_soft_labels() -> None:
+    logits, labels, others = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1]), torch.tensor([1, 1, 0, 2, 0])
+    soft = 0.7 * nn.functional.one_hot(labels, 3) + 0.3 * nn.functional.one_hot(others, 3)
+    expected = nn.functional.cross_entropy(logits, soft, label_smoothing=0.1)
+    torch.testing.assert_close(mixed_cross_entropy(logits, labels, others, 0.7, label_smoothing=0.1), expected)
 
 
 def test_drop_path_drops_whole_images_and_keeps_the_mean() -> None:
@@ -94,15 +130,15 @@ def test_drop_path_probability_rises_with_the_epoch() -> None:
 
 @pytest.mark.slow
 def test_each_option_changes_the_training_and_is_off_by_default() -> None:
-    plain = replace(CONFIG, cutout=0, drop_path=0.0, auxiliary=0.0)
+    plain = replace(CONFIG, cutout=0, cutmix=0.0, drop_path=0.0, auxiliary=0.0)
     losses = {}
-    for name in ("plain", "cutout", "drop_path", "auxiliary"):
+    for name in ("plain", "cutout", "cutmix", "drop_path", "auxiliary"):
         job = training(plain if name == "plain" else replace(plain, **{name: getattr(CONFIG, name)}))
         losses[name] = [job.run_epoch()["loss"] for _ in range(2)]
-    assert len({values[1] for values in losses.values()}) == 4
+    assert len({values[1] for values in losses.values()}) == 5
     assert losses["drop_path"][0] == losses["plain"][0]  # the drop probability is 0 in the first epoch
     defaults = RetrainConfig()
-    assert (defaults.cutout, defaults.drop_path, defaults.auxiliary) == (0, 0.0, 0.0)
+    assert (defaults.cutout, defaults.cutmix, defaults.drop_path, defaults.auxiliary) == (0, 0.0, 0.0, 0.0)
 
 
 def test_auxiliary_loss_is_weighted() -> None:
@@ -133,7 +169,7 @@ def test_resume_with_every_option_equals_uninterrupted_training(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("cutout", -1), ("drop_path", 1.0), ("drop_path", -0.1), ("auxiliary", -1)]
+    ("field", "value"), [("cutout", -1), ("cutmix", 1.1), ("drop_path", 1.0), ("drop_path", -0.1), ("auxiliary", -1)]
 )
 def test_configuration_error_names_the_field(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{field}: expected"):
