@@ -52,11 +52,16 @@ from automl_ext.training.files.atomic import write_json
 from automl_ext.training.run import BEST, Run
 from automl_ext.training.seeding import derived_seed
 
-VERSION = 3  # of the state in a checkpoint
+VERSION = 4  # of the state in a checkpoint
 FIRST_STEPS = 8  # of a baseline
 MEASURED = 0.2  # part of the budget after which the time of a step is known
 LEARNED = 0.2  # part of the accuracy above chance from which on a network tells whether images may be mirrored
 FLIPS = 0.8  # images are mirrored if this part of the accuracy above chance is left on mirrored ones
+LONG_EPOCHS, LONG_STEPS = (
+    40,
+    4000,
+)  # planned epochs and steps from which on trainings have CutMix, and the weight decay below
+CUTMIX, WEIGHT_DECAY = 0.5, 1e-3
 PART = 5.0  # seconds that a task takes
 SAVE_EVERY = 2.0  # seconds between checkpoints
 
@@ -249,8 +254,16 @@ class Race:
         """Return the recipe of the next part of a training."""
         if not entrant.losses and not entrant.baseline:
             return replace(self.recipe, lr=self.recipe.lr * entrant.entry.rate)
+        assert self.plan is not None
         rate, flip = self.found()
-        return replace(self.recipe, lr=self.recipe.lr * rate, flip=flip)
+        recipe = replace(self.recipe, lr=self.recipe.lr * rate, flip=flip)
+        steps = self.config.budget / self.plan.seconds[0]
+        epochs = steps * recipe.batch_size / len(self.images.train.labels)
+        if epochs < LONG_EPOCHS or steps < LONG_STEPS:
+            return recipe
+        return replace(
+            recipe, weight_decay=WEIGHT_DECAY, cutmix=CUTMIX if self.config.cutmix is None else recipe.cutmix
+        )
 
     def arguments(self, task: Task) -> tuple[Any, ...]:
         """Return the arguments of :meth:`Worker.work`."""
@@ -262,6 +275,8 @@ class Race:
     def finish(self, task: Task, finished: Finished, out: Path) -> None:
         """Take the result of a task; write the best network so far."""
         self.take(task, finished)
+        if task.stage == "probe":
+            print(self.text(), flush=True)
         if task.entry < 0 or self.entrants[task.entry].baseline:
             return
         leader = min((e for e in self.entrants if e.losses), key=lambda e: (-len(e.losses), e.losses[-1]), default=None)
@@ -278,7 +293,6 @@ class Race:
             times = (finished.table or {})["seconds"].tolist()
             self.plan = make_plan(self.config, self.networks, images, times)
             self.enter(self.plan.entries)
-            print(self.text(), flush=True)
         elif task.stage == "score":
             self.tables.append(finished.table or {})
             every = CHUNK * len(self.tables) >= len(self.candidates)

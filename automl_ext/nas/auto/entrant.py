@@ -23,7 +23,7 @@ class Entrant:
         steps, epochs, seconds: of its training so far.
         end: the last step of the training, once it is known.
         losses: validation log-loss after each rung, in nats; infinite if the network diverged.
-        mirrored: accuracy on mirrored validation images and on the images themselves, when it was last measured.
+        mirrored: accuracy on mirrored validation images and on the images themselves, after the first rung.
         state: of its :class:`~automl_ext.nas.auto.trainee.Trainee`; None: it has not begun.
         snapshots: log-probabilities of the validation and of the test images, after each measurement.
         measured_at: seconds of its training at each measurement.
@@ -66,10 +66,11 @@ class Entrant:
         if not math.isfinite(finished.loss):
             self.losses.append(math.inf)
         elif finished.valid is not None and finished.test is not None:
+            if not self.snapshots:
+                self.mirrored = finished.mirrored, right(finished.valid, labels)
             self.snapshots.append((finished.valid, finished.test))
             self.measured_at.append(self.seconds)
             self.losses.append(log_loss(finished.valid.double().exp(), labels))
-            self.mirrored = finished.mirrored, right(finished.valid, labels)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the average of the weights."""

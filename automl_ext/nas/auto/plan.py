@@ -24,9 +24,11 @@ from automl_ext.training.checks import MOST_WORKERS, check_range
 # Shares of the budget: scores of cells, and the race. The last training gets the rest: the network that is returned has
 # at least 1 - SCREEN - RACE of the budget in its weights, and its part of the race.
 SCREEN, RACE = 0.03, 0.27
-ENTRIES = (8, 4, 2)  # numbers of networks with which a race may start; a rung keeps half of them
-LEAST_STEPS = 40  # of a network in the first rung: after fewer steps, its loss says little
+# Numbers of networks with which a race may start, and the least steps of each in the first rung: after fewer, its loss
+# says little. The last four of eight differ from the first by a factor of two in size or rate. A rung keeps half.
+ENTRIES = ((8, 200), (4, 40), (2, 40))
 EPOCHS, STEPS = 25.0, 1000  # length of the whole budget for which the size of networks is chosen, and its least steps
+LARGE = 3.4e7  # multiply-adds per image from which on half of more budget (its square root) is spent on epochs
 PROBED_CHANNELS = (8, 32)
 LR, MANY_IMAGES = 0.1, 3000  # rate for batches of 64 images; number of images from which on they have 64, not 32
 WIDTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -48,6 +50,8 @@ class AutoConfig(ImageConfig):
     lr: float | None = None  # Learning rate of SGD. Default: found by the race.
     shift: int | None = None  # Largest random shift in pixels. Default: an eighth of the image.
     flip: bool | None = None  # Mirror images at random. Default: if a network still recognizes mirrored images.
+    cutmix: float | None = None
+    """Probability that a rectangle of each image comes from another image. Default: 0.5 in long trainings."""
     class_weights: ClassWeights = None  # Weights of the classes in the loss: balanced, or one number per class.
     workers: int = 1  # Number of networks that are trained at the same time; the budget counts the seconds of all.
 
@@ -57,6 +61,7 @@ class AutoConfig(ImageConfig):
         check_range(self, "candidates", low=2, high=MANY)
         check_range(self, "batch_size", low=2, high=LARGEST)
         check_range(self, "shift", low=0, high=LARGEST)
+        check_range(self, "cutmix", low=0, high=1)
         check_range(self, "lr", above=0)
         check_range(self, "workers", low=1, high=MOST_WORKERS)
         check_class_weights(self.class_weights)
@@ -127,14 +132,19 @@ def make_plan(config: AutoConfig, networks: Networks, images: int, probe: Sequen
     """
     batch = recipe_of(config, networks.splits, images).batch_size
     fixed, per_mac = cost_model(networks, probe, batch)
-    step = config.budget / max(epochs_for(images) * images / batch, STEPS)  # seconds
-    target = max(step - fixed, 0.2 * step) / (batch * per_mac)  # multiply-adds per image
+
+    def size(epochs: float) -> float:
+        """The multiply-adds per image with which the budget is so many epochs, and at least STEPS steps."""
+        step = config.budget / max(epochs * images / batch, STEPS)  # seconds
+        return max(step - fixed, 0.2 * step) / (batch * per_mac)
+
+    target = size(max(epochs_for(images), EPOCHS * (size(EPOCHS) / LARGE) ** 0.5))
     entries = entries_for(config, networks, target)
     seconds = [fixed + networks.macs(entry) * batch * per_mac for entry in entries]
-    for count in ENTRIES:
+    for count, least in ENTRIES:
         number = min(count, len(entries))
         rungs = halving(number, RACE * config.budget)
-        if all(rungs[0].seconds >= LEAST_STEPS * cost for cost in seconds[:number]):
+        if all(rungs[0].seconds >= least * cost for cost in seconds[:number]):
             return Plan(entries[:number], rungs, seconds[:number])
     return Plan(entries[:1], [Rung(1, RACE * config.budget)], seconds[:1])
 
@@ -146,7 +156,7 @@ def halving(entries: int, seconds: float) -> list[Rung]:
 
 
 def epochs_for(images: int) -> float:
-    """Return the number of epochs for which the size of a network is chosen: more for fewer images."""
+    """Return the number of epochs for which the size of a network is chosen, at least: more for fewer images."""
     return EPOCHS * max(1.0, (5000 / images) ** 0.5)
 
 
@@ -206,7 +216,7 @@ def recipe_of(config: AutoConfig, splits: Splits, images: int) -> Recipe:
     """Return the recipe with which the race begins."""
     batch = min(config.batch_size or (64 if images >= MANY_IMAGES else 32), images)
     shift = max(min(splits.image_size) // 8, 1) if config.shift is None else config.shift
-    return Recipe(config.lr or LR * batch / 64, batch, shift, bool(config.flip))
+    return Recipe(config.lr or LR * batch / 64, batch, shift, bool(config.flip), config.cutmix or 0.0)
 
 
 class Networks:

@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from automl_ext.data.images import Split
-from automl_ext.nas.training.batches import augment, epoch_batches, take
+from automl_ext.nas.training.batches import augment, cutmix, epoch_batches, mixed_cross_entropy, take
 from automl_ext.training.machine.clock import Clock
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import derived_seed, generator
 
-MOMENTUM, WEIGHT_DECAY, LABEL_SMOOTHING = 0.9, 5e-4, 0.1
+MOMENTUM, LABEL_SMOOTHING = 0.9, 0.1
 WARM_UP = 30  # steps
 DECAY = 0.4  # the share of the steps, at the end, in which the rate falls
 WINDOW = 10  # the average of the weights covers about the last tenth of the steps
@@ -34,12 +33,16 @@ class Recipe:
     Attributes:
         shift: largest shift of an image, in pixels.
         flip: mirror each image with probability 1/2.
+        cutmix: probability that a rectangle of each image of a batch comes from another image.
+        weight_decay: of convolutions and linear layers.
     """
 
     lr: float
     batch_size: int
     shift: int
     flip: bool
+    cutmix: float = 0.0
+    weight_decay: float = 5e-4
 
 
 class Trainee:
@@ -56,8 +59,8 @@ class Trainee:
         self.average = AveragedModel(network, multi_avg_fn=running_average, use_buffers=True)
         decayed = [p for p in network.parameters() if p.ndim > 1]
         others = [p for p in network.parameters() if p.ndim <= 1]  # of batch norms, and biases
-        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.SGD(groups, lr=1.0, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True)
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others}]
+        self.optimizer = torch.optim.SGD(groups, lr=1.0, momentum=MOMENTUM, nesterov=True)
         self.step, self.epochs, self.clock = 0, 0.0, Clock()
 
     def train(self, images: Split, recipe: Recipe, until: int, end: int | None = None) -> float:
@@ -86,10 +89,13 @@ class Trainee:
     def update(self, batch: Split, recipe: Recipe, lr: float) -> Tensor:
         """Do one step on a batch. Return the loss."""
         random = generator(derived_seed(self.seed, 1, self.step))
-        logits = self.network(augment(batch.images, recipe.shift, recipe.flip, random))
-        loss = F.cross_entropy(logits, batch.labels, self.class_weights, label_smoothing=LABEL_SMOOTHING)
+        images = augment(batch.images, recipe.shift, recipe.flip, random)
+        images, others, share = cutmix(images, batch.labels, recipe.cutmix, random)
+        logits = self.network(images)
+        loss = mixed_cross_entropy(logits, batch.labels, others, share, self.class_weights, LABEL_SMOOTHING)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
+        self.optimizer.param_groups[0]["weight_decay"] = recipe.weight_decay
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -103,6 +109,7 @@ class Trainee:
             "network": dict(self.network.state_dict()),
             "average": dict(self.average.state_dict()),
             "optimizer": self.optimizer.state_dict(),
+            "weight_decay": self.optimizer.param_groups[0]["weight_decay"],
             "wall": self.clock.wall,
             "cpu": self.clock.cpu,
         }
@@ -111,6 +118,7 @@ class Trainee:
         self.step, self.epochs = state["step"], state["epochs"]
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
+        self.optimizer.param_groups[0]["weight_decay"] = state["weight_decay"]  # of the recipe, which may change
         load_optimizer(self.optimizer, state["optimizer"])
         self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
 

@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 from automl_ext.nas.auto import auto as auto_module
-from automl_ext.nas.auto.auto import Race, auto, prepare_race
+from automl_ext.nas.auto.auto import CUTMIX, Race, auto, prepare_race
 from automl_ext.nas.auto.entrant import Entrant
 from automl_ext.nas.auto.plan import RACE, AutoConfig, NetworkSpec, Plan, halving, largest
 from automl_ext.nas.auto.work import Worker
@@ -150,6 +150,14 @@ def test_images_are_mirrored_if_mirrored_ones_are_recognized(mirrored: float, pl
     given = race([[0.2], [0.4]], flip=not flip)
     given.entrants[0].mirrored = (mirrored, plain)
     assert given.recipe_for(given.entrants[0]).flip is not flip
+
+
+@pytest.mark.parametrize(("minutes", "usual"), [(10.0, CUTMIX), (5.0, 0.0)])  # 6,000 or 3,000 steps
+def test_long_trainings_have_cutmix(minutes: float, usual: float) -> None:
+    found = race([[0.2], [0.4]], minutes=minutes)
+    assert [found.recipe_for(e).cutmix for e in (found.entrants[0], Entrant(2, found.entrants[0].entry))] == [usual, 0]
+    given = race([[0.2], [0.4]], minutes=minutes, cutmix=0.25)
+    assert [given.recipe_for(e).cutmix for e in (given.entrants[0], Entrant(2, given.entrants[0].entry))] == 2 * [0.25]
 
 
 def test_a_network_in_work_is_not_given_out_twice() -> None:

@@ -11,6 +11,7 @@ from automl_ext.data.images import Split, Splits
 from automl_ext.nas.auto.plan import (
     BEST_RANKED,
     EPOCHS,
+    LARGE,
     RACE,
     SCREEN,
     STEPS,
@@ -79,6 +80,14 @@ def test_the_first_network_can_be_trained_for_the_intended_number_of_epochs() ->
     assert EPOCHS / 1.6 < epochs < EPOCHS * 1.6  # widths are a factor of up to 1.5 apart
 
 
+def test_half_of_more_time_makes_larger_networks_longer() -> None:
+    """Four times the budget: twice the epochs and twice the multiply-adds, above LARGE."""
+    plans = [make_plan(AutoConfig(minutes=minutes), NETWORKS, 7000, SPEED) for minutes in (160, 640)]
+    sizes = [NETWORKS.macs(plan.entries[0]) for plan in plans]
+    assert sizes[0] > LARGE
+    assert 2 / 1.6 < sizes[1] / sizes[0] < 2 * 1.6  # widths are a factor of up to 1.5 apart
+
+
 def test_few_images_mean_more_epochs_but_no_fewer_steps() -> None:
     plan = make_plan(AutoConfig(minutes=20), NETWORKS, 50, SPEED)
     assert STEPS / 1.6 < 60 * 20 / plan.seconds[0] < STEPS * 1.6
@@ -116,5 +125,5 @@ def test_validation_images_are_stratified_and_apart(count: int, held: int) -> No
 def test_the_plan_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     assert main(["search", "auto", "--minutes", "0.2", "--dry-run", "--out", str(tmp_path / "run")]) == 0
-    assert "plan for 12 CPU-seconds" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("plan for 12 CPU-seconds") == 1
     assert not (tmp_path / "run").exists()
