@@ -127,7 +127,6 @@ class OnPolicyAgent(PolicyAgent):
 
     envs: Envs
     reward_scale: RewardScale | None = None
-    scales_rewards: bool
     parameters: nn.Parameter
     optimizer: torch.optim.Optimizer
     honors = frozenset({"initial", "rewards", "steps", "terms", "after"})
@@ -151,8 +150,9 @@ class OnPolicyAgent(PolicyAgent):
             steps: steps per environment and rollout, which must fit into memory. 0: not checked.
         """
         self.config, self.device = config, choose_device(config.device)
-        self.scales_rewards = config.normalize_rewards and not popart
         self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
+        if config.normalize_rewards and not popart:
+            self.reward_scale = RewardScale(self.envs.n_envs, self.config.gamma)
         row = observation_bytes(self.envs.observation_space) + 4 * sum(config.hidden)
         check_memory("n_steps", steps * self.envs.n_envs * row)
         self.network = make_network(config, self.envs, self.device, popart, encoder)
@@ -162,8 +162,7 @@ class OnPolicyAgent(PolicyAgent):
 
     def attach_extras(self) -> None:
         super().attach_extras()
-        if self.scales_rewards:  # after the extras, so that their bonuses are scaled too
-            self.reward_scale = RewardScale(self.envs.n_envs, self.config.gamma)
+        if self.reward_scale is not None:  # after the extras, so that their bonuses are scaled too
             add_transform(self.envs, self.reward_scale)
 
     def policy_state(self) -> dict[str, Any]:
