@@ -57,11 +57,8 @@ FIRST_STEPS = 8  # of a baseline
 MEASURED = 0.2  # part of the budget after which the time of a step is known
 LEARNED = 0.2  # part of the accuracy above chance from which on a network tells whether images may be mirrored
 FLIPS = 0.8  # images are mirrored if this part of the accuracy above chance is left on mirrored ones
-LONG_EPOCHS, LONG_STEPS = (
-    40,
-    4000,
-)  # planned epochs and steps from which on trainings have CutMix, and the weight decay below
-CUTMIX, WEIGHT_DECAY = 0.5, 1e-3
+LONG_EPOCHS, LONG_STEPS = 40, 4000  # a training is long if both are planned
+CUTMIX, WEIGHT_DECAY = 0.5, 1e-3  # of long trainings
 PART = 5.0  # seconds that a task takes
 SAVE_EVERY = 2.0  # seconds between checkpoints
 
@@ -261,9 +258,8 @@ class Race:
         epochs = steps * recipe.batch_size / len(self.images.train.labels)
         if epochs < LONG_EPOCHS or steps < LONG_STEPS:
             return recipe
-        return replace(
-            recipe, weight_decay=WEIGHT_DECAY, cutmix=CUTMIX if self.config.cutmix is None else recipe.cutmix
-        )
+        cutmix = CUTMIX if self.config.cutmix is None else self.config.cutmix
+        return replace(recipe, cutmix=cutmix, weight_decay=WEIGHT_DECAY)
 
     def arguments(self, task: Task) -> tuple[Any, ...]:
         """Return the arguments of :meth:`Worker.work`."""

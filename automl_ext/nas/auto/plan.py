@@ -134,7 +134,7 @@ def make_plan(config: AutoConfig, networks: Networks, images: int, probe: Sequen
     fixed, per_mac = cost_model(networks, probe, batch)
 
     def size(epochs: float) -> float:
-        """The multiply-adds per image with which the budget is so many epochs, and at least STEPS steps."""
+        """Return the multiply-adds per image for which the budget lasts ``epochs`` epochs, and at least STEPS steps."""
         step = config.budget / max(epochs * images / batch, STEPS)  # seconds
         return max(step - fixed, 0.2 * step) / (batch * per_mac)
 
@@ -156,7 +156,7 @@ def halving(entries: int, seconds: float) -> list[Rung]:
 
 
 def epochs_for(images: int) -> float:
-    """Return the number of epochs for which the size of a network is chosen, at least: more for fewer images."""
+    """Return the least number of epochs for which the size of a network is chosen: more for fewer images."""
     return EPOCHS * max(1.0, (5000 / images) ** 0.5)
 
 

@@ -13,10 +13,10 @@ import torch
 
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 from automl_ext.nas.auto import auto as auto_module
-from automl_ext.nas.auto.auto import CUTMIX, Race, auto, prepare_race
+from automl_ext.nas.auto.auto import CUTMIX, WEIGHT_DECAY, Race, auto, prepare_race
 from automl_ext.nas.auto.entrant import Entrant
 from automl_ext.nas.auto.plan import RACE, AutoConfig, NetworkSpec, Plan, halving, largest
-from automl_ext.nas.auto.work import Worker
+from automl_ext.nas.auto.work import Finished, Task, Worker
 from automl_ext.nas.export.export import export, load_network
 from automl_ext.nas.plot import plot_run
 from automl_ext.nas.spaces.registry import space
@@ -153,11 +153,23 @@ def test_images_are_mirrored_if_mirrored_ones_are_recognized(mirrored: float, pl
 
 
 @pytest.mark.parametrize(("minutes", "usual"), [(10.0, CUTMIX), (5.0, 0.0)])  # 6,000 or 3,000 steps
-def test_long_trainings_have_cutmix(minutes: float, usual: float) -> None:
-    found = race([[0.2], [0.4]], minutes=minutes)
-    assert [found.recipe_for(e).cutmix for e in (found.entrants[0], Entrant(2, found.entrants[0].entry))] == [usual, 0]
-    given = race([[0.2], [0.4]], minutes=minutes, cutmix=0.25)
-    assert [given.recipe_for(e).cutmix for e in (given.entrants[0], Entrant(2, given.entrants[0].entry))] == 2 * [0.25]
+def test_long_trainings_have_cutmix(minutes: float, usual: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    found, given = (race([[0.2], [0.4]], minutes=minutes, cutmix=value) for value in (None, 0.25))
+    begins = Entrant(2, found.entrants[0].entry)  # in the first rung
+    assert [found.recipe_for(e).cutmix for e in (found.entrants[0], begins)] == [usual, 0]
+    assert [given.recipe_for(e).cutmix for e in (found.entrants[0], begins)] == [0.25, 0.25]
+    decays = [a.recipe_for(e).weight_decay for a in (found, given) for e in (found.entrants[0], begins)]
+    assert decays == 2 * [WEIGHT_DECAY if usual else found.recipe.weight_decay, found.recipe.weight_decay]
+    monkeypatch.setattr(auto_module, "LONG_EPOCHS", 10_000)  # these are 3,000 epochs, or 1,500
+    assert found.recipe_for(found.entrants[0]).cutmix == 0
+
+
+def test_the_first_measurement_decides_whether_images_are_mirrored() -> None:
+    entrant, labels = Entrant(0, NetworkSpec("network", "convnet", "plain-s1-1-1-1", 4)), torch.tensor([0, 1])
+    for mirrored in (0.5, 0.9):
+        right = torch.eye(2).log()
+        entrant.take(Task("race"), Finished(1.0, 0.1, {"step": 1, "epochs": 1.0}, right, right, mirrored), labels)
+    assert entrant.mirrored == (0.5, 1.0)
 
 
 def test_a_network_in_work_is_not_given_out_twice() -> None:

@@ -80,8 +80,7 @@ def test_the_first_network_can_be_trained_for_the_intended_number_of_epochs() ->
     assert EPOCHS / 1.6 < epochs < EPOCHS * 1.6  # widths are a factor of up to 1.5 apart
 
 
-def test_half_of_more_time_makes_larger_networks_longer() -> None:
-    """Four times the budget: twice the epochs and twice the multiply-adds, above LARGE."""
+def test_four_times_the_budget_doubles_the_size_of_large_networks() -> None:
     plans = [make_plan(AutoConfig(minutes=minutes), NETWORKS, 7000, SPEED) for minutes in (160, 640)]
     sizes = [NETWORKS.macs(plan.entries[0]) for plan in plans]
     assert sizes[0] > LARGE

@@ -39,6 +39,23 @@ def test_a_training_that_stopped_goes_on_exactly(stop: int) -> None:
         assert torch.equal(second.average.state_dict()[name], value), name
 
 
+def test_a_changed_recipe_takes_effect_and_goes_on_exactly() -> None:
+    """Another weight decay and CutMix after a checkpoint; biases and batch norms have no weight decay."""
+    long = replace(RECIPE, weight_decay=0.1, cutmix=1.0)
+    whole, part, plain = trainee(), trainee(), trainee()
+    for learner in (whole, plain):
+        learner.train(images(), RECIPE, 5)
+    whole.train(images(), long, 7)
+    part.load_state_dict(copy.deepcopy(whole.state_dict()))
+    for learner in (whole, part):
+        learner.train(images(), long, 9)
+    plain.train(images(), replace(RECIPE, weight_decay=0.1), 9)
+    for a, b in zip(whole.network.parameters(), part.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(whole.network[0].weight, plain.network[0].weight)
+    assert [group["weight_decay"] for group in part.optimizer.param_groups] == [0.1, 0]
+
+
 def test_an_unknown_end_changes_nothing_before_the_decay() -> None:
     known, unknown = trainee(), trainee()
     known.train(images(), RECIPE, 5, end=20)
