@@ -77,7 +77,8 @@ def fit(
     make_config, run_search = SEARCHES[search]
     if isinstance(data, (str, Path)):
         path = Path(data)
-        options["data"], own = (f"folder:{path}" if path.is_dir() or path.suffix == ".zip" else str(data)), None
+        is_path = path.is_dir() or (path.suffix == ".zip" and path.is_file())
+        options["data"], own = (f"folder:{path}" if is_path else str(data)), None
     else:
         own = data if labels is None else (data, labels)
     valid = [field.name for field in fields(make_config)]
@@ -135,9 +136,10 @@ class FittedNetwork:
                 converted to the size and the channels of the training.
         """
         mode = "gray" if self._facts["shape"]["in_channels"] == 1 else "rgb"
-        if mode == "rgb" and isinstance(images, (Tensor, np.ndarray)) and images.ndim == 3 and 3 in images.shape[::2]:
+        if isinstance(images, (Tensor, np.ndarray)) and images.ndim == 3:
             shape = list(images.shape)
-            raise UserError(f"images: expected several images, got shape {shape}; for one image, pass images[None]")
+            if shape[2] in (1, 3) or (mode == "rgb" and shape[0] == 3):  # [H, W, C] or [C, H, W]
+                raise UserError(f"images: expected several images, got shape {shape}; for one image, pass images[None]")
         height, width = self._facts["image_size"]
         arrays = image_arrays("images", images, (height, width), mode)
         return torch.cat([torch.softmax(self.network(part), -1) for part in arrays.split(500)])

@@ -80,14 +80,22 @@ def test_fit_takes_a_dataset_and_a_folder_and_keeps_the_run(tmp_path: Path) -> N
     assert torch.equal(found.predict(pictures), found.predict(resized))
 
 
-@pytest.mark.parametrize("shape", [(3, 8, 8), (8, 8, 3)])
-def test_a_single_color_image_is_no_batch_of_gray_ones(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("shape", "channels"), [((3, 8, 8), 3), ((8, 8, 3), 3), ((8, 8, 3), 1), ((8, 8, 1), 3)])
+def test_a_single_image_is_no_batch_of_gray_ones(shape: tuple[int, ...], channels: int) -> None:
     fitted = object.__new__(FittedNetwork)
-    fitted._facts = {"shape": {"in_channels": 3}, "image_size": (8, 8)}
+    fitted._facts = {"shape": {"in_channels": channels}, "image_size": (8, 8)}
     with pytest.raises(
         UserError, match=r"images: expected several images, got shape .*; for one image, pass images\[None\]"
     ):
         fitted.predict(torch.rand(shape))
+
+
+def test_a_zip_file_may_have_the_prefix_of_the_option_data(tmp_path: Path) -> None:
+    file = tmp_path / "images.zip"
+    file.write_bytes(b"no archive")
+    for name in (file, f"folder:{file}"):
+        with pytest.raises(UserError, match=rf"^{file} is neither a folder nor a readable zip file"):
+            fit(name)
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:

@@ -278,7 +278,7 @@ class Race:
         leader = min((e for e in self.entrants if e.losses), key=lambda e: (-len(e.losses), e.losses[-1]), default=None)
         if leader is self.entrants[task.entry] and leader.state is not None and not leader.diverged:
             save_member(out, leader.number, leader.weights())
-            write_json(out / BEST, best_so_far(leader, self.networks, self.images))
+            write_json(out / BEST, best_so_far(leader, self.networks))
 
     def take(self, task: Task, finished: Finished) -> None:
         """Take the result of a task."""

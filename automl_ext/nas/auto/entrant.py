@@ -22,7 +22,7 @@ class Entrant:
         number: its index, which names the file of its weights and seeds its training.
         steps, epochs, seconds: of its training so far.
         end: the last step of the training, once it is known.
-        losses: validation log-loss after each rung, in nats; infinite if the network diverged.
+        losses: validation log-loss after each measurement, in nats; infinite if the network diverged.
         mirrored: accuracy on mirrored validation images and on the images themselves, after the first rung.
         state: of its :class:`~automl_ext.nas.auto.trainee.Trainee`; None: it has not begun.
         snapshots: log-probabilities of the validation and of the test images, after each measurement.

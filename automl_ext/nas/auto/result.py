@@ -38,7 +38,8 @@ def summarize(
         measurements and the accuracies by class (:func:`~automl_ext.nas.training.result.class_report`) are of the
         returned network. ``race`` has a row for each network of the race. ``trajectory`` has the cost and the test
         accuracy after each measurement of the returned network and of the baselines. ``stages`` has the costs,
-        ``recipe`` the options of ``automl-ext retrain`` that train the returned network alike, but for its schedule.
+        ``recipe`` the options of ``automl-ext retrain`` that train the returned network similarly: its schedule is
+        another one, and it has no label smoothing and no average of the weights.
     """
     search = sum(seconds for stage, seconds in spent.items() if stage != "baseline")
     baselines = [e for e in entrants if e.baseline]
@@ -144,14 +145,15 @@ def trajectory(entrant: Entrant, images: Splits, start: float) -> list[dict[str,
     ]
 
 
-def best_so_far(entrant: Entrant, networks: Networks, images: Splits) -> dict[str, Any]:
-    """Return the contents of ``best.json``, with the entries of ``result.json`` that an export needs."""
+def best_so_far(entrant: Entrant, networks: Networks) -> dict[str, Any]:
+    """Return the contents of ``best.json``, with the entries of ``result.json`` that an export needs.
+
+    There are no accuracies: the weights are newer than the last measurement.
+    """
     return {
         "genotype": str(networks.genotype(entrant.entry)),
         "member": entrant.number,
         "network": network_facts(entrant.entry, networks.splits),  # type: ignore[arg-type]
-        "test_accuracy": right(entrant.snapshots[-1][1], images.test.labels),
-        "valid_log_loss": entrant.losses[-1],
         "epochs": entrant.epochs,
         "steps": entrant.steps,
     }

@@ -46,7 +46,7 @@ class Recipe:
 
 
 class Trainee:
-    """A network in training. All randomness comes from ``seed`` and the number of the step.
+    """A network in training. All randomness, that of dropout too, comes from ``seed`` and the number of the step.
 
     Attributes:
         step: number of steps so far.
@@ -84,11 +84,12 @@ class Trainee:
                 losses.append(loss.detach())
                 self.step += 1
                 self.epochs += len(batches[number]) / size
-        return torch.stack(losses).mean().item() if losses else 0.0
+            return torch.stack(losses).mean().item() if losses else 0.0  # waits for the GPU, before the clock stops
 
     def update(self, batch: Split, recipe: Recipe, lr: float) -> Tensor:
         """Do one step on a batch. Return the loss."""
         random = generator(derived_seed(self.seed, 1, self.step))
+        torch.manual_seed(derived_seed(self.seed, 2, self.step))  # for networks with dropout
         images = augment(batch.images, recipe.shift, recipe.flip, random)
         images, others, share = cutmix(images, batch.labels, recipe.cutmix, random)
         logits = self.network(images)

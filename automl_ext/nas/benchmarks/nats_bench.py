@@ -16,7 +16,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from automl_ext.nas.benchmarks.nas_bench_report import SCREENED, draw, print_table
 from automl_ext.nas.estimators.table import CELLS, Table, TableEvaluator
 from automl_ext.nas.screening.score_table import ScoreTable
-from automl_ext.nas.screening.screen import draw_rows, screened, screening_seconds
+from automl_ext.nas.screening.screen import STREAM, draw_rows, screened, screening_seconds
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.strategies.evolution import Evolution
 from automl_ext.nas.strategies.random_search import RandomSearch
@@ -47,7 +47,6 @@ from automl_ext_cli.table import ALIASES
 POINTS = 200  # number of points of a curve, equally spaced in simulated seconds
 CHUNK = 10  # number of runs per call of a worker
 SAVE_EVERY = 2.0  # seconds between checkpoints
-SCREEN_STREAM = 2  # random stream of the screened cells; the controller of ReNAS has stream 1
 
 
 @dataclass
@@ -61,7 +60,8 @@ class NASBenchConfig:
     screen: int = 1000  # Number of cells that an algorithm with +screen scores without training.
     scores: str | None = None  # File that `automl-ext score --all` wrote, for algorithms with +screen.
     budget: float = 20_000.0  # Simulated seconds of a run.
-    workers: int = 2  # Number of processes; it does not affect the results.
+    # Number of processes; it does not affect the results.
+    workers: int = field(default=2, metadata={"without_effect": True})
     seed: int = 0  # Random seed; the seed of each run is derived from it.
     population: int | None = None  # Population of rea (default 10), renas and renas-history (default 30).
     sample: int | None = None  # Tournament size of rea (default 3), renas and renas-history (default 10).
@@ -146,7 +146,7 @@ class Simulation:
     def screen(self, seed: int) -> tuple[list[Screened], float]:
         """Draw and rank the cells of one run. Returns them, best first, and the seconds to charge."""
         assert self.scores is not None
-        drawn = draw_rows(self.scores, self.config.screen, Random(derived_seed(seed, SCREEN_STREAM)))
+        drawn = draw_rows(self.scores, self.config.screen, Random(derived_seed(seed, STREAM)))
         return screened(drawn), screening_seconds(NASBench201(), drawn)
 
     def run(self, strategy: Strategy, spent: float = 0.0) -> tuple[float, int, float, list[float]]:

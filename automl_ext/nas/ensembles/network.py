@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from automl_ext.nas.export.export import read_weights
 from automl_ext.nas.export.run_facts import check_shape
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object, short
-from automl_ext.training.files.weights import check_fit, read_tensors, write_tensors
+from automl_ext.training.files.weights import write_tensors
 
 
 class Ensemble(nn.Module):
@@ -75,9 +76,7 @@ def load_ensemble(out: str | Path, space: Space[Any] | None = None, trust: Itera
             if votes:
                 genotype = space.parse(result["members"][number]["genotype"])
                 network = space.build(genotype, **check_shape(result["network"]))
-                weights = read_tensors(member_path(out, number))
-                check_fit(weights, network.state_dict(), str(member_path(out, number)))
-                network.load_state_dict(weights)
+                network.load_state_dict(read_weights(out, network, number))
                 networks.append(network)
                 chosen.append(votes)
         return Ensemble(networks, chosen).eval()

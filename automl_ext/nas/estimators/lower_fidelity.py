@@ -67,7 +67,8 @@ class LowerFidelity:
             train = take(train, draw_stratified(train.labels, images, generator(config.seed)))
         # A NetworkTraining takes the training and validation images together; here there are no validation images.
         self.splits = replace(splits, train=train, valid=take(splits.valid, splits.valid.labels.new_zeros(0)))
-        self.training(self.space.random(Random(config.seed)))  # raises here if the space does not support an option
+        with global_rng_kept():
+            self.training(self.space.random(Random(config.seed)))  # raises here if the space does not support an option
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "device": None, "valid": to_device(self.valid, torch.device("cpu"))}
@@ -79,9 +80,8 @@ class LowerFidelity:
         self.valid = to_device(self.valid, self.device)
 
     def training(self, genotype: Any) -> NetworkTraining:
-        """Create the training of ``genotype``, without side effects on the global random generators."""
-        with global_rng_kept():
-            return NetworkTraining(self.config, self.space, genotype, self.splits, self.device)
+        """Create the training of ``genotype``. It seeds the global random generators."""
+        return NetworkTraining(self.config, self.space, genotype, self.splits, self.device)
 
     def evaluate(self, genotype: Any, budget: int | None = None, state: dict[str, Any] | None = None) -> Evaluation:
         """Train until ``budget`` epochs are done.
@@ -104,6 +104,11 @@ class LowerFidelity:
         budget = self.config.epochs if budget is None else budget
         if not 1 <= budget <= self.config.epochs:
             raise ValueError(f"budget: expected 1 to {self.config.epochs} epochs (config.epochs), got {budget}")
+        with global_rng_kept():
+            return self.trained(genotype, budget, state)
+
+    def trained(self, genotype: Any, budget: int, state: dict[str, Any] | None) -> Evaluation:
+        """Return the evaluation after ``budget`` epochs."""
         start = time.perf_counter()
         training = self.training(genotype)
         loss = math.nan
@@ -138,7 +143,7 @@ class LowerFidelity:
         if state["genotype"] != str(genotype):
             raise ValueError(f"state: expected one of {genotype}, got one of {state['genotype']}")
         fidelity = self.fidelity()
-        # A state of an earlier version lacks the options added since, which are then at their defaults.
+        # A state of an earlier version lacks the options added since.
         other = [key for key in fidelity if state["fidelity"].get(key, fidelity[key]) != fidelity[key]]
         if other:
             pairs = ", ".join(f"{key} {state['fidelity'].get(key)} (here {fidelity[key]})" for key in other)

@@ -145,13 +145,13 @@ def read_weights(run: Path, network: nn.Module, member: Any = None) -> dict[str,
     else:
         source, state = read_checkpoint(run)
     if not isinstance(state, dict):
-        raise UserError(f"export: {source} does not contain the state of a network")
+        raise UserError(f"{source} does not contain the state of a network")
     expected = network.state_dict()
     try:
         weights = {name: state[name] for name in expected if name in state}
         check_fit(weights, expected, "network")
     except (ValueError, TypeError) as error:
-        raise UserError(f"export: {source} is of another network: {error}") from None
+        raise UserError(f"{source} is of another network: {error}") from None
     return weights
 
 

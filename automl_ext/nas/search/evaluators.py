@@ -54,7 +54,14 @@ def train(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Sc
 
 
 def supernet(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Scoring:
-    """Train one supernet, then score every architecture with its weights."""
+    """Train one supernet, then score every architecture with its weights.
+
+    Raises:
+        UserError: ``config`` sets an option of trainings that a supernet does not have.
+    """
+    for name in ("cutout", "cutmix", "drop_path", "auxiliary"):
+        if getattr(config, name):
+            raise UserError(f"{name}: expected 0 with the evaluator supernet, got {getattr(config, name)}")
     splits = load_splits(config, data)
     names = [field.name for field in fields(UniformSupernetConfig) if hasattr(config, field.name)]
     settings = UniformSupernetConfig(**{name: getattr(config, name) for name in names})

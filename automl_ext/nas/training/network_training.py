@@ -29,14 +29,14 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.machine.clock import Clock
 from automl_ext.training.optimizer_state import load_optimizer
-from automl_ext.training.seeding import generator, seed_everything
+from automl_ext.training.seeding import generator, rng_state, seed_everything, set_rng_state
 
 
 class NetworkTraining:
     """The training of one network, a :class:`~automl_ext.training.epochs.Job`.
 
-    All randomness comes from ``config.seed``. The network is trained on the training and validation images of
-    ``splits`` together.
+    All randomness comes from ``config.seed``; networks with dropout draw from the global generators. The network is
+    trained on the training and validation images of ``splits`` together.
 
     Args:
         genotype: the architecture, of ``space``.
@@ -116,12 +116,11 @@ class NetworkTraining:
             scalars["valid_accuracy"] = accuracy(self.network, self.held_out)
         return scalars
 
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Compute the cross-entropy of a batch, plus the weighted loss of the auxiliary head if there is one."""
-        return self.loss_and_logits(images, labels, labels, 1.0)[0]
-
     def loss_and_logits(self, images: Tensor, labels: Tensor, others: Tensor, share: float) -> tuple[Tensor, Tensor]:
-        """Compute :meth:`loss`, of images of :func:`~automl_ext.nas.training.batches.cutmix`; return the logits too."""
+        """Compute the loss and the logits of a batch of :func:`~automl_ext.nas.training.batches.cutmix`.
+
+        The loss is the cross-entropy, plus the weighted one of the auxiliary head if there is one.
+        """
         mixed = others, share, self.class_weights
         output = self.trained(images)
         logits, auxiliary = output if self.config.auxiliary else (output, None)
@@ -144,6 +143,7 @@ class NetworkTraining:
             "network": dict(self.network.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
+            "rng": rng_state(),  # a network may draw from it
             "wall": self.clock.wall,
             "cpu": self.clock.cpu,
         }
@@ -153,6 +153,7 @@ class NetworkTraining:
         self.network.load_state_dict(state["network"])
         load_optimizer(self.optimizer, state["optimizer"])
         self.generator.set_state(state["generator"])
+        set_rng_state(state["rng"])
         self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
 
 

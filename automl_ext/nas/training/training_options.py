@@ -27,7 +27,8 @@ SAME_IMAGES = ("space", "data", "subset", "image_size", "image_mode", "seed", "c
 class ImageConfig:
     """Options of the images of a run and of the networks for them."""
 
-    space: str = "nb201"  # Search space: nb201, darts, darts-frc (its reduction cell is fixed), renas or MODULE:CLASS.
+    # Search space: nb201, darts, darts-frc (its reduction cell is fixed), renas, convnet or MODULE:CLASS.
+    space: str = "nb201"
     data: str = "digits"  # Data set: digits, fashion-mnist:PATH, cifar10:PATH, cifar100:PATH, folder:PATH or npz:PATH.
     subset: int | None = None  # Number of images to use; all by default.
     image_size: str | None = None  # N or HxW: resize all images to this size. Default: they must have equal sizes.

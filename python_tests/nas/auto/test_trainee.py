@@ -22,7 +22,8 @@ def images(count: int = 30) -> Split:
 
 def trainee() -> Trainee:
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.1), nn.Linear(64, 3)]
+    network = nn.Sequential(*layers)
     return Trainee(network, seed=5)
 
 

@@ -128,6 +128,12 @@ def test_result(finished: Path) -> None:
     assert all(0 <= result[name]["test_accuracy"] <= 1 for name in ("greedy", "average", "best_single"))
 
 
+def test_auxiliary_heads_are_not_part_of_a_loaded_ensemble(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
+    ensemble(EnsembleConfig(space="darts", random_cells=1, subset=300, channels=2, epochs=1, auxiliary=0.4), tmp_path)
+    assert load_ensemble(tmp_path)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
 def test_loaded_ensemble_gives_the_tested_probabilities(finished: Path) -> None:
     result = json.loads((finished / "result.json").read_text())
     test = split_images(load_images("digits", subset=300)).test
@@ -172,7 +178,9 @@ def test_damaged_or_foreign_members_are_rejected(finished: Path, tmp_path: Path)
             load_ensemble(run)
     for changed in (weights | {first: torch.zeros(1)}, {k: v for k, v in weights.items() if k != first}, [1]):
         write_tensors(path, changed)
-        with pytest.raises(UserError, match=rf"expected a finished run of an ensemble: .*members/{chosen[0]}\.pt"):
+        with pytest.raises(
+            UserError, match=rf"members/{chosen[0]}\.pt (is of another|does not contain the state of a) network"
+        ):
             load_ensemble(run)
     torch.save(weights, path)  # files of earlier versions have no checksum
     load_ensemble(run)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from automl_ext.data.images import Split, Splits
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
@@ -54,6 +55,22 @@ def test_continued_training_equals_uninterrupted_training() -> None:
     assert third.score == whole.score
     assert [e.measured["epochs"] for e in (whole, first, second, third)] == [4, 1, 2, 1]
     assert third.measured["loss"] == whole.measured["loss"]
+
+
+class WithDropout(NASBench201):
+    """Networks that draw from torch's global generator."""
+
+    def build(self, genotype: Genotype, **shape: int) -> nn.Module:
+        return nn.Sequential(nn.Dropout(0.3), super().build(genotype, **shape))
+
+
+def test_continued_training_with_dropout_equals_uninterrupted_training() -> None:
+    evaluator = LowerFidelity(CONFIG, SPLITS, space=WithDropout())
+    whole = evaluator.evaluate(CELL)
+    torch.manual_seed(7)  # what was drawn before has no effect
+    first = evaluator.evaluate(CELL, 2)
+    torch.rand(3)
+    assert same(evaluator.evaluate(CELL, 4, first.state).state, whole.state)
 
 
 def test_a_state_can_be_continued_twice() -> None:

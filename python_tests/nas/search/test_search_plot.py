@@ -1,4 +1,4 @@
-"""The star of the best architecture in the pictures of a search with a strategy."""
+"""Pictures of a search with a strategy: the star of the best architecture, the stages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from automl_ext.nas.plot import stages
 from automl_ext.nas.search.search_pictures import plot_search
+from automl_ext.training.pictures.curves import panels_of
 
 pytest.importorskip("matplotlib", reason="extra plot")
 
@@ -65,6 +67,13 @@ def test_the_star_marks_the_final_training(tmp_path: Path, drawn_figures: list[A
     trajectory, pareto = drawn_figures
     assert stars(trajectory) == [[[7, pytest.approx(80)]]]
     assert stars(pareto)[0] == [[pytest.approx(2), pytest.approx(70)]]
+
+
+def test_evaluations_after_a_screening_count_from_1() -> None:
+    screened = [{"step": i, "screening_architectures": 10 * i} for i in (1, 2, 3)]
+    rows = [*screened, {"step": 4, "score": 0.5}, {"step": 5, "score": 0.6}]
+    (panel,) = panels_of(rows, "runs", stages({}))
+    assert (panel.x, panel.lines[0].x) == ("evaluation", [1, 2])
 
 
 def test_without_a_result_there_is_no_star(tmp_path: Path, drawn_figures: list[Any]) -> None:

@@ -89,7 +89,7 @@ def test_weights_enter_the_loss_and_validation_is_logged() -> None:
     weighted = NetworkTraining(replace(CONFIG, class_weights=(1.0, 5.0, 1.0)), SPACE, CELL, splits(), device, batch)
     logits = weighted.network(batch.images)
     expected = F.cross_entropy(logits, batch.labels, torch.tensor([1.0, 5.0, 1.0]))
-    torch.testing.assert_close(weighted.loss(batch.images, batch.labels), expected)
+    torch.testing.assert_close(weighted.loss_and_logits(batch.images, batch.labels, batch.labels, 1.0)[0], expected)
     assert plain.run_epoch().keys() == {"loss", "lr", "train_accuracy"}
     scalars = weighted.run_epoch()
     weighted.network.eval()

@@ -148,7 +148,7 @@ def test_auxiliary_loss_is_weighted() -> None:
     expected = nn.functional.cross_entropy(logits, batch.labels) + 0.4 * nn.functional.cross_entropy(
         auxiliary, batch.labels
     )
-    torch.testing.assert_close(job.loss(batch.images, batch.labels), expected)
+    torch.testing.assert_close(job.loss_and_logits(batch.images, batch.labels, batch.labels, 1.0)[0], expected)
     assert job.network.auxiliary_cell == 3  # of 5 cells: at 2/3 of the depth
     assert job.network.eval()(batch.images).shape == (24, 3)
     plain = Darts().build(GENOTYPE, in_channels=1, num_classes=3, channels=2, cells=1)
