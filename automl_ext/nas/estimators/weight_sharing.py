@@ -108,7 +108,6 @@ class UniformSupernet:
         space: Space[Any],
         splits: Splits,
         device: torch.device,
-        choices: Choices | None = None,
     ) -> None:
         self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
         self.space = space
@@ -118,7 +117,7 @@ class UniformSupernet:
         seed_everything(config.seed)
         shape = network_shape(splits, config.channels, config.cells)
         self.supernet = supernet_of(space, **shape, form="darts").to(device)
-        self.choices = choices or choices_of(self.supernet, space)
+        self.choices = choices_of(self.supernet, space)
         with torch.no_grad():
             for alpha in self.supernet.alphas:
                 alpha.zero_()  # α is not used and not trained
@@ -194,11 +193,10 @@ class WeightSharing:
         splits: training images for batch norm and validation images for the score. The test part is not used.
         images: number of training images for batch norm.
         space: the search space; None: NAS-Bench-201.
-        choices: maps a genotype to the choices of the supernet; None: the result of :func:`choices_of`.
 
     Raises:
         ValueError: ``images`` is below 1.
-        UserError: ``choices`` is missing for a space that needs it.
+        UserError: the supernet needs a method ``choices``; see :func:`choices_of`.
     """
 
     def __init__(
@@ -208,12 +206,11 @@ class WeightSharing:
         *,
         images: int = 1000,
         space: Space[Any] | None = None,
-        choices: Choices | None = None,
     ) -> None:
         if images < 1:
             raise ValueError(f"images: expected at least 1, got {images}")
         self.supernet, self.space = copy.deepcopy(supernet), space or NASBench201()
-        self.choices = choices or choices_of(self.supernet, self.space)
+        self.choices = choices_of(self.supernet, self.space)
         device = supernet.alphas[0].device
         self.images = splits.train.images[:images].to(device)  # they are in random order
         self.valid = to_device(splits.valid, device)

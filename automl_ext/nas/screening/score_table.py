@@ -37,9 +37,9 @@ class ScoreTable:
     scores: dict[str, NDArray[np.float64]]
     seconds: NDArray[np.float64]
 
-    def rank(self, names: Sequence[str] = RANK) -> NDArray[np.float64]:
-        """Return the sum of the log-ranks of the scores ``names``, [n]; higher is better."""
-        return log_rank_sum(self.scores, names)
+    def rank(self) -> NDArray[np.float64]:
+        """Return the sum of the log-ranks of the scores of ``RANK``, [n]; higher is better."""
+        return log_rank_sum(self.scores, RANK)
 
     def take(self, indices: Sequence[int]) -> ScoreTable:
         """Return the rows ``indices``."""

@@ -76,10 +76,6 @@ class Screening(NamedTuple):
     job: ScoreJob | None  # computes the scores
     table: ScoreTable | None  # scores from a file
 
-    @property
-    def epochs(self) -> int:
-        return self.job.epochs if self.job else 0
-
     def outcome(self) -> tuple[list[Screened], float]:
         """Return the screened architectures, best first, and the seconds to charge; the job must have finished."""
         table = self.table or (self.job.table() if self.job else None)

@@ -75,16 +75,13 @@ class History:
         values["failed"] = self.failed
         return values | ({"budget": last.budget} if last.budget else {}) | last.measured
 
-    def finalists(self, budget: int) -> list[Entry]:
-        """Return the evaluations whose scores are comparable: those at ``budget`` that did not fail."""
-        return [e for e in self.entries if e.budget == budget and not e.failed]
-
     def front(self, budget: int) -> list[Entry]:
-        """Return the Pareto front of the finalists in score and all measured costs, by increasing costs.
+        """Return the Pareto front in score and all measured costs, by increasing costs.
 
-        It is empty if no costs were measured.
+        It is of the evaluations at ``budget`` that did not fail, whose scores are comparable. It is empty if no costs
+        were measured.
         """
-        entries = self.finalists(budget)
+        entries = [e for e in self.entries if e.budget == budget and not e.failed]
         names = measured_costs(entries)
         if not names:
             return []

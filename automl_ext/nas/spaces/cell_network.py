@@ -27,7 +27,7 @@ class Place(NamedTuple):
     previous_reduction: bool  # the previous cell halved the image: the first input is twice as large as the second
 
 
-def adapt_inputs(place: Place, affine: bool) -> nn.ModuleList:
+def adapt_inputs(place: Place, affine: bool = True) -> nn.ModuleList:
     """Make the modules that map both inputs to C channels and the same size."""
     if place.previous_reduction:
         first: nn.Module = FactorizedReduction(place.before_previous, place.channels, affine)
@@ -43,16 +43,16 @@ class BlockCell(nn.Module):
         outputs: the states to concatenate; a path must lead from every node to one of them.
     """
 
-    def __init__(self, nodes: Nodes, outputs: tuple[int, ...], place: Place, affine: bool = True) -> None:
+    def __init__(self, nodes: Nodes, outputs: tuple[int, ...], place: Place) -> None:
         super().__init__()
         self.inputs = {edge.start for node in nodes for edge in node if edge.start < 2}
         self.starts = [[edge.start for edge in node] for node in nodes]
         self.outputs, self.out_channels = outputs, len(outputs) * place.channels
-        adapt = adapt_inputs(place, affine)
+        adapt = adapt_inputs(place)
         self.adapt = nn.ModuleList(adapt[k] if k in self.inputs else nn.Identity() for k in range(2))
         self.nodes = nn.ModuleList(
             nn.ModuleList(
-                cast(nn.Module, make_operation(name, place.channels, affine, 1 + (place.reduction and start < 2)))
+                cast(nn.Module, make_operation(name, place.channels, stride=1 + (place.reduction and start < 2)))
                 for name, start in node
             )
             for node in nodes

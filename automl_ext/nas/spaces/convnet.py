@@ -82,16 +82,9 @@ class ConvNetSpace:
         return ConvNetGenotype(KINDS[indices[0]], STRIDES[indices[1]], tuple(DEPTHS[k] for k in indices[2:]))
 
     def build(
-        self,
-        genotype: ConvNetGenotype,
-        *,
-        in_channels: int,
-        num_classes: int,
-        channels: int,
-        cells: int,
-        affine: bool = True,
+        self, genotype: ConvNetGenotype, *, in_channels: int, num_classes: int, channels: int, cells: int
     ) -> ConvNet:
-        return ConvNet(genotype, in_channels, num_classes, channels, cells, affine)
+        return ConvNet(genotype, in_channels, num_classes, channels, cells)
 
     def build_supernet(self, *, in_channels: int, num_classes: int, channels: int, cells: int, form: Form) -> Supernet:
         raise UserError("space convnet: has no supernet; search it with rea, random or search auto")
@@ -115,7 +108,7 @@ class ConvNet(nn.Module):
     """
 
     def __init__(
-        self, genotype: ConvNetGenotype, in_channels: int, num_classes: int, channels: int, cells: int, affine: bool
+        self, genotype: ConvNetGenotype, in_channels: int, num_classes: int, channels: int, cells: int
     ) -> None:
         super().__init__()
         for name, value in [("channels", channels), ("cells", cells)]:
@@ -123,23 +116,23 @@ class ConvNet(nn.Module):
                 raise ValueError(f"{name}: expected at least 1, got {value}")
         self.layers, width = nn.ModuleList(), in_channels
         if genotype.kind == "pooled":
-            self.layers.append(convolution(width, width := channels, genotype.stride, affine))
+            self.layers.append(convolution(width, width := channels, genotype.stride))
         elif genotype.kind == "residual" and genotype.stride == 2:  # a few channels at full size, before it is halved
-            self.layers.append(convolution(width, width := max(channels // 2, 1), 1, affine))
+            self.layers.append(convolution(width, width := max(channels // 2, 1), 1))
         for stage, depth in enumerate(genotype.depths):
             wider = channels * WIDTHS[genotype.kind][stage]
             stride = genotype.stride if stage == 0 else 2
             if genotype.kind == "plain":
                 if stride == 2:
                     self.layers.append(nn.MaxPool2d(2, ceil_mode=True))
-                self.layers.append(convolution(width, wider, 1, affine))
-                self.layers.extend(convolution(wider, wider, 1, affine) for _ in range(depth * cells - 1))
+                self.layers.append(convolution(width, wider, 1))
+                self.layers.extend(convolution(wider, wider, 1) for _ in range(depth * cells - 1))
             elif genotype.kind == "residual":
-                self.layers.append(convolution(width, wider, stride, affine))
-                self.layers.extend(SkipBlock(wider, affine) for _ in range(depth * cells))
+                self.layers.append(convolution(width, wider, stride))
+                self.layers.extend(SkipBlock(wider) for _ in range(depth * cells))
             else:
-                self.layers.append(convolution(width, wider, 1, affine, nn.MaxPool2d(2, ceil_mode=True)))
-                self.layers.extend(SkipConvolution(wider, affine) for _ in range(depth * cells))
+                self.layers.append(convolution(width, wider, 1, nn.MaxPool2d(2, ceil_mode=True)))
+                self.layers.extend(SkipConvolution(wider) for _ in range(depth * cells))
             width = wider
         self.classifier = nn.Linear(width, num_classes)
 
@@ -159,12 +152,12 @@ class ConvNet(nn.Module):
 class SkipBlock(nn.Module):
     """A residual block of two 3×3 convolutions."""
 
-    def __init__(self, channels: int, affine: bool) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            convolution(channels, channels, 1, affine),
+            convolution(channels, channels, 1),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels, affine=affine),
+            nn.BatchNorm2d(channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -174,15 +167,15 @@ class SkipBlock(nn.Module):
 class SkipConvolution(nn.Module):
     """A 3×3 convolution whose input is added to its output."""
 
-    def __init__(self, channels: int, affine: bool) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.branch = convolution(channels, channels, 1, affine)
+        self.branch = convolution(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.branch(x)
 
 
-def convolution(c_in: int, c_out: int, stride: int, affine: bool, *pool: nn.Module) -> nn.Sequential:
+def convolution(c_in: int, c_out: int, stride: int, *pool: nn.Module) -> nn.Sequential:
     """Make a 3×3 convolution with batch norm and ReLU, and perhaps a pool before these."""
     first = nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1, bias=False)
-    return nn.Sequential(first, *pool, nn.BatchNorm2d(c_out, affine=affine), nn.ReLU())
+    return nn.Sequential(first, *pool, nn.BatchNorm2d(c_out), nn.ReLU())

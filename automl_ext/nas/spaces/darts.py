@@ -84,20 +84,13 @@ class Darts:
         return DartsGenotype(normal, None if self.fixed_reduction else decode_cell(indices[len(DECISIONS) :]))
 
     def build(
-        self,
-        genotype: DartsGenotype,
-        *,
-        in_channels: int,
-        num_classes: int,
-        channels: int,
-        cells: int,
-        affine: bool = True,
+        self, genotype: DartsGenotype, *, in_channels: int, num_classes: int, channels: int, cells: int
     ) -> CellNetwork:
         def make_cell(place: Place) -> nn.Module:
             nodes = genotype.reduction if place.reduction else genotype.normal
             if nodes is None:
-                return FixedReductionCell(place, affine)
-            return BlockCell(nodes, tuple(range(2, 2 + NUM_NODES)), place, affine)
+                return FixedReductionCell(place)
+            return BlockCell(nodes, tuple(range(2, 2 + NUM_NODES)), place)
 
         return CellNetwork(make_cell, in_channels, num_classes, channels, cells)
 

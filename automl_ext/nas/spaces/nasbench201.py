@@ -76,11 +76,9 @@ class Cell(nn.Module):
     do not run.
     """
 
-    def __init__(self, genotype: Genotype, channels: int, affine: bool = True) -> None:
+    def __init__(self, genotype: Genotype, channels: int) -> None:
         super().__init__()
-        self.edges = nn.ModuleList(
-            make_operation(name, channels, affine) or nn.Identity() for name in genotype.operations
-        )
+        self.edges = nn.ModuleList(make_operation(name, channels) or nn.Identity() for name in genotype.operations)
         self.live = live_edges(genotype)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -207,17 +205,8 @@ class NASBench201:
         check_indices(indices, self.num_choices)
         return Genotype(tuple(OPERATIONS[k] for k in indices))
 
-    def build(
-        self,
-        genotype: Genotype,
-        *,
-        in_channels: int,
-        num_classes: int,
-        channels: int,
-        cells: int,
-        affine: bool = True,
-    ) -> Network:
-        return Network(lambda c: Cell(genotype, c, affine), in_channels, num_classes, channels, cells)
+    def build(self, genotype: Genotype, *, in_channels: int, num_classes: int, channels: int, cells: int) -> Network:
+        return Network(lambda c: Cell(genotype, c), in_channels, num_classes, channels, cells)
 
     def build_supernet(
         self, *, in_channels: int, num_classes: int, channels: int, cells: int, form: Form

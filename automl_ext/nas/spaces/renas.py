@@ -102,18 +102,11 @@ class ReNASSpace:
         return ReNASGenotype(tuple((edges[k], edges[k + 1]) for k in range(0, len(edges), 2)))
 
     def build(
-        self,
-        genotype: ReNASGenotype,
-        *,
-        in_channels: int,
-        num_classes: int,
-        channels: int,
-        cells: int,
-        affine: bool = True,
+        self, genotype: ReNASGenotype, *, in_channels: int, num_classes: int, channels: int, cells: int
     ) -> CellNetwork:
         blocks = genotype.blocks
         return CellNetwork(
-            lambda place: BlockCell(blocks, unused(blocks), place, affine), in_channels, num_classes, channels, cells
+            lambda place: BlockCell(blocks, unused(blocks), place), in_channels, num_classes, channels, cells
         )
 
     def build_supernet(self, *, in_channels: int, num_classes: int, channels: int, cells: int, form: Form) -> Supernet:

@@ -63,22 +63,12 @@ class Space(Protocol[Genotype]):
         """
         ...
 
-    def build(
-        self,
-        genotype: Genotype,
-        *,
-        in_channels: int,
-        num_classes: int,
-        channels: int,
-        cells: int,
-        affine: bool = True,
-    ) -> nn.Module:
+    def build(self, genotype: Genotype, *, in_channels: int, num_classes: int, channels: int, cells: int) -> nn.Module:
         """Build a newly initialized network: images [N, in_channels, H, W] → logits [N, num_classes].
 
         Args:
             channels: the number of channels C of the first stage.
             cells: the number of cells N per stage.
-            affine: whether batch norms inside cells learn a scale and a shift.
         """
         ...
 

@@ -20,8 +20,6 @@ from automl_ext.nas.strategies.strategy import Candidate
 from automl_ext.training.checks import check_range
 from automl_ext.training.optimizer_state import load_optimizer
 
-DRAWS = 1000  # largest number of samples of the policy until one is an architecture of the space
-
 
 class ReinforceSearch:
     """REINFORCE, a :class:`~automl_ext.nas.strategies.strategy.Strategy`.
@@ -53,13 +51,8 @@ class ReinforceSearch:
 
     def ask(self) -> Candidate:
         policy = self.logits.detach().softmax(-1)
-        for _ in range(DRAWS):
-            indices = torch.multinomial(policy, 1, generator=self.rng).flatten().tolist()
-            try:
-                return Candidate(self.space.decode(indices))
-            except ValueError:  # in some spaces not every combination of choices is an architecture
-                continue
-        raise RuntimeError(f"the policy drew no architecture of the space in {DRAWS} attempts")
+        indices = torch.multinomial(policy, 1, generator=self.rng).flatten().tolist()
+        return Candidate(self.space.decode(indices))
 
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
         reward = evaluation.score if not evaluation.failed else self.lowest

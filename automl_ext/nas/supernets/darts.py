@@ -42,7 +42,6 @@ class DARTSConfig(AlphaConfig):
     little, but the architecture depends only on the order of its values.
     """
 
-    warmup: Annotated[float, Range(0.0, 0.8)] = 0.0  # Fraction of the epochs, at the start, during which α is fixed.
     alpha_lr: Annotated[float, Range(1e-4, 0.1, log=True)] = 3e-4  # Learning rate of Adam for α.
     alpha_weight_decay: float = 1e-3  # Weight decay of Adam for α.
 

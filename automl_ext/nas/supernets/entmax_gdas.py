@@ -28,25 +28,20 @@ closes this gap, because the search then trains single operations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from automl_ext.data.images import Split
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.spaces.supernet import Choice, Supernet
-from automl_ext.nas.supernets.candidates import masked
-from automl_ext.nas.supernets.loop import Iteration, adam, frozen, sgd
+from automl_ext.nas.spaces.supernet import Choice
+from automl_ext.nas.supernets.gdas import GDAS
 from automl_ext.nas.supernets.run import search_supernet
 from automl_ext.nas.supernets.supernet_options import SampledConfig
 from automl_ext.ops.gumbel import gumbel_entmax15
-from automl_ext.training import ranks
-from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.search_space import Range
 from automl_ext.training.seeding import draw_seed
 
@@ -58,11 +53,6 @@ class EntmaxGDASConfig(SampledConfig):
     The defaults are those of GDAS, except for the temperature.
     """
 
-    lr: Annotated[float, Range(0.01, 0.5, log=True)] = 0.2  # Initial learning rate of SGD for the weights.
-    lr_min: float = 0.2  # Final learning rate of the cosine schedule; equal to lr: a constant rate.
-    weight_decay: Annotated[float, Range(1e-5, 1e-2, log=True)] = 5e-4  # Weight decay of SGD.
-    warmup: Annotated[float, Range(0.0, 0.8)] = 0.5  # Fraction of the epochs, at the start, during which α is fixed.
-    alpha_lr: Annotated[float, Range(1e-4, 0.1, log=True)] = 0.02  # Learning rate of Adam for α.
     tau_max: Annotated[float, Range(0.3, 5.0, log=True)] = 1.0
     """Temperature τ in the first epoch; the higher, the more operations run per edge."""
     tau_min: Annotated[float, Range(0.05, 1.0, log=True)] = 0.1  # Temperature τ of the samples in the last epoch.
@@ -86,63 +76,10 @@ def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[C
     return choices
 
 
-class EntmaxGDAS:
-    """The two steps, an :class:`~automl_ext.nas.supernets.loop.SupernetAlgorithm`."""
+class EntmaxGDAS(GDAS):
+    """The two steps of GDAS with these samples. Operations that do not run get neither weight decay nor momentum."""
 
-    def __init__(
-        self,
-        config: EntmaxGDASConfig,
-        supernet: Supernet,
-        allowed: Sequence[Tensor] | None,
-        class_weights: Tensor | None,
-        rng: torch.Generator,
-    ) -> None:
-        self.config, self.supernet, self.allowed = config, supernet, allowed
-        self.network = ranks.data_parallel(supernet)  # its gradients are the means over all processes
-        self.class_weights, self.rng = class_weights, rng
-        self.weight_optimizer = sgd(supernet, config, config.lr)
-        self.alpha_optimizer = adam(supernet, config)
-        self.optimizers = {"weight_optimizer": self.weight_optimizer, "alpha_optimizer": self.alpha_optimizer}
-
-    def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:
-        """Take a step on the weights, then one on α.
-
-        Arguments and result are those of :meth:`automl_ext.nas.supernets.loop.SupernetAlgorithm.iterate`.
-        """
-        tau = self.config.tau(epoch)
-        set_cosine_lr(self.weight_optimizer, progress, self.config.lr, self.config.lr_min)
-        loss, ran = self.weight_step(next(train), tau)
-        if epoch < self.config.warmup * self.config.epochs:
-            return Iteration(loss, ran, tau=tau)
-        alpha_loss, also_ran = self.alpha_step(next(valid), tau)
-        return Iteration(loss, ran + also_ran, alpha_loss, tau)
-
-    def weight_step(self, batch: Split, tau: float) -> tuple[Tensor, list[Choice]]:
-        """Step 1: update ω on a training batch, by SGD on the loss of a sample.
-
-        ``zero_grad`` sets the gradients to None, so operations that do not run get neither weight decay nor momentum.
-        """
-        with torch.no_grad():
-            choices = sample(masked(self.supernet.alphas, self.allowed), tau, self.rng)
-        self.weight_optimizer.zero_grad()
-        loss = F.cross_entropy(self.network(batch.images, *choices), batch.labels, self.class_weights)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip)
-        self.weight_optimizer.step()
-        return loss.detach(), choices
-
-    def alpha_step(self, batch: Split, tau: float) -> tuple[Tensor, list[Choice]]:
-        """Step 2: update α on a validation batch, by Adam on the loss of another sample, through its weights w.
-
-        No gradients of ω are computed.
-        """
-        with frozen(self.supernet.weights()):
-            choices = sample(masked(self.supernet.alphas, self.allowed), tau, self.rng)
-            loss = F.cross_entropy(self.network(batch.images, *choices), batch.labels, self.class_weights)
-            self.alpha_optimizer.zero_grad()
-            loss.backward()
-            self.alpha_optimizer.step()
-        return loss.detach(), choices
+    sample = staticmethod(sample)
 
 
 def search(

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,6 @@ from automl_ext.nas.supernets.supernet_options import SampledConfig
 from automl_ext.ops.gumbel import gumbel_softmax
 from automl_ext.training import ranks
 from automl_ext.training.epochs import set_cosine_lr
-from automl_ext.training.search_space import Range
 from automl_ext.training.seeding import draw_seed
 
 
@@ -39,21 +38,13 @@ from automl_ext.training.seeding import draw_seed
 class GDASConfig(SampledConfig):
     """Configuration of a search with GDAS (Dong & Yang 2019) and of the training of the architecture that it finds.
 
-    The defaults are for one to three thousand steps; docs/how-to/search-supernets.md has them beside the paper's
-    values, which are for 97,500 steps (``--preset paper``). They were chosen with seeds 5 to 9 on Fashion-MNIST. The
-    weights are trained at a large, constant rate, at which the gradient of α points to convolutions, and alone during
-    the first half. Adam moves α by about its learning rate per step. Without weight decay of α and with τ ≥ 1, its
-    small gradient adds up.
+    The defaults, most of which entmax-GDAS shares, are for one to three thousand steps;
+    docs/how-to/search-supernets.md has them beside the paper's values, which are for 97,500 steps (``--preset paper``).
+    They were chosen with seeds 5 to 9 on Fashion-MNIST. The weights are trained at a large, constant rate, at which the
+    gradient of α points to convolutions, and alone during the first half. Adam moves α by about its learning rate per
+    step. Without weight decay of α and with τ ≥ 1, its small gradient adds up.
     """
 
-    lr: Annotated[float, Range(0.01, 0.5, log=True)] = 0.2  # Initial learning rate of SGD for the weights.
-    lr_min: float = 0.2  # Final learning rate of the cosine schedule; equal to lr: a constant rate.
-    weight_decay: Annotated[float, Range(1e-5, 1e-2, log=True)] = 5e-4  # Weight decay of SGD.
-    warmup: Annotated[float, Range(0.0, 0.8)] = 0.5  # Fraction of the epochs, at the start, during which α is fixed.
-    alpha_lr: Annotated[float, Range(1e-4, 0.1, log=True)] = 0.02  # Learning rate of Adam for α.
-    tau_max: Annotated[float, Range(1.0, 20.0, log=True)] = 10.0
-    """Temperature τ of the samples in the first epoch; it falls linearly."""
-    tau_min: Annotated[float, Range(0.05, 1.0, log=True)] = 1.0  # Temperature τ of the samples in the last epoch.
     form: Form = "darts"  # Gradient of α as in the authors' code for NAS-Bench-201 (nb201) or for DARTS cells (darts).
 
     def supernet_form(self) -> Form:
@@ -82,9 +73,11 @@ def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[C
 class GDAS:
     """The two steps of algorithm 1, an :class:`~automl_ext.nas.supernets.loop.SupernetAlgorithm`."""
 
+    sample = staticmethod(sample)
+
     def __init__(
         self,
-        config: GDASConfig,
+        config: SampledConfig,
         supernet: Supernet,
         allowed: Sequence[Tensor] | None,
         class_weights: Tensor | None,
@@ -117,7 +110,7 @@ class GDAS:
         decay nor momentum. In the official code of GDAS, which sets the gradients to zero, both still apply.
         """
         with torch.no_grad():
-            choices = sample(masked(self.supernet.alphas, self.allowed), tau, self.rng)
+            choices = self.sample(masked(self.supernet.alphas, self.allowed), tau, self.rng)
         self.weight_optimizer.zero_grad()
         loss = F.cross_entropy(self.network(batch.images, *choices), batch.labels, self.class_weights)
         loss.backward()
@@ -131,7 +124,7 @@ class GDAS:
         No gradients of ω are computed.
         """
         with frozen(self.supernet.weights()):
-            choices = sample(masked(self.supernet.alphas, self.allowed), tau, self.rng)
+            choices = self.sample(masked(self.supernet.alphas, self.allowed), tau, self.rng)
             loss = F.cross_entropy(self.network(batch.images, *choices), batch.labels, self.class_weights)
             self.alpha_optimizer.zero_grad()
             loss.backward()

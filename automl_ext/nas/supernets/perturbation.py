@@ -1,6 +1,6 @@
 """Search by perturbation with fixed α (DARTS-PT, "fix α": Wang et al., ICLR 2021, algorithm 1 and section 5.2).
 
-    1. train the weights ω of the supernet, in which all operations run with equal weights; α is never trained
+    1. train the weights ω of the supernet, in which all operations run; α is never trained, and near 0
     2. for each edge, in random order:
            for each candidate o:  a(o) = accuracy of the supernet without o on this edge
            the edge keeps argmin a(o), the operation whose removal hurts most;  train ω for a few epochs
@@ -71,7 +71,7 @@ class PerturbationConfig(SupernetConfig):
 
 
 class EqualWeights:
-    """Step 1: train the weights; all operations of an edge have equal weights, because α is never trained.
+    """Step 1: train the weights; all operations of an edge have nearly equal weights, because α is never trained.
 
     An :class:`~automl_ext.nas.supernets.loop.SupernetAlgorithm`.
     """
@@ -118,15 +118,13 @@ class Perturbation:
         derived: the masks of all finished orders.
     """
 
-    def __init__(
-        self, search: SupernetSearch, orders: int, tune_epochs: int = 0, images: int = IMAGES, by_loss: bool = False
-    ) -> None:
-        self.search, self.supernet, self.tune_epochs, self.by_loss = search, search.supernet, tune_epochs, by_loss
+    def __init__(self, search: SupernetSearch, orders: int, tune_epochs: int = 0) -> None:
+        self.search, self.supernet, self.tune_epochs = search, search.supernet, tune_epochs
         self.derived: list[list[Tensor]] = []
         self.allow_all()
         self.decisions = len(self.edges) + len(self.nodes)
         self.epoch, self.epochs = 0, orders * self.decisions
-        self.images = Split(search.alpha_images.images[:images], search.alpha_images.labels[:images])
+        self.images = Split(search.alpha_images.images[:IMAGES], search.alpha_images.labels[:IMAGES])
         self.optimizer = sgd(self.supernet, search.config, search.config.lr / 10)
 
     def begin_order(self) -> None:
@@ -150,8 +148,8 @@ class Perturbation:
         """Decide one edge or node.
 
         Returns:
-            The accuracy, or with ``by_loss`` the mean log-likelihood, without the operation or edge whose removal hurts
-            most, and without the one whose removal hurts least; the mean loss of the training that follows.
+            The accuracy without the operation or edge whose removal hurts most, and without the one whose removal hurts
+            least; the mean loss of the training that follows.
         """
         with self.search.clock:
             self.supernet.train()
@@ -165,8 +163,7 @@ class Perturbation:
             self.epoch += 1
             if place == self.decisions - 1:
                 self.derived.append([mask.clone() for mask in self.allowed])
-            name = "log_likelihood" if self.by_loss else "accuracy"
-            scalars = {f"{name}_without_best": min(results)[0], f"{name}_without_worst": max(results)[0]}
+            scalars = {"accuracy_without_best": min(results)[0], "accuracy_without_worst": max(results)[0]}
             if self.epoch < self.epochs and self.tune_epochs:
                 scalars["loss"] = self.tune()
             return scalars
@@ -226,8 +223,7 @@ class Perturbation:
 
     @torch.no_grad()
     def measure(self, choices: list[Choice]) -> Result:
-        accuracy, likelihood = measure(self.supernet, self.images, self.search.config.batch_size, choices)
-        return (likelihood, accuracy) if self.by_loss else (accuracy, likelihood)
+        return measure(self.supernet, self.images, self.search.config.batch_size, choices)
 
     def tune(self) -> float:
         """Train the weights with the decisions so far. Return the mean loss."""

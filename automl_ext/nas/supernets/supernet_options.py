@@ -68,9 +68,14 @@ class AlphaConfig(SupernetConfig):
 
 @dataclass
 class SampledConfig(AlphaConfig):
-    """Options of a search whose samples have a temperature."""
+    """Options of a search whose samples have a temperature; the defaults are those of GDAS."""
 
-    tau_max: float = 10.0  # Temperature τ of the samples in the first epoch; it falls linearly.
+    lr: Annotated[float, Range(0.01, 0.5, log=True)] = 0.2  # Initial learning rate of SGD for the weights.
+    lr_min: float = 0.2  # Final learning rate of the cosine schedule; equal to lr: a constant rate.
+    weight_decay: Annotated[float, Range(1e-5, 1e-2, log=True)] = 5e-4  # Weight decay of SGD.
+    warmup: Annotated[float, Range(0.0, 0.8)] = 0.5  # Fraction of the epochs, at the start, during which α is fixed.
+    tau_max: Annotated[float, Range(1.0, 20.0, log=True)] = 10.0
+    """Temperature τ of the samples in the first epoch; it falls linearly."""
     tau_min: Annotated[float, Range(0.05, 1.0, log=True)] = 1.0  # Temperature τ of the samples in the last epoch.
 
     def __post_init__(self) -> None:

@@ -38,8 +38,6 @@ METRICS = {
     "train_accuracy": Metric(ACCURACY, "training", None),
     "accuracy_without_best": Metric("accuracy without one operation, %", "the one that is kept", None),
     "accuracy_without_worst": Metric("accuracy without one operation, %", "the one needed least", None),
-    "log_likelihood_without_best": Metric("log-likelihood without one operation, nats", "the one that is kept", None),
-    "log_likelihood_without_worst": Metric("log-likelihood without one operation, nats", "the one needed least", None),
     "best_score": Metric(VALID_ACCURACY, "best so far", None),
     "score": Metric(VALID_ACCURACY, "candidate", None),
     "final_score": Metric(VALID_ACCURACY, "finalist, trained again", None),

@@ -131,7 +131,7 @@ def test_infinite_weights_fail(trained: UniformSupernet) -> None:
     assert found.score == -math.inf
 
 
-def test_other_spaces_need_a_function_for_choices(trained: UniformSupernet) -> None:
+def test_other_spaces_need_a_method_for_choices(trained: UniformSupernet) -> None:
     class Pairs(NASBench201):
         num_choices = (5,) * 7
 
@@ -139,7 +139,9 @@ def test_other_spaces_need_a_function_for_choices(trained: UniformSupernet) -> N
         WeightSharing(trained.supernet, SPLITS, space=Pairs())
     assert "\n" not in str(error.value)
     choices = [Choice.fixed(SPACE.encode(CELL), 5)]
-    found = WeightSharing(trained.supernet, SPLITS, space=Pairs(), choices=lambda genotype: choices).evaluate("a pair")
+    supernet = copy.deepcopy(trained.supernet)
+    supernet.choices = lambda genotype: choices
+    found = WeightSharing(supernet, SPLITS, space=Pairs()).evaluate("a pair")
     assert found.score == WeightSharing(trained.supernet, SPLITS).evaluate(CELL).score
 
 

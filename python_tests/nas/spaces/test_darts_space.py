@@ -28,7 +28,7 @@ def supernet(form: str = "darts", fixed: bool = False) -> DartsSupernet:
 
 def derived(net: DartsSupernet, genotype: DartsGenotype, fixed: bool) -> nn.Module:
     """Return the network of a genotype with the supernet's weights."""
-    network = Darts(fixed).build(genotype, **SHAPE, affine=False)
+    network = Darts(fixed).build(genotype, **SHAPE)
     state = net.network.state_dict()
     chosen = {name: value for name, value in state.items() if ".edges." not in name}
     for i, cell in enumerate(network.cells):
@@ -42,7 +42,10 @@ def derived(net: DartsSupernet, genotype: DartsGenotype, fixed: bool) -> nn.Modu
                 for key, value in state.items():
                     if key.startswith(prefix):
                         chosen[f"cells.{i}.nodes.{n}.{m}.{key.removeprefix(prefix)}"] = value
-    network.load_state_dict(chosen)
+    missing, unexpected = network.load_state_dict(chosen, strict=False)
+    norms = [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    assert not unexpected
+    assert {name.rpartition(".")[0] for name in missing} <= {*norms}, "all but scales of 1 and shifts of 0"
     return network
 
 
