@@ -21,6 +21,7 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.renas_controller import Change, Indices
 from automl_ext.nas.strategies.strategy import set_rng
 from automl_ext.training.optimizer_state import load_optimizer
+from automl_ext.training.seeding import seeded
 
 
 class MutationPolicy(nn.Module):
@@ -73,8 +74,7 @@ class LSTMController:
     def __init__(self, space: Space[Any], seed: int, lr: float = 3e-3, decay: float = 0.9) -> None:
         self.rng, self.decay, self.baseline = Random(seed), decay, 0.0
         self.shape = (len(space.num_choices), max(space.num_choices))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.policy = MutationPolicy(space)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=lr)
         self.scores: list[float] = []

@@ -21,6 +21,7 @@ from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatten_parameters
 from automl_ext.rl.replay.uniform import Batch
 from automl_ext.training.checks import check_range
+from automl_ext.training.seeding import seeded
 
 
 @dataclass
@@ -59,8 +60,7 @@ class BC(PolicyAgent, OfflineAgent):
 
     def __init__(self, config: BCConfig, envs: Any = None) -> None:
         super().__init__(config, envs)
-        with torch.random.fork_rng(devices=[]):  # leave the caller's random state unchanged
-            torch.manual_seed(config.seed)
+        with seeded(config.seed):
             network = ActorCritic(
                 self.envs.observation_space, self.envs.action_space, config.hidden, config.normalize_observations
             )

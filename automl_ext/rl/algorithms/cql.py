@@ -26,6 +26,7 @@ from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatte
 from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.rl.replay.uniform import Batch
 from automl_ext.training.checks import check_range
+from automl_ext.training.seeding import seeded
 
 
 @dataclass
@@ -63,8 +64,7 @@ class CQL(OfflineAgent):
     def __init__(self, config: CQLConfig, envs: Any = None) -> None:
         super().__init__(config, envs)
         actions, self._first = discrete(self.envs.action_space)
-        with torch.random.fork_rng(devices=[]):  # leave the caller's random state unchanged
-            torch.manual_seed(config.seed)
+        with seeded(config.seed):
             space, normalize = self.envs.observation_space, config.normalize_observations
             network = QNetwork(space, actions, config.hidden, dueling=config.dueling, normalize=normalize)
         self.online = network.to(self.device)

@@ -27,6 +27,7 @@ from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatte
 from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.rl.replay.uniform import Batch
 from automl_ext.training.checks import check_range
+from automl_ext.training.seeding import seeded
 
 LARGEST_WEIGHT = 100.0  # of a log-probability, as in the authors' code
 
@@ -77,8 +78,7 @@ class IQL(PolicyAgent, OfflineAgent):
         super().__init__(config, envs)
         actions, _ = discrete(self.envs.action_space)
         space = self.envs.observation_space
-        with torch.random.fork_rng(devices=[]):  # leave the caller's random state unchanged
-            torch.manual_seed(config.seed)
+        with seeded(config.seed):
             network = ActorCritic(space, self.envs.action_space, config.hidden, config.normalize_observations)
             q = nn.ModuleList(
                 QNetwork(space, actions, config.hidden, normalize=config.normalize_observations) for _ in range(2)

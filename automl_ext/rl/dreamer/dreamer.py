@@ -38,7 +38,7 @@ from automl_ext.training.checks import check_range
 from automl_ext.training.machine.device import choose_device
 from automl_ext.training.machine.memory import check_memory, flushed_denormals
 from automl_ext.training.optimizer_state import load_optimizer
-from automl_ext.training.seeding import derived_seed, generator
+from automl_ext.training.seeding import derived_seed, generator, seeded
 
 WIDEST, DEEPEST = 2**14, 100  # largest sizes and numbers of layers; a typing error then causes an error message
 
@@ -267,8 +267,7 @@ class Dreamer(LearningAgent):
         state = 4 * (config.deter + config.stoch + config.units)
         check_memory("batch_size", config.batch_size * config.sequence_length * (row + state))
         seeds = [derived_seed(config.seed, i) for i in range(3)]
-        with torch.random.fork_rng(devices=[]):  # initial weights come from the global generator
-            torch.manual_seed(seeds[0])
+        with seeded(seeds[0]):
             self.model = WorldModel(space, self.actions.size, config).to(self.device)
             features, units = self.model.features, config.units
             self.actor = FusedMLP(features, [units] * config.actor_layers, self.actions.outputs, "elu").to(self.device)

@@ -30,7 +30,7 @@ from automl_ext.rl.networks.body import Body, RunningNorm, orthogonal_
 from automl_ext.rl.networks.packed import check_not_packed
 from automl_ext.training.machine.device import choose_device
 from automl_ext.training.optimizer_state import load_optimizer
-from automl_ext.training.seeding import derived_seed
+from automl_ext.training.seeding import derived_seed, seeded
 
 CLIP = 5.0  # of normalized observations
 UNITS = 64  # of every hidden layer, and outputs of both networks
@@ -57,8 +57,7 @@ class RND:
     def attach(self, agent: Any) -> None:
         check_not_packed(agent.spaces[0], self.name)
         config, envs = agent.config, agent.envs
-        with torch.random.fork_rng(devices=[]):  # initial weights come from the global generator
-            torch.manual_seed(derived_seed(config.seed, 6))
+        with seeded(derived_seed(config.seed, 6)):
             networks = Distillation(envs.observation_space)
         error = PredictionError(networks, envs.observation_space, envs.n_envs, config.gamma, config.device)
         add_bonus(agent, self.name, self.weight, self.once, error)
