@@ -30,14 +30,15 @@ Env = str | Callable[..., gymnasium.Env]
 
 
 def make(
-    name: str, env: Env = "CartPole-v1", *, preset: str | None = None, extras: Iterable[Any] = (), **options: Any
+    name: str, env: Env | None = None, *, preset: str | None = None, extras: Iterable[Any] = (), **options: Any
 ) -> LearningAgent:
     """Make an agent: ``make("a2c", "CartPole-v1", total_steps=50_000, lr=1e-3)``.
 
     Args:
         name: the algorithm: reinforce, a2c, a3c, ppo, dqn, rainbow, bc, cql, iql, vdn, qmix or dreamer.
         env: an environment id, ``module:Name-v0`` to import a module first, or a callable that makes a new environment
-            in every call: a class or ``lambda: MyEnv()``. a3c takes no callable.
+            in every call: a class or ``lambda: MyEnv()``. a3c takes no callable. None: that of the preset, or of the
+            algorithm's configuration, which is mostly CartPole-v1.
         preset: name of a set of option values, as in ``--preset``.
         extras: additions to the algorithm, for example ``[CountBonus(0.1)]``; see :mod:`automl_ext.rl.extras`. Your own
             extras have the interface :class:`~automl_ext.rl.loop.seams.Extra`. They are attached last; saved agents and
@@ -48,7 +49,7 @@ def make(
     Raises:
         UserError: unknown algorithm, option or environment; a value of the wrong type or out of range; an extra that is
             not possible with the algorithm.
-        TypeError: ``env`` is neither a string nor a callable.
+        TypeError: ``env`` is neither a string nor a callable nor None.
     """
     if name not in ALGORITHMS:
         nearest = difflib.get_close_matches(name.lower(), ALGORITHMS, n=1) if isinstance(name, str) else []
@@ -59,7 +60,7 @@ def make(
     config = found.config(extras=Extras.of(ours))
     if preset is not None:
         config = with_preset(preset, config)
-    table: dict[str, Any] = {"env_id": env_id_of(env), "env": {}}
+    table: dict[str, Any] = {"env": {}} if env is None else {"env_id": env_id_of(env), "env": {}}
     for key, value in options.items():
         value = list(value) if isinstance(value, tuple) else value
         (table["env"] if key in EnvOptions.__dataclass_fields__ else table)[key] = value
@@ -78,7 +79,8 @@ def load(path: str | Path, env: Env | None = None, trust: Iterable[str] = ()) ->
     """Load an agent from a file that :meth:`LearningAgent.save` wrote. Nothing in the file is executed.
 
     The agent needs no environment to predict. ``learn`` and ``evaluate`` make the environments of the configuration.
-    Training continues from the saved policy, with a new optimizer and an empty replay.
+    Training continues from the saved policy, with a new optimizer and an empty replay, and new networks of what is no
+    part of the policy: Dreamer's values, IQL's Q.
 
     Args:
         path: the file.

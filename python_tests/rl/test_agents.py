@@ -63,6 +63,12 @@ def test_options_are_fields_of_the_configuration_and_of_the_environment() -> Non
     assert rl.make("dqn", preset="minatar", env="CartPole-v1", lr=1.0).config.buffer_size == 100_000
 
 
+def test_without_an_environment_it_is_that_of_the_preset_or_of_the_algorithm() -> None:
+    assert rl.make("ppo", preset="pendulum", hidden=(8,)).config.env_id == "Pendulum-v1"
+    assert rl.make("vdn", hidden=(8,)).config.env_id == rl.VDNConfig().env_id
+    assert rl.make("a2c").config.env_id == "CartPole-v1"
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [

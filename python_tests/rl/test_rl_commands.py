@@ -168,6 +168,8 @@ def test_ablate(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         assert config["noisy"] == (name not in ("dqn", "no-noisy"))
     assert (tmp_path / "runs/ablation/ablation.png").stat().st_size > 1000
     assert "ablation.png" in capsys.readouterr().out
+    assert command("train", "dqn", "--ablate", *SMALL, *flags, "--gamma", 0.5, "--out", "runs/ablation") == 2
+    assert "has another configuration: gamma was 0.99 and is now 0.5" in capsys.readouterr().err
     assert command("train", "dqn", "--ablate", *SMALL, *flags, "--out", "runs/ablation") == 0
     again = json.loads((tmp_path / "runs/ablation/ablation.json").read_text())
     assert again == results  # with its times: finished runs are skipped

@@ -28,7 +28,6 @@ from torch import Tensor
 from automl_ext.rl.algorithms.a2c import A2C, A2CConfig
 from automl_ext.rl.envs.callables import PREFIX
 from automl_ext.rl.loop.policy import PolicyAgent
-from automl_ext.rl.loop.seams import Extra
 from automl_ext.rl.loop.worker_processes import WorkerProcesses, received
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
@@ -175,7 +174,7 @@ class A3C(PolicyAgent):
 
     envs: WorkerProcesses
     algorithm = "a3c"
-    honors = frozenset({"initial", "rewards"})
+    honors = frozenset({"initial"})
 
     def __init__(self, config: A3CConfig, spaces: Any = None) -> None:
         self.config = config
@@ -199,9 +198,10 @@ class A3C(PolicyAgent):
         self.shared, self.envs = shared, WorkerProcesses(work, config, shared)
         self.attach_extras()
 
-    def attach(self, extra: Extra) -> None:
-        if extra.seams != {"rewards"}:  # the agents of the workers have attached it to their environments
-            super().attach(extra)
+    def attach_extras(self) -> None:
+        for extra in self.config.extras.each():
+            if extra.seams != {"rewards"}:  # the agents of the workers attach these to their environments
+                self.attach(extra)
 
     def prepare(self, resuming: bool = False) -> None:
         super().prepare(resuming)

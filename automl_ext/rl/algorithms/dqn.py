@@ -37,7 +37,15 @@ from automl_ext.training.machine.device import choose_device
 from automl_ext.training.machine.memory import check_memory, flushed_denormals
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.search_space import Categories, Range
-from automl_ext.training.seeding import derived_seed, generator, numpy_generator_state, set_numpy_generator_state
+from automl_ext.training.seeding import (
+    derived_seed,
+    generator,
+    numpy_generator_state,
+    seeded,
+    set_numpy_generator_state,
+)
+
+JOINT_BYTES = 64 << 20  # bytes of observations for which targets are computed at once
 
 
 @dataclass
@@ -185,8 +193,7 @@ class DQN(LearningAgent):
         self.actions, self._first = discrete(self.envs.action_space)
         space = self.envs.observation_space
         seeds = [derived_seed(config.seed, i) for i in range(4)]
-        with torch.random.fork_rng(devices=[]):  # initial weights come from the global generator
-            torch.manual_seed(seeds[0])
+        with seeded(seeds[0]):
             self.online = make_q_network(config, space, self.actions, encoder).to(self.device)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         # The target network shares the online network's observation statistics; only its weights lag behind.
@@ -241,7 +248,8 @@ class DQN(LearningAgent):
         # If neither targets nor sampling change between gradient steps, one call samples all batches and computes all
         # targets: the results are the same and the matrix products are larger.
         changing = config.double or config.noisy or config.prioritized or self.seams.batch or self.seams.terms
-        at_once = 1 if changing else steps
+        most = 1 if changing else JOINT_BYTES // (config.batch_size * observation_bytes(self.envs.observation_space))
+        at_once = next(n for n in range(max(min(steps, most), 1), 0, -1) if steps % n == 0)
         losses: list[Tensor] = []
         metrics: dict[str, Any] = {}
         with flushed_denormals():

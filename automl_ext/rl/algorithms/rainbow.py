@@ -38,7 +38,8 @@ class RainbowConfig(DQNConfig):
     gradient_steps: int = 1  # Gradient steps every train_freq environment steps; -1: train_freq gradient steps.
     target_update_interval: Annotated[int, Range(100, 20_000, log=True)] = 8_000
     """Steps between updates of the target network (32k frames)."""
-    final_epsilon: float = 0.01  # Probability of a random action after exploration_fraction, without noisy layers.
+    # Probability of a random action after exploration_fraction without noisy layers, and in sampled predictions.
+    final_epsilon: float = 0.01
     exploration_fraction: float = 0.1  # Fraction of total_steps over which epsilon falls from 1 to final_epsilon.
 
 

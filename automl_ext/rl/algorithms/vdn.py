@@ -30,7 +30,7 @@ from automl_ext.rl.loop.agent import TrainConfig, envs_of, last_before
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.action_spaces import discrete
-from automl_ext.rl.networks.groups import GroupedBox
+from automl_ext.rl.networks.groups import GroupedBox, check_nothing_hidden
 from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatten_parameters
 from automl_ext.rl.replay.uniform import Batch, UniformReplay
 from automl_ext.training.checks import check_range
@@ -39,7 +39,7 @@ from automl_ext.training.files.reading import short
 from automl_ext.training.machine.device import choose_device
 from automl_ext.training.machine.memory import check_memory
 from automl_ext.training.optimizer_state import load_optimizer
-from automl_ext.training.seeding import derived_seed, numpy_generator_state, set_numpy_generator_state
+from automl_ext.training.seeding import derived_seed, numpy_generator_state, seeded, set_numpy_generator_state
 
 
 @dataclass
@@ -157,11 +157,11 @@ class VDN(LearningAgent):
                 f"--env-id {config.env_id}: expected an environment of several agents with vectors of observations, "
                 f"got {short(space)}"
             )
+        check_nothing_hidden(space)
         self.actions, self._first = discrete(self.envs.action_space)
         self.agents, self.device = len(space.names), choose_device(config.device)
         seeds = [derived_seed(config.seed, i) for i in range(3)]
-        with torch.random.fork_rng(devices=[]):  # leave the caller's random state unchanged
-            torch.manual_seed(seeds[0])
+        with seeded(seeds[0]):
             self.online = TeamNetwork(space, self.actions, config.hidden, self.mixer(space)).to(self.device)
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self.parameters, self._target_parameters = flatten_parameters(self.online), flatten_parameters(self.target)

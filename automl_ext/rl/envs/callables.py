@@ -51,14 +51,15 @@ def check_known(env_id: str, where: str) -> None:
     """Check that an environment made by a callable is known in this process.
 
     Args:
-        env_id: any id.
+        env_id: any id; of several tasks, ids with commas between them.
         where: the call or the file that needs it, for the message.
 
     Raises:
         UserError: another process registered the callable.
     """
-    if env_id.startswith(PREFIX) and env_id not in gymnasium.registry:
-        name = short(env_id.removeprefix(PREFIX))
+    unknown = next((i for i in env_id.split(",") if i.startswith(PREFIX) and i not in gymnasium.registry), None)
+    if unknown is not None:
+        name = short(unknown.removeprefix(PREFIX))
         raise UserError(
             f"{where}: the environment was made by the Python callable {name}: pass env= to rl.load or rl.load_run"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from automl_ext.rl.envs.reward_scale import RewardScale
 from automl_ext.rl.envs.vector import Step, StepTransform
 
 
@@ -34,5 +35,11 @@ class Transforms:
 
 
 def add_transform(envs: Any, transform: StepTransform) -> None:
-    """Apply ``transform`` after the transforms that the environments have."""
-    envs.transform = transform if envs.transform is None else Transforms([envs.transform, transform])
+    """Apply ``transform`` after the transforms that the environments have, but before one that divides rewards.
+
+    So the rewards of bonuses and costs are divided, too.
+    """
+    present = envs.transform
+    parts = present.parts if isinstance(present, Transforms) else [] if present is None else [present]
+    parts = sorted([*parts, transform], key=lambda part: isinstance(part, RewardScale))
+    envs.transform = parts[0] if len(parts) == 1 else Transforms(parts)

@@ -62,8 +62,11 @@ def envs_of(config: TrainConfig, n_envs: int, seed: int, *, render: bool = False
     Raises:
         UserError: the environment does not exist, or ``n_envs`` environments do not fit into memory.
     """
-    for name in ("n_envs", "eval_episodes", "final_episodes"):
-        check_environments(name, getattr(config, name), config.env_id, config.env)
+    numbers = {name: getattr(config, name) for name in ("n_envs", "eval_episodes", "final_episodes")}
+    if n_envs not in numbers.values():  # of an evaluation with a number of its own
+        numbers["episodes"] = n_envs
+    for name, number in numbers.items():
+        check_environments(name, number, config.env_id, config.env)
     return make_envs(config.env_id, n_envs, seed, config.env, render=render)
 
 

@@ -72,13 +72,13 @@ def check_environments(name: str, n: int, env_id: str, options: EnvOptions) -> N
     if options.vectorization == "async":
         check_memory(name, n * PROCESS)
     elif n > UNCHECKED:
-        from automl_ext.rl.envs.making import make_vector
+        from automl_ext.rl.envs.making import FEWEST_TOGETHER, make_vector
 
-        one = make_vector(env_id, 1, options)
-        size = OBJECT if isinstance(one, SyncVectorEnv) else STATE
-        size += OBSERVATIONS * observation_bytes(one.single_observation_space)
-        one.close()
-        check_memory(name, n * one.num_envs * size)
+        few = make_vector(env_id, FEWEST_TOGETHER, options)
+        size = OBJECT if isinstance(few, SyncVectorEnv) else STATE
+        size += OBSERVATIONS * observation_bytes(few.single_observation_space)
+        few.close()
+        check_memory(name, n * few.num_envs // FEWEST_TOGETHER * size)
 
 
 class SupportCheck:

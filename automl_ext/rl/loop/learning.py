@@ -56,8 +56,9 @@ class LearningAgent(Agent):
         if not extra.seams <= self.honors:
             needed = ", ".join(sorted(extra.seams - self.honors))
             raise UserError(f"{extra.name}: not possible with {self.algorithm}, which has no seam for: {needed}")
-        if extra.name in self.seams.parts:
+        if extra.name in self.seams.names:
             raise UserError(f"{extra.name}: expected once, got it twice")
+        self.seams.names.add(extra.name)
         part = extra.attach(self)
         if part is not None:
             self.seams.parts[extra.name] = part
@@ -89,7 +90,7 @@ class LearningAgent(Agent):
     ) -> dict[str, Any]:
         """Train, with evaluations every ``config.eval_every`` steps. Afterwards the agent has the last policy.
 
-        A second call continues the training. After ``rl.load`` the optimizer and the replay are new.
+        A second call continues the training. After ``rl.load`` all is new but the policy; see :func:`rl.load`.
 
         Args:
             total_steps: number of steps of this call. None: up to ``config.total_steps``.

@@ -93,8 +93,10 @@ def train(
 
 
 def has_checkpoint(out: str | Path | None, resume: str | None) -> bool:
-    """Return whether a run resumes from a checkpoint."""
-    return resume is not None and out is not None and bool(checkpoint.list_steps(Path(out) / CHECKPOINTS))
+    """Return whether a run is to resume from a checkpoint: the one that ``resume`` names, or one of ``out``."""
+    if resume is None or out is None:
+        return False
+    return resume != "auto" or bool(checkpoint.list_steps(Path(out) / CHECKPOINTS))
 
 
 def kept(run: Path) -> str:
@@ -133,10 +135,13 @@ class Training:
         keep_freed_memory()
         if out is None:
             return self.complete(algorithm, stop_after)
+        resuming = has_checkpoint(out, resume)
         check_saveable(self.agent.policy_state(), "policy_state()")
         check_saveable(self.agent.state_dict(), "state_dict()")
         with Run.open(out, self.config, algorithm=algorithm, resume=resume, load=self.load_state_dict) as run:
             self.run = run
+            if resuming and self.saved < 0:  # every checkpoint is damaged: training starts from the beginning
+                self.agent.prepare()
             if self.best["policy"] is None:  # the best policy may be newer than the checkpoint
                 (run.path / BEST).unlink(missing_ok=True)
             else:
@@ -192,8 +197,8 @@ class Training:
         self.averages.load(state["sums"], state["counts"])
         self.agent.load_state_dict(state["agent"])
         self.best, self.saved = best, self.agent.envs.steps
-        self.start = self.start_updates = 0
         self.clock.wall, self.clock.cpu = state["clock"]
+        self.start, self.start_updates = state["start"]
 
     def iterate(self) -> int:
         """Run one iteration, then the evaluation and the checkpoint that are due. Return the number of steps done."""
@@ -278,6 +283,7 @@ class Training:
             "counts": self.averages.counts,
             "best": self.best,
             "clock": (self.clock.wall, self.clock.cpu),
+            "start": (self.start, self.start_updates),
         }
         self.run.save(steps, state)
         self.saved = steps

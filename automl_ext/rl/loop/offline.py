@@ -160,10 +160,11 @@ class OfflineAgent(LearningAgent):
         )
         fill(self.replay, found)
         self._digest = digest.hexdigest()
-        if self.config.normalize_observations and not self.envs.steps:
+        if self.config.normalize_observations and not self.envs.steps and not self._policy_given:
             observations = torch.from_numpy(np.concatenate([e.observations for e in found]))
             for module in nn.ModuleList(self.networks.values()).modules():
                 if isinstance(module, RunningNorm):
+                    module.count.zero_()  # nothing of the data of an earlier call
                     module.update(observations)
 
     def iterate(self) -> dict[str, Any]:

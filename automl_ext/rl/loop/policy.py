@@ -27,7 +27,7 @@ from automl_ext.training.machine.device import choose_device
 from automl_ext.training.machine.memory import check_memory
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.search_space import Range
-from automl_ext.training.seeding import derived_seed, generator
+from automl_ext.training.seeding import derived_seed, generator, seeded
 
 REWARD_MOMENTS = "reward_moments"  # key of the statistics of rewards in a policy's state
 
@@ -153,17 +153,13 @@ class OnPolicyAgent(PolicyAgent):
         self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
         if config.normalize_rewards and not popart:
             self.reward_scale = RewardScale(self.envs.n_envs, self.config.gamma)
+            add_transform(self.envs, self.reward_scale)
         row = observation_bytes(self.envs.observation_space) + 4 * sum(config.hidden)
         check_memory("n_steps", steps * self.envs.n_envs * row)
         self.network = make_network(config, self.envs, self.device, popart, encoder)
         self.parameters = flatten_parameters(self.network)
         self.rng = generator(config.seed, self.device)
         self.eval_rng = generator(derived_seed(config.seed, 8), self.device)
-
-    def attach_extras(self) -> None:
-        super().attach_extras()
-        if self.reward_scale is not None:  # after the extras, so that their bonuses are scaled too
-            add_transform(self.envs, self.reward_scale)
 
     def policy_state(self) -> dict[str, Any]:
         """Return the state of the network, and the statistics of rewards, from which training may go on."""
@@ -217,8 +213,7 @@ def make_network(
     Raises:
         UserError: unsupported observation or action space, or an encoder that does not fit the observations.
     """
-    with torch.random.fork_rng(devices=[]):  # leave the caller's random state unchanged
-        torch.manual_seed(config.seed)
+    with seeded(config.seed):
         spaces = envs.observation_space, envs.action_space
         if config.separate != "none" and len(names_of(envs.observation_space)) == 1:
             raise UserError(f"separate: expected none without several agents or tasks, got {config.separate}")

@@ -87,9 +87,11 @@ class Seams:
     """The parts that extras have added to an agent. The attributes are described at the top of this file.
 
     Attributes:
+        names: of the extras.
         parts: the parts with a state, by the name of their extra.
     """
 
+    names: set[str] = field(default_factory=set)
     parts: dict[str, StatefulPart] = field(default_factory=dict)
     initial: list[Callable[[dict[str, Any]], dict[str, Any]]] = field(default_factory=list)
     batch: list[Callable[[Any], Any]] = field(default_factory=list)

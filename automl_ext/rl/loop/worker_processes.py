@@ -83,6 +83,7 @@ class WorkerProcesses:
 
     def _start(self) -> None:
         context = worker_context()
+        self.shared.heartbeats.zero_()
         for i in range(self.config.n_workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(self.work, i, self.config, self.shared, theirs), daemon=True)

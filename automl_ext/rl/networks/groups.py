@@ -38,6 +38,13 @@ class GroupedBox(Box):
         self.names = tuple(names)
         self.visible = shape[-1] if visible is None else visible
 
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, GroupedBox)
+            and super().__eq__(other)
+            and (self.names, self.visible) == (other.names, other.visible)
+        )
+
     @property
     def own(self) -> int:
         """Number of entries before the one-hot vector."""

@@ -216,7 +216,8 @@ def check_not_packed(space: gymnasium.Space | None, who: str) -> None:
     """
     if isinstance(space, PackedBox):
         raise UserError(
-            f"{who}: expected arrays (a Box space) without action masks, got {short(space)}; a2c, ppo and dqn take them"
+            f"{who}: expected arrays (a Box space) without action masks, got {short(space)}; policy gradients and DQN "
+            "take them"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from automl_ext.parallel.seeds import check_finished
 from automl_ext.rl.algorithms.dqn import DQN, DQNConfig
 from automl_ext.rl.loop import loop
 from automl_ext.rl.reports.plot import curve_of, draw_groups
@@ -56,6 +57,7 @@ def ablate(
         The results of each variant's seeds by name of the variant, as in ``out/ablation.json``.
 
     Raises:
+        UserError: a finished run has another configuration.
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
     """
     out = Path(out)
@@ -63,11 +65,12 @@ def ablate(
     for name, settings in variants(config).items():
         results[name] = []
         for seed in seeds or [config.seed]:
-            run = out / name / f"seed-{seed}"
+            run, seeded = out / name / f"seed-{seed}", dataclasses.replace(settings, seed=seed)
             if (run / "result.json").is_file():
+                check_finished(run, seeded, DQN.algorithm)
                 results[name].append(read_object(run / "result.json"))
                 continue
-            results[name].append(loop.train(DQN, dataclasses.replace(settings, seed=seed), run, resume))
+            results[name].append(loop.train(DQN, seeded, run, resume))
     write_json(out / "ablation.json", results)
     draw(out, list(results), config.env_id)
     return results

@@ -53,11 +53,11 @@ class Film(NamedTuple):
 
 
 def record(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = LONGEST) -> Film:
-    """Record one episode.
+    """Record one episode, of the first agent or task if there are several.
 
     Args:
         act, begin: see :func:`automl_ext.rl.loop.evaluate.play`.
-        envs: one environment, made with ``render``; it is closed afterwards.
+        envs: one environment, or one of each agent or task, made with ``render``; it is closed afterwards.
         max_steps: maximum number of frames.
 
     Raises:
@@ -65,7 +65,8 @@ def record(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = LO
     """
     frames: list[np.ndarray] = []
     try:
-        while not envs.episodes and len(frames) < max_steps:
+        ended: list[float] = []  # the return of the episode
+        while not ended and len(frames) < max_steps:
             frames.append(_image(envs))
             if frames[-1].shape != frames[0].shape:
                 sizes = " and ".join(str(list(frame.shape)) for frame in (frames[0], frames[-1]))
@@ -73,10 +74,9 @@ def record(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = LO
             if begin is not None:
                 begin(envs.starting)
             envs.step(act(envs.observations))
+            ended = [episode.episode_return for episode in envs.episodes if episode.env == 0]
         fps = int(envs.vector.metadata.get("render_fps") or 30)
-        if envs.episodes:
-            return Film(frames, fps, envs.episodes[0].episode_return, False)
-        return Film(frames, fps, float(envs.running_returns[0]), True)
+        return Film(frames, fps, ended[0] if ended else float(envs.running_returns[0]), not ended)
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"rendering: {error}") from None
     finally:

@@ -102,6 +102,27 @@ def test_state_dict_restores_shared_state(tmp_path: Path) -> None:
     assert (other.shared.square_avg == 2).all()
 
 
+def test_new_workers_begin_without_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a worker that is still starting would count as one that hangs in a step."""
+    agent = A3C(dataclasses.replace(SMALL, n_workers=1))
+    agent.shared.heartbeats.fill_(9)
+    seen: list[int] = []
+    monkeypatch.setattr(agent.envs, "_reports", lambda: seen.append(int(agent.shared.heartbeats[0])) or [])
+    with contextlib.suppress(Exception):  # there are no reports
+        agent.envs.run(1)
+    agent.envs.close()
+    assert seen
+    assert seen[0] < 9
+
+
+def test_an_extra_of_your_own_that_workers_would_not_have_is_refused() -> None:
+    class Mine:
+        name, seams = "mine", frozenset({"rewards"})
+
+    with pytest.raises(UserError, match="mine: not possible with a3c, which has no seam for: rewards"):
+        A3C(SMALL).attach(Mine())  # type: ignore[arg-type]
+
+
 def test_error_of_a_worker_is_raised_in_the_parent() -> None:
     agent = A3C(dataclasses.replace(SMALL, n_workers=1))
     agent.config.env_id = agent.envs.config.env_id = "NoSuch-v1"

@@ -102,3 +102,14 @@ def test_with_expectile_one_half_iql_evaluates_the_policy_of_the_data() -> None:
     np.testing.assert_allclose(values[0.5], corridor_values(walks(0.5, 150), GAMMA), atol=0.05)
     assert (values[0.95] > values[0.5] + 0.05).all()
     assert (values[0.95] < GAMMA ** np.array([2, 1, 0]) + 0.05).all()  # at most optimal
+
+
+def test_normalization_is_of_the_episodes_set_last() -> None:
+    agents = [rl.make("cql", Corridor, **{**FAST, "normalize_observations": True}) for _ in range(2)]
+    agents[0].set_episodes(walks(0.1, episodes=5))  # type: ignore[attr-defined]
+    for agent in agents:
+        agent.set_episodes(walks(0.9, episodes=20))  # type: ignore[attr-defined]
+    first, second = (agent.policy_state() for agent in agents)
+    assert any(name.endswith("variance") for name in first)
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], msg=name)

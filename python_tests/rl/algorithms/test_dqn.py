@@ -256,3 +256,15 @@ def test_warning_comes_when_learned_returns_leave_the_support() -> None:
 @pytest.mark.parametrize("changes", [{"v_max": 6.0}, {"v_min": -10.0, "v_max": 10.0}, {"v_max": 6.0, "n_step": 3}])
 def test_returns_inside_the_support_cause_no_warning(changes: dict[str, Any]) -> None:
     assert warnings_of(20, **changes) == []
+
+
+def test_targets_that_are_computed_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def learned() -> torch.Tensor:
+        agent = DQN(DQNConfig(hidden=(8,), train_freq=12, gradient_steps=12, learning_starts=100))
+        while agent.updates < 24:
+            agent.iterate()
+        return agent.parameters.detach()
+
+    whole = learned()
+    monkeypatch.setattr("automl_ext.rl.algorithms.dqn.JOINT_BYTES", 5 * 64 * 16)  # 5 batches; 4 divide 12
+    torch.testing.assert_close(learned(), whole)

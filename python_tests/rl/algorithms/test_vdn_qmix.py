@@ -51,6 +51,11 @@ def test_qmix_represents_the_risky_game() -> None:
     assert agent.evaluate(2).tolist() == [8, 8, 8, 8]
 
 
+def test_agents_see_nothing_that_is_for_a_central_critic() -> None:
+    with pytest.raises(UserError, match="central_critic: expected a2c, ppo or reinforce"):
+        VDN(VDNConfig(), lanes_of(Together, central=True))
+
+
 def test_mixers() -> None:
     torch.manual_seed(0)
     values, state = torch.randn(6, 3, requires_grad=True), torch.randn(6, 4)

@@ -74,6 +74,14 @@ class Half(Painted):
     image = np.full((8, 8, 3), 0.5, np.float32)
 
 
+class Long(Painted):
+    """Seven steps, with a reward of 2 each."""
+
+    def step(self, action: Any) -> Any:
+        observation, _, _, truncated, info = super().step(action)
+        return observation, 2.0, self.steps == 7, truncated, info
+
+
 class Growing(Painted):
     grows = True
 
@@ -87,6 +95,13 @@ def test_pixels_of_float_images() -> None:
 def test_a_film_has_the_colors_of_the_images() -> None:
     film = record(lambda x: np.zeros(len(x), int), make_envs(env_id_of(Half), 1, 0, render=True))
     assert {(frame.shape, int(frame.min()), int(frame.max())) for frame in film.frames} == {((200, 200, 3), 128, 128)}
+
+
+def test_a_film_of_several_tasks_is_of_the_first_one() -> None:
+    """The second task ends first."""
+    envs = make_envs(f"{env_id_of(Long)},{env_id_of(Half)}", 1, 0, EnvOptions(), render=True)
+    film = record(lambda observations: np.zeros(len(observations), int), envs)
+    assert (len(film.frames), film.episode_return, film.cut) == (7, 14.0, False)
 
 
 def test_images_that_change_their_size_are_refused() -> None:

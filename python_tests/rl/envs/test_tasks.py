@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from policy_worlds import Bandit, World
 
-from automl_ext.rl import A2C, A2CConfig, EnvOptions, make_envs
+from automl_ext.rl import A2C, A2CConfig, EnvOptions, load, make_envs
 from automl_ext.rl.envs.callables import env_id_of
 from automl_ext.rl.loop.loop import train
 from automl_ext.training.errors import UserError
@@ -37,6 +37,14 @@ def test_observations_are_padded_and_name_their_task() -> None:
     step = envs.step(np.zeros(4, int))
     np.testing.assert_array_equal(step.rewards[1::2], 1000 * step.observations[1::2, 1])
     np.testing.assert_array_equal(step.next_observations[:, 3:], np.eye(2)[[0, 1, 0, 1]])
+
+
+def test_an_agent_refuses_its_tasks_in_another_order(tmp_path: Path) -> None:
+    tasks = [env_id_of(Bandit), env_id_of(Small)]
+    saved = A2C(A2CConfig(env_id=",".join(tasks), hidden=(8,), n_envs=2)).save(tmp_path / "agent.pt")
+    load(saved, ",".join(tasks)).evaluate(2)
+    with pytest.raises(UserError, match="expected the spaces of the agent"):
+        load(saved, ",".join(reversed(tasks))).evaluate(2)
 
 
 def test_images_get_one_channel_per_task() -> None:

@@ -118,6 +118,24 @@ def test_an_extra_of_your_own_is_attached_and_its_state_saved(tmp_path: Path) ->
         rl.make("a3c", "CartPole-v1", extras=[Halved()])
 
 
+def test_the_same_extra_is_refused_twice() -> None:
+    agent = rl.make("a2c", extras=[CountBonus(0.1)], hidden=(8,))
+    with pytest.raises(UserError, match="count-bonus: expected once, got it twice"):
+        agent.attach(CountBonus(0.1))
+
+
+def test_an_initial_policy_is_read_if_all_checkpoints_are_damaged(tmp_path: Path) -> None:
+    clone = rl.make("a2c", seed=7, hidden=(8,))
+    options: dict[str, Any] = {**SHORT, "lr": 1e-30, "normalize_rewards": False, "popart": False}
+    agent = rl.make("a2c", extras=[InitialPolicy(str(clone.save(tmp_path / "clone.pt")))], **options)
+    (tmp_path / "run/checkpoints/step-00000100").mkdir(parents=True)
+    with pytest.warns(UserWarning, match="step-00000100"):
+        agent.learn(out=tmp_path / "run", resume="auto")
+    expected = clone.policy_state()
+    for name, value in agent.policy_state().items():
+        torch.testing.assert_close(value, expected[name], msg=name)
+
+
 def test_no_algorithm_ignores_an_extra(tmp_path: Path) -> None:
     """An agent has the extra, or names itself and the extra in an error."""
     made: set[tuple[str, str]] = set()

@@ -20,7 +20,7 @@ from automl_ext import rl
 from automl_ext.rl import A2C, A2CConfig
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.evaluate import play
-from automl_ext.rl.loop.loop import Report, train
+from automl_ext.rl.loop.loop import Report, Training, train
 from automl_ext.rl.reports.evaluate_run import evaluate_run
 from automl_ext.training.errors import UserError
 
@@ -295,3 +295,24 @@ def test_training_does_not_depend_on_the_evaluation(tmp_path: Path) -> None:
     means = {sample: evaluate_run(tmp_path / str(sample), episodes=40)["eval_return_mean"] for sample in runs}
     assert means[True] != means[False]
     assert means[True] == evaluate_run(tmp_path / "True", episodes=40)["eval_return_mean"]
+
+
+def test_speeds_after_a_resume_do_not_count_earlier_steps(tmp_path: Path) -> None:
+    agent = rl.make("a2c", hidden=(8,), eval_every=80, eval_episodes=1, final_episodes=1, checkpoint_every=80)
+    agent.learn(80)
+    agent.learn(80, out=tmp_path / "run")
+    state = torch.load(max((tmp_path / "run/checkpoints").iterdir()) / "state.pt")
+    assert state["start"] == (80, 0)
+    training = Training(agent, agent.config)
+    training.load_state_dict(state)
+    assert training.start == 80
+
+
+def test_the_number_of_episodes_of_an_evaluation_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = rl.make("a2c", hidden=(8,))
+    checked: dict[str, int] = {}
+    monkeypatch.setattr(
+        "automl_ext.rl.loop.agent.check_environments", lambda name, n, *others: checked.update({name: n})
+    )
+    agent.evaluate(7)
+    assert checked["episodes"] == 7

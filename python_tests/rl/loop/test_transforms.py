@@ -16,6 +16,7 @@ from policy_worlds import Alternating, Bandit, envs_in, one_hot
 
 from automl_ext import rl
 from automl_ext.rl import A2C, DQN, A2CConfig
+from automl_ext.rl.envs.transforms import add_transform
 from automl_ext.rl.envs.vector import Envs, Step
 from automl_ext.rl.loop import loop
 from automl_ext.rl.replay.uniform import Batch
@@ -68,6 +69,14 @@ def test_rewards_of_a_transform_reach_the_agent_and_no_report(mode: AutoresetMod
         values = agent.network(torch.from_numpy(one_hot(3)))[1].tolist()
     assert values[:2] == pytest.approx([3, 13], abs=0.8)  # learned with the added 3
     assert {e.episode_return for e in agent.envs.episodes} == {0.0, 10.0}  # reported without
+
+
+def test_rewards_are_divided_after_all_other_transforms() -> None:
+    agent = rl.make("a2c", normalize_rewards=True, hidden=(8,))
+    first, second = Noise(), Noise()
+    add_transform(agent.envs, first)  # type: ignore[attr-defined]
+    add_transform(agent.envs, second)  # type: ignore[attr-defined]
+    assert agent.envs.transform.parts == [first, second, agent.reward_scale]  # type: ignore[attr-defined]
 
 
 def test_evaluation_and_metrics_are_without_the_transform() -> None:
