@@ -148,7 +148,6 @@ def cell(out: Path) -> None:
     result = _result(out, lambda: search(CELL, out, resume="auto"))
     seconds = [_seconds(result["times"], stage) for stage in ("search_", "retrain_")]
     accuracy, parameters = f"{100 * result['test_accuracy']:.1f} %", f"{result['parameters']:,}"
-    seconds = [_seconds(result["times"], stage) for stage in ("search_", "retrain_")]
     _table(
         ["test accuracy", "parameters", "CPU time, search", "CPU time, training"], [[accuracy, parameters, *seconds]]
     )

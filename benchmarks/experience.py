@@ -83,7 +83,7 @@ def write_table(path: Path, table: dict[str, Any]) -> None:
 def write_portfolios(table: dict[str, Any], folder: Path) -> None:
     """Write the portfolio of each learner, built from all data sets."""
     for learner in table["points"]:
-        studies = [study for study in past_studies(table, learner)]
+        studies = past_studies(table, learner)
         source = f"benchmarks/results/experience_table.json, {len(studies)} data sets"
         built = build_portfolio(studies, SIZE, source)
         path = folder / file_name(built.command)

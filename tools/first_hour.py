@@ -178,10 +178,8 @@ def existing_path(text: str) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "page", nargs="*", type=lambda text: Path(text).resolve(strict=True), default=[README, *TUTORIALS]
-    )
-    parser.add_argument("--wheel", type=lambda text: Path(text).resolve(strict=True))
+    parser.add_argument("page", nargs="*", type=existing_path, default=[README, *TUTORIALS])
+    parser.add_argument("--wheel", type=existing_path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=lambda text: Path(text).resolve())
     parser.add_argument("--pages", type=int, default=1, metavar="N", help="run N pages at a time")

@@ -19,6 +19,7 @@ from automl_ext.tabular.table.task import Array
 from automl_ext.training.search_space import search_space, with_point
 from automl_ext.tune import portfolio as portfolios
 
+LIGHTGBM = "lightgbm default"  # the candidate with which constructed features are judged
 TUNED = ("lightgbm", "xgboost")  # learners that TPE and the portfolio tune
 
 
@@ -86,7 +87,7 @@ def defaults() -> list[ModelCandidate]:
     """Return both libraries' own defaults, exactly: 100 rounds, all of them used, no constructed features."""
     return [
         ModelCandidate("xgboost default", "xgboost", XGBoostSettings(rounds=100, patience=0), basic=True),
-        ModelCandidate("lightgbm default", "lightgbm", LightGBMSettings(rounds=100, patience=0), basic=True),
+        ModelCandidate(LIGHTGBM, "lightgbm", LightGBMSettings(rounds=100, patience=0), basic=True),
     ]
 
 

@@ -160,8 +160,6 @@ def _types(command: FitCommand) -> dict[str, str]:
     for name, kind in map(_pair, command.type):
         if name in types:
             raise UserError(f"type: expected one type of column {name!r}, got {types[name]} and {kind}")
-        if name in (command.time, command.group, command.weight):
-            raise UserError(f"type: expected a column that models learn from, got {name!r}: it is no feature")
         types[name] = kind
     return types
 

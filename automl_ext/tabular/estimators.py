@@ -73,7 +73,7 @@ class _TabularEstimator(BaseEstimator):
         validate_data(self, X, reset=reset, skip_check_array=True)
         if isinstance(X, pd.DataFrame):
             return X.rename(columns=str)
-        return pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])]).infer_objects()
+        return pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])])
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

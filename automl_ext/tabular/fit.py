@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time as clock
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from automl_ext.tabular.advice import beaten_by_constant
@@ -70,7 +71,8 @@ def fit(
         task: "classification" or "regression", in place of the inferred one.
         types: column → "numeric", "categorical", "boolean", "date", "text" or "ignore", in place of the inferred type.
         workers: number of threads.
-        candidates: largest number of candidates; if ``minutes`` are ample, equal seeds then give equal results.
+        candidates: largest number of candidates that are trained on all folds; if ``minutes`` are ample, equal seeds
+            give equal results.
         start: is called with what was found out about the table, before any training.
         report: is called after each candidate with their number, its name, its measure and the best one so far.
 
@@ -122,7 +124,7 @@ def fit(
         "folds": len(search.folds),
         "refitted": again,
         "leaderboard": leaderboard(search, votes),
-        "features": [verdict.to_json() for verdict in verdicts],
+        "features": [asdict(verdict) for verdict in verdicts],
         "notes": problem.notes,
         "advice": advice,
         "failed": search.failed,

@@ -53,7 +53,7 @@ class Fitted:
     Attributes:
         task: what it predicts.
         columns: the columns of the training table, without the target.
-        preparations: what was learned about the columns, one per fold.
+        preparations: what was learned about the columns, one or two per fold.
         members: the models.
         report: facts about the search: leaderboard, features, splits, seconds.
         evaluation: the validation rows: "y" and "predicted".
@@ -73,7 +73,7 @@ class Fitted:
 
     @property
     def leaderboard(self) -> Any:
-        """The trials as a ``pandas.DataFrame``, the best first."""
+        """The ensemble and the trials as a ``pandas.DataFrame``, the best trial first."""
         return library("pandas").DataFrame(self.report["leaderboard"])
 
     def predict(self, frame: Any) -> Array:
@@ -149,7 +149,7 @@ class Fitted:
         content = {
             "automl_ext": __version__,
             "task": asdict(self.task),
-            "columns": [column.to_json() for column in self.columns],
+            "columns": [asdict(column) for column in self.columns],
             "preparations": [preparation.to_json() for preparation in self.preparations],
             "members": members,
             "report": self.report,

@@ -119,8 +119,7 @@ def cross_validate(
             def after_fold(loss: float) -> None:
                 run.log(next(folds), negative_loss=-loss)
 
-            with run.progress(len(search.folds), learner):
-                trial = search.run(ModelCandidate(learner, learner, settings), NEVER, after_fold=after_fold)
+            trial = search.run(ModelCandidate(learner, learner, settings), NEVER, after_fold=after_fold)
         if trial is None:
             raise UserError(f"{learner} failed on {config.table}: {search.failed.get(learner, 'it gave no result')}")
         search.run(constant(), NEVER)

@@ -11,6 +11,7 @@ import numpy as np
 
 from automl_ext.tabular.advice import order_matters
 from automl_ext.tabular.candidates import (
+    LIGHTGBM,
     TUNED,
     ModelCandidate,
     Trial,
@@ -60,13 +61,14 @@ def run_schedule(
     first = search.trials[0]
     if search.kind in ("stratified", "random") and ROOM * first.seconds / len(search.folds) < search.remaining():
         advice += order_matters(search, first)
-    trial: Trial | None = None
     if limit is None or limit > 1:
         for candidate in untried:
-            trial = _try(search, candidate, refits, report)
-    if features and trial is not None:
-        judging = JUDGING * search.remaining() if ROOM * trial.seconds < search.remaining() else 0
-        verdicts += judge_families(search, trial, time.monotonic() + judging)
+            _try(search, candidate, refits, report)
+        if features:
+            trial = next((t for t in search.trials if t.candidate.name == LIGHTGBM), None)
+            seconds = math.inf if trial is None else trial.seconds
+            judging = JUDGING * search.remaining() if ROOM * seconds < search.remaining() else 0
+            verdicts += judge_families(search, trial, time.monotonic() + judging)
         search.families = tuple(verdict.family for verdict in verdicts if verdict.kept)
     # Equal numbers of trials of both learners do not depend on the time, which a number of candidates promises.
     cost = search.spent if limit is None else search.tried

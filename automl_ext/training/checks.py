@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any
 
 from automl_ext.training.files.reading import short
@@ -58,6 +59,6 @@ def check_range(
 
 
 def check_seed(seed: int) -> None:
-    """Check that a seed is in [0, 2**32), which every generator here accepts."""
-    if not 0 <= seed < 2**32:
+    """Check that a seed is an integer in [0, 2**32), which every generator here accepts."""
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
         raise ValueError(f"seed: expected an int in [0, 2**32), got {short(seed)}")

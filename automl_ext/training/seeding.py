@@ -21,12 +21,10 @@ def seed_everything(seed: int) -> None:
     """Seed Python's ``random``, torch on every device, and NumPy's global generator if NumPy is imported.
 
     Raises:
-        TypeError: ``seed`` is not an int.
-        ValueError: ``seed`` is not in [0, 2³²), NumPy's range.
+        ValueError: ``seed`` is not an integer in [0, 2³²), NumPy's range.
     """
-    if type(seed) is not int:
-        raise TypeError(f"seed: expected an int, got {type(seed).__name__}")
     check_seed(seed)
+    seed = int(seed)  # not NumPy's, which random.seed refuses
     random.seed(seed)
     torch.manual_seed(seed)
     if "numpy" in sys.modules:

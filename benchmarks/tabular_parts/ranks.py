@@ -150,7 +150,7 @@ def comparison(rows: list[dict[str, Any]], minutes: float) -> dict[str, Any] | N
 
 
 def summary(found: dict[str, Any]) -> str:
-    """Return mean ranks, and per data set the errors without and with features, as text."""
+    """Return mean ranks, the critical difference and the failures, as text."""
     lines = [f"{found['minutes']:g} CPU-minutes, {len(found['data_sets'])} data sets"]
     lines += [f"{name:<16} {rank:.2f}" for name, rank in found["ranks"].items()]
     lines.append(f"critical difference {found['critical_difference']:.2f}")

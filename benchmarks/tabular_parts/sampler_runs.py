@@ -65,9 +65,8 @@ def run_samplers(path: Path, table: dict[str, Any], names: Sequence[str], seeds:
 
 def _best_so_far(objective: Objective, sampler: str, first: list[dict[str, Any]], seed: int) -> list[float]:
     """Return the lowest loss after each number of trials in ``SHOWN``."""
-    ask = optuna_sampler("tpe" if sampler == "experience" else sampler, (LEARNER,))(seed)
-    if sampler == "experience":
-        ask = optuna_sampler("tpe", (LEARNER,), first=first)(seed)
+    kind, points = ("tpe", first) if sampler == "experience" else (sampler, [])
+    ask = optuna_sampler(kind, (LEARNER,), first=points)(seed)
     best, found = math.inf, []
     for trial in range(1, TRIALS + 1):
         (learner, point), tell = ask()
@@ -83,7 +82,7 @@ def compared(content: dict[str, Any]) -> list[dict[str, Any]]:
     """Return per sampler and number of trials the loss relative to random search, and its 95 % interval.
 
     The loss is divided by the mean loss of random search at 50 trials on that data set. The interval is that of the
-    mean over data sets and seeds of the differences to random search with the same seed (normal approximation).
+    mean over data sets and seeds of the differences to random search with the same seed (Student's t).
     """
     by = {(row["set"], row["sampler"], row["seed"]): row["best"] for row in content["rows"]}
     pairs = sorted({(name, seed) for name, sampler, seed in by})

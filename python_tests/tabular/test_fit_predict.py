@@ -292,7 +292,8 @@ def test_rows_without_weight_are_not_learned(learner: str, target: str) -> None:
     settings = LEARNERS[learner].settings(**({"trees": 10} if learner == "forest" else {}))
     means = {}
     for weight in ("weight", None):
-        search = TableSearch(find_problem(other, target, weight=weight, types={"weight": "ignore"}), NEVER, 0, 1)
+        types = {"weight": "ignore"} if weight is None else None
+        search = TableSearch(find_problem(other, target, weight=weight, types=types), NEVER, 0, 1)
         trial = search.run(ModelCandidate(learner, learner, settings), NEVER)
         assert trial is not None, search.failed
         means[weight] = trial.predicted.mean(0).max() if target == "y" else trial.predicted.mean()

@@ -204,6 +204,45 @@ def test_tables_that_are_refused(tmp_path: Path) -> None:
         check_frame([1], "frame")
 
 
+def test_periods_are_dates_and_nested_arrow_columns_are_ignored() -> None:
+    months = pd.Series(pd.period_range("2020-01", periods=40, freq="M"), name="column")
+    column = find_column(months)
+    assert column.kind == "date"
+    days = clean(months.astype(str).to_frame(), [column])["column"]
+    np.testing.assert_array_equal(clean(months.to_frame(), [column])["column"], days)
+    arrow = pytest.importorskip("pyarrow", reason="nested columns of Arrow")
+    lists = pd.Series([[1], [2, 3]] * 20, dtype=pd.ArrowDtype(arrow.list_(arrow.int64())), name="column")
+    assert find_column(lists).kind == "ignore"
+
+
+def test_numbers_in_columns_of_objects_are_numbers() -> None:
+    """As those of a transposed table."""
+    frame = numbers(60).assign(price=[1.5, 2.5, 3.5, 4.0] * 15)
+    expected = find_problem(frame, "price")
+    assert expected.task.kind == "regression"
+    problem = find_problem(frame.astype(object), "price")
+    assert problem.task == expected.task
+    np.testing.assert_array_equal(problem.y, expected.y)
+    assert [column.kind for column in problem.columns] == [column.kind for column in expected.columns]
+
+
+def test_columns_may_be_named_by_integers() -> None:
+    frame = classes(60).assign(time=range(60), w=1.0)
+    names = {name: i for i, name in enumerate(frame.columns)}
+    frame = frame.rename(columns=names)
+    problem = find_problem(frame, names["y"], time=names["time"], weight=names["w"], types={names["a"]: "ignore"})  # type: ignore[arg-type, dict-item]
+    kinds = {column.name: column.kind for column in problem.columns}
+    assert kinds[str(names["a"])] == kinds[str(names["time"])] == kinds[str(names["w"])] == "ignore"
+
+
+def test_columns_that_are_no_features_have_no_type_and_times_are_not_texts() -> None:
+    frame = classes(60).assign(when=[f"run {i}" for i in range(60)])
+    with pytest.raises(UserError, match="type: expected a column that models learn from, got 'when': it is no feature"):
+        find_problem(frame, "y", time="when", types={"when": "date"})
+    with pytest.raises(UserError, match="time: expected dates or numbers, column 'when' is id"):
+        find_problem(frame, "y", time="when")
+
+
 def test_decimals_are_numbers(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason="writes Parquet")
     frame = numbers(60).assign(cost=[None, *(Decimal(i * i) / 4 for i in range(59))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,8 @@ from automl_ext.tabular.candidates import defaults
 from automl_ext.tabular.features.choice import corrected_error, judge_families
 from automl_ext.tabular.features.families import FAMILIES, SMOOTHING, Rows
 from automl_ext.tabular.features.preparation import MOST_CATEGORIES, Preparation, prepare
+from automl_ext.tabular.fit import fit
+from automl_ext.tabular.learners.registry import LEARNERS
 from automl_ext.tabular.search import TableSearch
 from automl_ext.tabular.table.columns import Column
 from automl_ext.tabular.table.problem import find_problem
@@ -111,7 +114,20 @@ def test_a_family_is_kept_if_and_only_if_it_gains() -> None:
     assert verdicts["frequencies"].gain <= verdicts["frequencies"].error
     late = {verdict.family: verdict for verdict in judge_families(search, trial, 0.0)}
     assert {verdict.why for verdict in late.values()} == {"not judged: too little time"}
-    assert [name for name, verdict in late.items() if verdict.kept] == ["dates' parts"]
+    without = {verdict.family: verdict for verdict in judge_families(search, None, NEVER)}
+    for verdicts in (late, without):
+        assert [name for name, verdict in verdicts.items() if verdict.kept] == ["dates' parts"]
+
+
+def test_families_are_judged_if_the_first_candidate_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: Any) -> None:
+        raise ValueError("broken")
+
+    broken = LEARNERS["xgboost"]._replace(train=fails)
+    monkeypatch.setitem(LEARNERS, "xgboost", broken)
+    fitted = fit(numbers(), "price", minutes=0.2, candidates=2)
+    assert "xgboost default" in fitted.report["failed"]
+    assert next(v for v in fitted.report["features"] if v["family"] == "dates' parts")["kept"]
 
 
 @pytest.mark.parametrize(

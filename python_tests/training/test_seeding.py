@@ -53,11 +53,9 @@ def test_equal_seeds_equal_draws():
     assert all(a != b for a, b in zip(first[:3], other[:3], strict=True))
 
 
-@pytest.mark.parametrize(
-    ("seed", "error"), [(-1, ValueError), (2**32, ValueError), (1.0, TypeError), (True, TypeError)]
-)
-def test_bad_seeds(seed, error):
-    with pytest.raises(error, match="seed: expected"):
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.0, True, "1"])
+def test_bad_seeds(seed):
+    with pytest.raises(ValueError, match="seed: expected an int"):
         seed_everything(seed)
 
 

@@ -9,8 +9,8 @@ of Nadeau and Bengio (2003): variance · (1/k + valid/train).
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -43,16 +43,14 @@ class Verdict:
     error: float | None
     why: str
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
-
-def judge_families(search: TableSearch, without: Trial, deadline: float) -> list[Verdict]:
+def judge_families(search: TableSearch, without: Trial | None, deadline: float) -> list[Verdict]:
     """Judge each family of features.
 
     Args:
         search: has the folds.
-        without: LightGBM's default settings without constructed features, trained on every fold.
+        without: LightGBM's default settings without constructed features, trained on every fold. None: it failed, and
+            no family is judged.
         deadline: families whose turn has not come by then are not judged.
     """
     kinds = {column.kind for column in search.columns}
@@ -62,6 +60,8 @@ def judge_families(search: TableSearch, without: Trial, deadline: float) -> list
             verdicts.append(Verdict(name, False, None, None, f"there is no {family.needs} column"))
         elif len(search.folds) < FEWEST_FOLDS:
             verdicts.append(_not_judged(name, f"there are fewer than {FEWEST_FOLDS} folds"))
+        elif without is None:
+            verdicts.append(_not_judged(name, "LightGBM's defaults were not trained"))
         elif time.monotonic() + without.seconds > deadline:
             verdicts.append(_not_judged(name, "too little time"))
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,7 @@ class Preparation:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "columns": [column.to_json() for column in self.columns],
+            "columns": [asdict(column) for column in self.columns],
             "categories": self.categories,
             "families": self.families,
         }

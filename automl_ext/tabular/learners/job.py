@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -91,7 +91,7 @@ class Stopper:
     deadline: float
     best: float = float("inf")
     best_rounds: int = 0
-    was_cut: bool = field(default=False)
+    was_cut: bool = False
 
     def is_over(self, rounds: int, value: float | None) -> bool:
         """Record the loss after ``rounds`` rounds. Return whether training ends."""

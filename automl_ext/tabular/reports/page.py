@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def write_report(fitted: Fitted, folder: Path) -> Path:
         ]
     else:
         lines.append("<p>Not tried.</p>")
-    lines += ["<h2>Columns</h2>", _table([c.to_json() for c in fitted.columns], ("name", "kind", "why"))]
+    lines += ["<h2>Columns</h2>", _table([asdict(c) for c in fitted.columns], ("name", "kind", "why"))]
     if facts["failed"]:
         rows = [{"name": name, "error": error} for name, error in facts["failed"].items()]
         lines += ["<h2>Failed candidates</h2>", _table(rows, ("name", "error"))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,9 +50,6 @@ class Column:
     @property
     def is_used(self) -> bool:
         return self.kind in KINDS
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def find_columns(frame: Any, given: Mapping[str, str]) -> list[Column]:
@@ -151,7 +148,11 @@ def number_words(values: Any) -> tuple[str, ...] | None:
 
 def is_nested(present: Any) -> bool:
     """Return whether a column has lists or other containers, which cannot be compared."""
-    return bool(present.dtype == object and present.map(lambda v: isinstance(v, (list, dict, set, np.ndarray))).any())
+    if isinstance(present.dtype, library("pandas").ArrowDtype):
+        present = present.head(1)  # all values have one type
+    elif present.dtype != object:
+        return False
+    return bool(present.map(lambda value: isinstance(value, (list, dict, set, np.ndarray))).any())
 
 
 def written_numbers(frame: Any, columns: list[Column]) -> list[str]:

@@ -49,7 +49,7 @@ def to_dates(values: Any, day_first: bool | None) -> Any:
     """Convert dates, or texts of dates, to times in UTC; NaT where a value is not a date.
 
     Args:
-        values: a ``pandas.Series``.
+        values: a ``pandas.Series``; its other objects, such as periods, are read as texts.
         day_first: whether 01/02/2020 is the first of February. Dates in the other order become NaT. With None, so do
             dates without a dot and without a number above 12, which may have either order.
     """
@@ -57,8 +57,8 @@ def to_dates(values: Any, day_first: bool | None) -> Any:
         return _parsed(values, False)
     texts = values.astype(str)
     starts_with_day, is_wrong = _orders(texts, day_first)
-    dates = _parsed(values.where(~starts_with_day), False)
-    dates = dates.where(~starts_with_day, _parsed(values.where(starts_with_day), True))
+    dates = _parsed(texts.where(~starts_with_day), False)  # not values: pandas.Period is no date for to_datetime
+    dates = dates.where(~starts_with_day, _parsed(texts.where(starts_with_day), True))
     return _with_far_dates(texts, dates).where(texts.str.contains(DATE).to_numpy(bool) & ~is_wrong)
 
 

@@ -9,17 +9,16 @@ from automl_ext.tabular.table.task import HIGHER_IS_BETTER, Array, TableTask
 TINY = 1e-15
 
 
-def loss(task: TableTask, y: Array, predicted: Array, metric: str | None = None, weight: Array | None = None) -> float:
+def loss(task: TableTask, y: Array, predicted: Array, weight: Array | None = None) -> float:
     """Compute the loss of predictions: 1 − the measure, if more of it is better.
 
     Args:
         task: has the metric and the number of classes.
         y: class numbers [N], or numbers [N].
         predicted: probabilities [N, classes], or numbers [N].
-        metric: in place of the task's.
         weight: of each row, [N], at least 0; None: all are equal.
     """
-    metric = metric or task.metric
+    metric = task.metric
     if metric == "log_loss":
         return mean(-np.log(np.clip(likelihood(y, predicted), TINY, None)), weight)
     if metric == "accuracy":

@@ -76,13 +76,17 @@ def find_problem(
     Raises:
         UserError: an argument or the table is invalid; the message names it.
     """
-    target = str(target)  # as the names of all columns
+    # Strings, as the names of all columns.
+    target, types = str(target), {str(name): kind for name, kind in (types or {}).items()}
+    time, group, weight = (None if name is None else str(name) for name in (time, group, weight))
+    for name in types:
+        if name in (target, time, group, weight):
+            why = f"the target {short(target)}: use --task" if name == target else f"{short(name)}: it is no feature"
+            raise UserError(f"type: expected a column that models learn from, got {why}")
     frame, rows, notes = _rows(check_frame(frame, source), target, task, time=time, group=group, weight=weight)
-    if target in (types or {}):
-        raise UserError(f"type: expected a column that models learn from, got the target {short(target)}: use --task")
     found = find_task(frame[target], target, metric, task)
     y = found.encode(frame[target])
-    columns = _columns(frame.drop(columns=[target]), types or {}, time=time, group=group, weight=weight)
+    columns = _columns(frame.drop(columns=[target]), types, time=time, group=group, weight=weight)
     cleaned = clean(frame, columns)
     if not len(cleaned.columns):
         raise UserError("the table: expected columns to predict from, got none but constant, id and ignored ones")
@@ -165,7 +169,8 @@ def _weights(values: Any) -> Array:
 def _moments(values: Any) -> Array:
     """Return the times as numbers."""
     column = find_column(values)
-    if column.kind not in ("date", "numeric", "id"):
+    is_number = column.kind == "numeric" or library("pandas").api.types.is_numeric_dtype(values.dtype)  # also ids
+    if column.kind != "date" and not is_number:
         raise UserError(f"time: expected dates or numbers, column {column.name!r} is {column.kind} ({column.why})")
     column = replace(column, kind="date" if column.kind == "date" else "numeric")
     moments = np.asarray(clean(values.to_frame(), [column])[column.name])

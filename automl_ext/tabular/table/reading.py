@@ -70,7 +70,9 @@ def check_commas(header: list[str], path: Path) -> None:
 
 
 def check_frame(frame: Any, name: str) -> Any:
-    """Return a table with names of columns that are strings, rows that are numbered from 0, and decimals as floats.
+    """Return a table with names of columns that are strings, rows that are numbered from 0, and numbers as numbers.
+
+    Columns of objects that are all numbers, as a transposed table has them, become columns of numbers.
 
     Raises:
         UserError: it is no ``pandas.DataFrame``, has no columns, or has two columns of one name.
@@ -87,7 +89,7 @@ def check_frame(frame: Any, name: str) -> Any:
     for column in names:
         if frame[column].dtype == object and pandas.api.types.infer_dtype(frame[column]) == "decimal":
             frame[column] = frame[column].astype(float)
-    return frame
+    return frame.infer_objects()
 
 
 def repeated_names(names: list[str], source: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import stat
 from pathlib import Path
@@ -35,8 +34,10 @@ def check_regular(path: Path, name: str) -> None:
 
 
 def largest_data() -> int:
-    """Return the number of bytes that a data file may unpack to: half of this machine's memory."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    """Return the number of bytes that a data file may unpack to: half of the memory of this machine or container."""
+    from automl_ext.training.machine.memory import machine_memory  # loads torch
+
+    return machine_memory() // 2
 
 
 def check_size(path: Path, size: int) -> None:
