@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from automl_ext.parallel.cluster import current_cluster
 from automl_ext.parallel.jobs import Jobs
 from automl_ext.parallel.own_modules import Files, pack, unpack
-from automl_ext.training.config import differences, to_dict, with_defaults, without_effect
+from automl_ext.training.config import check_same, to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_json
 from automl_ext.training.files.lock import LOCK, Lock, RunFolder, is_held_here
@@ -224,12 +224,7 @@ def check_finished(run: Path, config: Any, algorithm: str) -> None:
     stored = algorithm_of(run)
     if stored != algorithm:
         raise UserError(f"{run} belongs to algorithm {short(stored)}, not {algorithm!r}: choose another --out")
-    ignored = without_effect(config)
-    stored_config = with_defaults(read_object(run / CONFIG), config)
-    changed = [entry for entry in differences(stored_config, to_dict(config)) if entry[0] not in ignored]
-    if changed:
-        text = ", ".join(f"{key} was {old} and is now {new}" for key, old, new in changed)
-        raise UserError(f"{run} has another configuration: {text}")
+    check_same(str(run), read_object(run / CONFIG), config)
 
 
 def release_lock(folder: Path, patience: float = 10.0) -> None:

@@ -70,6 +70,17 @@ def without_effect(config: Any, prefix: str = "") -> set[str]:
     return found
 
 
+def check_same(name: str, stored: dict[str, Any], config: Any) -> None:
+    """Raise UserError if a stored configuration, of ``name``, differs from ``config`` in an option with an effect.
+
+    An option that it lacks is new in this version, and counts as its default.
+    """
+    ignored = without_effect(config)
+    found = differences(with_defaults(stored, config), to_dict(config))
+    if changed := [f"{key} was {old} and is now {new}" for key, old, new in found if key not in ignored]:
+        raise UserError(f"{name} has another configuration: {', '.join(changed)}")
+
+
 def check_options(name: str, stored: dict[str, Any], given: dict[str, Any], version: object) -> None:
     """Raise UserError for a stored configuration with an option that this version does not have.
 

@@ -25,7 +25,7 @@ from automl_ext.nas.data import network_shape, prepare
 from automl_ext.nas.ensembles.network import save_member
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.training.batches import to_device, without_validation
+from automl_ext.nas.training.batches import logits, to_device, without_validation
 from automl_ext.nas.training.network_training import NetworkTraining
 from automl_ext.nas.training.series import train_series
 from automl_ext.nas.training.training_options import MANY, TrainingConfig
@@ -150,12 +150,9 @@ def predictions(training: NetworkTraining, genotype: Any, splits: Splits) -> dic
     }
 
 
-@torch.no_grad()
 def log_probabilities(network: nn.Module, split: Split) -> Tensor:
     """Compute the network's log-probabilities in evaluation mode: [N, classes], on the CPU."""
-    split = to_device(split, next(network.parameters()).device)
-    network.eval()
-    return torch.cat([torch.log_softmax(network(images), -1).cpu() for images in split.images.split(500)])
+    return torch.log_softmax(logits(network, to_device(split, next(network.parameters()).device)), -1).cpu()
 
 
 def select(trained: list[dict[str, Any]], splits: Splits, rounds: int) -> dict[str, Any]:

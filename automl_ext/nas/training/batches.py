@@ -161,15 +161,18 @@ def train_and_valid(splits: Splits) -> Split:
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, split: Split, *arguments: object) -> float:
-    """Compute the accuracy, 0 to 1, of ``network(images, *arguments)`` in evaluation mode.
+def logits(network: nn.Module, split: Split, *arguments: object) -> Tensor:
+    """Compute ``network(images, *arguments)`` in evaluation mode: [N, classes].
 
     The mode of the network is restored.
     """
     was_training = network.training
     network.eval()
-    correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
-    for images, labels in zip(split.images.split(500), split.labels.split(500), strict=True):
-        correct += (network(images, *arguments).argmax(-1) == labels).sum()
+    found = torch.cat([network(images, *arguments) for images in split.images.split(500)])
     network.train(was_training)
-    return correct.item() / len(split.labels)
+    return found
+
+
+def accuracy(network: nn.Module, split: Split, *arguments: object) -> float:
+    """Compute the accuracy, 0 to 1, of ``network(images, *arguments)`` in evaluation mode."""
+    return int((logits(network, split, *arguments).argmax(-1) == split.labels).sum()) / len(split.labels)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from automl_ext.data.images import Split, Splits
 from automl_ext.nas.costs import count_macs, count_parameters
 from automl_ext.nas.data import network_shape
-from automl_ext.nas.training.batches import to_device
+from automl_ext.nas.training.batches import logits, to_device
 from automl_ext.nas.training.network_training import NetworkTraining
 from automl_ext.nas.training.training_options import TrainingConfig
 
@@ -48,17 +48,9 @@ def network_facts(config: TrainingConfig, splits: Splits) -> dict[str, Any]:
     }
 
 
-@torch.no_grad()
 def confusion_matrix(network: nn.Module, split: Split, num_classes: int) -> Tensor:
-    """Count the images by true class (row) and predicted class (column): int64 [K, K] on the CPU.
-
-    The network runs in evaluation mode; its mode is restored.
-    """
-    was_training = network.training
-    network.eval()
-    predicted = torch.cat([network(images).argmax(-1) for images in split.images.split(500)])
-    network.train(was_training)
-    return count_pairs(split.labels, predicted, num_classes)
+    """Count the images by true class (row) and predicted class (column): int64 [K, K] on the CPU."""
+    return count_pairs(split.labels, logits(network, split).argmax(-1), num_classes)
 
 
 def count_pairs(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 
 from automl_ext import __version__, _native, build_info
 from automl_ext.training import ranks
-from automl_ext.training.config import check_options, differences, with_defaults, without_effect
+from automl_ext.training.config import check_options, check_same
 from automl_ext.training.errors import UserError
 
 # A checkpoint can be resumed if these facts differ, but numbers may then differ in the last bit.
@@ -68,7 +68,7 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any], c
     Args:
         name: the name of the checkpoint, for messages.
         stored, given: ``algorithm``, ``config`` and ``environment``, in dicts.
-        config: the dataclass of ``given["config"]``, for the defaults.
+        config: the dataclass of ``given["config"]``.
 
     Raises:
         UserError: the algorithm, torch's minor version, the number of threads or of ranks, or the configuration
@@ -98,12 +98,7 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any], c
         raise UserError(
             f"{name} was made by {was['ranks']} processes, now there are {now['ranks']}: use torchrun with as many"
         )
-    before = with_defaults(stored["config"], config)
-    ignored = without_effect(config)
-    changed = [entry for entry in differences(before, given["config"]) if entry[0] not in ignored]
-    if changed:
-        text = ", ".join(f"{key} was {old} and is now {new}" for key, old, new in changed)
-        raise UserError(f"{name} has another configuration: {text}")
+    check_same(name, stored["config"], config)
     for key, label in MAY_DIFFER.items():
         if was.get(key) != now[key]:
             warnings.warn(
