@@ -49,6 +49,13 @@ def is_dense(x: Tensor) -> bool:
     return x.layout is torch.strided and not x.is_nested
 
 
+def readable_values(x: Tensor) -> Tensor | None:
+    """Return the values of x for a check, or None if they cannot be read without a GPU synchronization."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
+        return None
+    return torch.func.debug_unwrap(x.detach())
+
+
 def broadcasts(x: Tensor, shape: Sequence[int]) -> bool:
     """Return whether x can be expanded to ``shape``."""
     pairs = zip(reversed(x.shape), reversed(shape), strict=False)

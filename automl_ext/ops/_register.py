@@ -12,12 +12,9 @@ from torch import Tensor
 from torch.library import register_autocast, register_fake, register_vmap
 
 from automl_ext.ops import _register_mlp, _register_policy, _register_returns
+from automl_ext.ops._register_common import contiguous_like, to_front
 
 ops = torch.ops.automl_ext
-
-
-def _contiguous_like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def _without_dim(x: Tensor, dim: int) -> list[int]:
@@ -25,20 +22,6 @@ def _without_dim(x: Tensor, dim: int) -> list[int]:
     if shape:
         del shape[dim]
     return shape
-
-
-def _batch_size(in_dims: Any, args: Any) -> int:
-    for dim, arg in zip(in_dims, args, strict=True):
-        if isinstance(dim, int):
-            return int(arg.shape[dim])
-        if isinstance(dim, (list, tuple)) and any(d is not None for d in dim):
-            return _batch_size(dim, arg)
-    raise AssertionError("vmap without a batched argument")
-
-
-def _to_front(x: Tensor, in_dim: int | None, batch: int) -> Tensor:
-    """Return x with its batch dim first; a tensor without one is expanded."""
-    return x.expand(batch, *x.shape) if in_dim is None else x.movedim(in_dim, 0)
 
 
 def _behind_batch(dim: int) -> int:
@@ -69,15 +52,15 @@ def _register_entmax(name: str) -> None:
 
     @register_fake(f"automl_ext::{name}")
     def _(x: Tensor, dim: int) -> Tensor:
-        return _contiguous_like(x)
+        return contiguous_like(x)
 
     @register_fake(f"automl_ext::_{name}_trained")
     def _(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-        return _contiguous_like(x), x.new_empty(_support_shape(x, dim), dtype=torch.uint8)
+        return contiguous_like(x), x.new_empty(_support_shape(x, dim), dtype=torch.uint8)
 
     @register_fake(f"automl_ext::_{name}_backward")
     def _(grad: Tensor, p: Tensor, dim: int, support: Tensor | None = None) -> Tensor:
-        return _contiguous_like(p)
+        return contiguous_like(p)
 
     @register_vmap(f"automl_ext::{name}")
     def _(info: Any, in_dims: Any, x: Tensor, dim: int) -> tuple[Tensor, int]:
@@ -100,7 +83,7 @@ def _register_bisect_map() -> None:
 
     @register_fake("automl_ext::bisect_map")
     def _(x: Tensor, value: float, parameter: Tensor | None, map: int, dim: int) -> Tensor:
-        return _contiguous_like(x)
+        return contiguous_like(x)
 
     @register_fake("automl_ext::_bisect_map_backward")
     def _(
@@ -110,16 +93,16 @@ def _register_bisect_map() -> None:
         if needs_parameter and shape:
             shape[dim] = 1
         dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
-        return _contiguous_like(p), p.new_empty(shape, dtype=dtype)
+        return contiguous_like(p), p.new_empty(shape, dtype=dtype)
 
     @register_vmap("automl_ext::bisect_map")
     def _(
         info: Any, in_dims: Any, x: Tensor, value: float, parameter: Tensor | None, map: int, dim: int
     ) -> tuple[Tensor, int]:
-        batch = _batch_size(in_dims[:3], (x, value, parameter))
-        x, scalar = _rows(_to_front(x, in_dims[0], batch))
+        batch = info.batch_size
+        x, scalar = _rows(to_front(x, in_dims[0], batch))
         if parameter is not None:
-            parameter, _ = _rows(_to_front(parameter, in_dims[2], batch))
+            parameter, _ = _rows(to_front(parameter, in_dims[2], batch))
         p = forward(x, value, parameter, map, 1 if scalar else _behind_batch(dim))
         return p.squeeze(1) if scalar else p, 0
 
@@ -142,8 +125,8 @@ def _register_gumbel(name: str) -> None:
     ) -> tuple[Tensor, Tensor, Tensor]:
         index_shape = _without_dim(logits, dim) if hard or return_index else [0]
         return (
-            _contiguous_like(logits),
-            _contiguous_like(logits) if hard else logits.new_empty([0]),
+            contiguous_like(logits),
+            contiguous_like(logits) if hard else logits.new_empty([0]),
             logits.new_empty(index_shape, dtype=torch.int64),
         )
 
@@ -152,8 +135,8 @@ def _register_gumbel(name: str) -> None:
         grad: Tensor, soft: Tensor, tau: float, tau_tensor: Tensor | None, dim: int, tau_needs: bool
     ) -> tuple[Tensor, Tensor]:
         if tau_tensor is None or not tau_needs:
-            return _contiguous_like(soft), soft.new_empty([0])
-        return _contiguous_like(soft), _contiguous_like(tau_tensor)
+            return contiguous_like(soft), soft.new_empty([0])
+        return contiguous_like(soft), contiguous_like(tau_tensor)
 
     @register_vmap(f"automl_ext::{name}")
     def _(
@@ -167,11 +150,11 @@ def _register_gumbel(name: str) -> None:
         hard: bool,
         return_index: bool,
     ) -> Any:
-        batch = _batch_size(in_dims[:4], (logits, seed, tau, tau_tensor))
-        x, scalar = _rows(_to_front(logits, in_dims[0], batch))
-        seed = _to_front(seed, in_dims[1], batch)
+        batch = info.batch_size
+        x, scalar = _rows(to_front(logits, in_dims[0], batch))
+        seed = to_front(seed, in_dims[1], batch)
         if tau_tensor is not None:
-            tau_tensor = _to_front(tau_tensor, in_dims[3], batch)
+            tau_tensor = to_front(tau_tensor, in_dims[3], batch)
         y, soft, index = forward(x, seed, tau, tau_tensor, 1 if scalar else _behind_batch(dim), hard, return_index)
         if scalar:
             y, soft = y.squeeze(1), soft.squeeze(1) if hard else soft
@@ -185,9 +168,9 @@ def _register_gumbel_argmax() -> None:
 
     @register_vmap("automl_ext::gumbel_argmax")
     def _(info: Any, in_dims: Any, logits: Tensor, seed: Tensor, dim: int) -> tuple[Tensor, int]:
-        batch = _batch_size(in_dims[:2], (logits, seed))
-        x, scalar = _rows(_to_front(logits, in_dims[0], batch))
-        return ops.gumbel_argmax.default(x, _to_front(seed, in_dims[1], batch), 1 if scalar else _behind_batch(dim)), 0
+        batch = info.batch_size
+        x, scalar = _rows(to_front(logits, in_dims[0], batch))
+        return ops.gumbel_argmax.default(x, to_front(seed, in_dims[1], batch), 1 if scalar else _behind_batch(dim)), 0
 
 
 # ---- mixed op
@@ -209,16 +192,16 @@ def _register_mixed_op() -> None:
     ) -> tuple[list[Tensor], Tensor]:
         like = inputs[0] if inputs else grad
         grads = [_dense_like(like) for needed in input_needs if needed]
-        return grads, _contiguous_like(weights) if inputs else weights.new_empty([0])
+        return grads, contiguous_like(weights) if inputs else weights.new_empty([0])
 
     # No kernel takes separate weights for each sample, so the batch is a loop.
     @register_vmap("automl_ext::mixed_op")
     def _(info: Any, in_dims: Any, inputs: list[Tensor], weights: Tensor, positions: list[int]) -> tuple[Tensor, int]:
-        batch = _batch_size(in_dims[:2], (inputs, weights))
-        xs = [_to_front(x, d, batch) for x, d in zip(inputs, in_dims[0], strict=True)]
+        batch = info.batch_size
+        xs = [to_front(x, d, batch) for x, d in zip(inputs, in_dims[0], strict=True)]
         if in_dims[1] is None:
             return ops.mixed_op.default(xs, weights, positions), 0
-        ws = _to_front(weights, in_dims[1], batch)
+        ws = to_front(weights, in_dims[1], batch)
         return torch.stack([ops.mixed_op.default([x[b] for x in xs], ws[b], positions) for b in range(batch)]), 0
 
 

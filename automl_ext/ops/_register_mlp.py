@@ -9,21 +9,14 @@ import torch
 from torch import Tensor
 from torch.library import register_fake, register_vmap
 
+from automl_ext.ops._register_common import to_front
+
 ops = torch.ops.automl_ext
 SLOPE_KEPT = (3, 4)  # the codes of GELU and SiLU, as in csrc/mlp/mlp.h
 
 
 def _is_batched(dims: Any) -> bool:
     return any(d is not None for d in dims)
-
-
-def _size(in_dims: Any, args: Any) -> int:
-    """Return the size of the batch dim of the first batched tensor."""
-    return next(int(x.shape[d]) for x, d in zip(args, in_dims, strict=True) if d is not None)
-
-
-def _to_front(x: Tensor, in_dim: int | None, batch: int) -> Tensor:
-    return x.expand(batch, *x.shape) if in_dim is None else x.movedim(in_dim, 0)
 
 
 # ---- mlp
@@ -45,6 +38,7 @@ def _kept(x: Tensor, weights: list[Tensor], activation: int, activate_last: bool
 
 def _batched_mlp(
     name: str,
+    batch: int,
     in_dims: Any,
     x: Tensor,
     weights: list[Tensor],
@@ -61,10 +55,9 @@ def _batched_mlp(
     if not _is_batched(dims):
         x = x.movedim(of_x, 1 if stacked_x else 0)
         return call(x, weights, biases, activation, activate_last, stacked_x), 1 if stack else 0
-    batch = _size(dims, parameters)
-    parameters = [_to_front(p, d, batch) for p, d in zip(parameters, dims, strict=True)]
+    parameters = [to_front(p, d, batch) for p, d in zip(parameters, dims, strict=True)]
     if of_x is not None or stack:
-        x = _to_front(x, of_x, batch)
+        x = to_front(x, of_x, batch)
         if stack:
             networks = parameters[0].shape[1]
             x = (x if stacked_x else x.unsqueeze(1).expand(-1, networks, *x.shape[1:])).flatten(0, 1)
@@ -113,26 +106,24 @@ def _register_mlp() -> None:
 
     @register_vmap("automl_ext::mlp")
     def _(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
-        return _batched_mlp("mlp", in_dims, *args)
+        return _batched_mlp("mlp", info.batch_size, in_dims, *args)
 
     @register_vmap("automl_ext::_mlp_trained")
     def _(info: Any, in_dims: Any, *args: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, None]]:
-        result, dim = _batched_mlp("_mlp_trained", in_dims, *args)
+        result, dim = _batched_mlp("_mlp_trained", info.batch_size, in_dims, *args)
         return result, (dim, None)  # the batched backward does not read what is kept
 
 
 # ---- gru_cell
 
 
-def _batched_gru_cell(name: str, in_dims: Any, *args: Tensor | None) -> Any:
+def _batched_gru_cell(name: str, batch: int, in_dims: Any, *args: Tensor | None) -> Any:
     """Return the results of a batch, with the batch dim first."""
     call = getattr(ops, name).default
-    given = [(x, d) for x, d in zip(args, in_dims, strict=True) if x is not None]
-    batch = _size([d for _, d in given], [x for x, _ in given])
-    x, h = (_to_front(args[i], in_dims[i], batch) for i in (0, 1))  # type: ignore[arg-type]
+    x, h = (to_front(args[i], in_dims[i], batch) for i in (0, 1))  # type: ignore[arg-type]
     if not _is_batched(in_dims[2:]):
         return call(x, h, *args[2:])
-    rest = [None if y is None else _to_front(y, d, batch) for y, d in zip(args[2:], in_dims[2:], strict=True)]
+    rest = [None if y is None else to_front(y, d, batch) for y, d in zip(args[2:], in_dims[2:], strict=True)]
     each = [call(x[i], h[i], *(y if y is None else y[i] for y in rest)) for i in range(batch)]
     if isinstance(each[0], tuple):
         return torch.stack([y for y, _ in each]), each[0][1]
@@ -169,11 +160,11 @@ def _register_gru_cell() -> None:
 
     @register_vmap("automl_ext::gru_cell")
     def _(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
-        return _batched_gru_cell("gru_cell", in_dims, *args), 0
+        return _batched_gru_cell("gru_cell", info.batch_size, in_dims, *args), 0
 
     @register_vmap("automl_ext::_gru_cell_trained")
     def _(info: Any, in_dims: Any, *args: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, None]]:
-        return _batched_gru_cell("_gru_cell_trained", in_dims, *args), (0, None)
+        return _batched_gru_cell("_gru_cell_trained", info.batch_size, in_dims, *args), (0, None)
 
 
 def register() -> None:

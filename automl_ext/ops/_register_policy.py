@@ -8,14 +8,9 @@ import torch
 from torch import Tensor
 from torch.library import register_fake, register_vmap
 
+from automl_ext.ops._register_common import to_front
+
 ops = torch.ops.automl_ext
-
-
-def _together(in_dims: Any, tensors: Any) -> list[Tensor]:
-    """Return tensors with the batch dim first; one without it is expanded."""
-    batch = next(x.shape[d] for x, d in zip(tensors, in_dims, strict=True) if d is not None)
-    pairs = zip(tensors, in_dims, strict=True)
-    return [x.expand(batch, *x.shape) if d is None else x.movedim(d, 0) for x, d in pairs]
 
 
 def register() -> None:
@@ -41,11 +36,11 @@ def register() -> None:
 
     @register_vmap("automl_ext::categorical_log_probs")
     def _(info: Any, in_dims: Any, *tensors: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-        return ops.categorical_log_probs(*_together(in_dims, tensors)), (0, 0)
+        moved = (to_front(x, d, info.batch_size) for x, d in zip(tensors, in_dims, strict=True))
+        return ops.categorical_log_probs(*moved), (0, 0)
 
     # The kernel adds all elements, so the batch is a loop.
-    def each(call: Any, in_dims: Any, arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        batch = next(x.shape[d] for x, d in zip(arguments, in_dims, strict=True) if d is not None)
+    def each(call: Any, batch: int, in_dims: Any, arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
         samples = [
             call(*(x if d is None else x.select(d, i) for x, d in zip(arguments, in_dims, strict=True)))
             for i in range(batch)
@@ -55,8 +50,8 @@ def register() -> None:
 
     @register_vmap("automl_ext::policy_gradient_loss")
     def _(info: Any, in_dims: Any, *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        return each(ops.policy_gradient_loss, in_dims, arguments)
+        return each(ops.policy_gradient_loss, info.batch_size, in_dims, arguments)
 
     @register_vmap("automl_ext::_policy_gradient_loss_trained")
     def _(info: Any, in_dims: Any, *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        return each(ops._policy_gradient_loss_trained, in_dims, arguments)
+        return each(ops._policy_gradient_loss_trained, info.batch_size, in_dims, arguments)

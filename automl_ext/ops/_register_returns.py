@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 from torch.library import register_fake, register_vmap
 
+from automl_ext.ops._register_common import contiguous_like
+
 ops = torch.ops.automl_ext
-
-
-def _like(x: Tensor) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def _fake(name: str) -> Callable[[Callable[..., Any]], None]:
@@ -59,7 +57,7 @@ def register() -> None:
 
     @_fake("gae")
     def _(rewards: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-        return _like(rewards), _like(rewards)
+        return contiguous_like(rewards), contiguous_like(rewards)
 
     @_fake("_gae_backward")
     def _(
@@ -67,11 +65,11 @@ def register() -> None:
     ) -> tuple[Tensor, ...]:
         grad = grad_advantages if grad_advantages is not None else grad_returns
         assert grad is not None
-        return _like(grad), _like(grad), _like(grad)
+        return contiguous_like(grad), contiguous_like(grad), contiguous_like(grad)
 
     @_fake("lambda_returns")
     def _(rewards: Tensor, *args: Any) -> Tensor:
-        return _like(rewards)
+        return contiguous_like(rewards)
 
     @_fake("_lambda_returns_backward")
     def _(
@@ -85,11 +83,12 @@ def register() -> None:
         gamma: float,
         lam: float,
     ) -> tuple[Tensor, ...]:
-        return _like(grad), _like(grad), grad.new_empty([0]) if returns is None else _like(grad)
+        of_lam = grad.new_empty([0]) if returns is None else contiguous_like(grad)
+        return contiguous_like(grad), contiguous_like(grad), of_lam
 
     @_fake("n_step_returns")
     def _(rewards: Tensor, *args: Any) -> tuple[Tensor, ...]:
-        return _like(rewards), _like(rewards), _like(rewards).to(torch.int64)
+        return contiguous_like(rewards), contiguous_like(rewards), contiguous_like(rewards).to(torch.int64)
 
     @_fake("_n_step_returns_backward")
     def _(
@@ -101,23 +100,23 @@ def register() -> None:
         n: int,
         bootstraps: bool,
     ) -> tuple[Tensor, ...]:
-        return _like(grad), _like(grad) if bootstraps else grad.new_empty([0])
+        return contiguous_like(grad), contiguous_like(grad) if bootstraps else grad.new_empty([0])
 
     @_fake("vtrace")
     def _(log_rhos: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-        return _like(log_rhos), _like(log_rhos)
+        return contiguous_like(log_rhos), contiguous_like(log_rhos)
 
     @_fake("retrace")
     def _(log_rhos: Tensor, *args: Any) -> Tensor:
-        return _like(log_rhos)
+        return contiguous_like(log_rhos)
 
     @_fake("td_targets")
     def _(rewards: Tensor, *args: Any) -> Tensor:
-        return _like(rewards)
+        return contiguous_like(rewards)
 
     @_fake("categorical_projection")
     def _(next_probs: Tensor, *args: Any) -> Tensor:
-        return _like(next_probs)
+        return contiguous_like(next_probs)
 
     # The n-step backward is its own composite. Other backward ops have no batching rule, see _register.py.
     for name in ("gae", "lambda_returns", "n_step_returns", "_n_step_returns_backward", "vtrace", "retrace"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Any, NoReturn, cast
 
 import torch
 import torch.nn.functional as F
@@ -271,7 +271,8 @@ class FusedMLP(nn.Sequential):
 
     It contains the modules of the ``nn.Sequential`` that it replaces, so its ``state_dict``, its initialization and its
     use of random numbers are the same. The forward pass reads their parameters and does not call them: hooks and
-    parametrizations of the layers have no effect.
+    parametrizations of the layers have no effect. A module may be replaced by one of its type only, and none can be
+    added or removed; ``nn.Sequential(*network)`` and slices are plain containers of the same modules.
 
     Args:
         inputs: number of inputs.
@@ -297,6 +298,22 @@ class FusedMLP(nn.Sequential):
             modules += [nn.Linear(before, after), ACTIVATIONS[activation][1]()]
         super().__init__(*modules[:-1])
         self.activation = activation
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a module, or an ``nn.Sequential`` of several."""
+        return nn.Sequential(*self)[index] if isinstance(index, slice) else super().__getitem__(index)
+
+    def __setitem__(self, index: int, module: nn.Module) -> None:
+        """Replace a module by one of the same type."""
+        if type(module) is not type(self[index]):
+            got = type(module).__name__
+            raise TypeError(f"FusedMLP: module {index}: expected another {type(self[index]).__name__}, got {got}")
+        super().__setitem__(index, module)
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise TypeError("FusedMLP: its modules are fixed; change nn.Sequential(*network) instead")
+
+    append = insert = extend = pop = __delitem__ = __iadd__ = __imul__ = _refuse  # type: ignore[assignment]
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute [..., outputs] from x, [..., inputs]."""

@@ -16,6 +16,7 @@ from automl_ext.ops._checks import (
     describe,
     is_dense,
     promoted,
+    readable_values,
     wrong_device,
     wrong_type,
 )
@@ -73,6 +74,9 @@ def _check_categorical(logits: object, actions: object) -> None:
         raise wrong_device(actions, "actions", op, logits)
     if actions.shape != logits.shape[:-1]:
         raise ValueError(f"{op}: actions: expected shape {tuple(logits.shape[:-1])}, got {tuple(actions.shape)}")
+    n, values = logits.shape[-1], readable_values(actions)
+    if values is not None and (wrong := (values < 0) | (values >= n)).any():
+        raise ValueError(f"{op}: actions: expected values in [0, {n}), got {int(values[wrong][0])}")
 
 
 def categorical_reference(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:

@@ -100,8 +100,9 @@ def test_wrong_arguments():
         ((logits.int(), actions), TypeError, "logits: expected a float64, float32"),
         ((logits[:, :0], actions), ValueError, "logits: expected shape"),
     ):
-        with pytest.raises(error, match=f"categorical_log_probs: {message}"):
-            categorical_log_probs(*arguments)
+        for backend in ("native", "reference"):
+            with automl_ext.backend(backend), pytest.raises(error, match=f"categorical_log_probs: {message}"):
+                categorical_log_probs(*arguments)
     x = torch.zeros(4)
     five = (x, x, x, x, x)
     for arguments, keywords, error, message in (

@@ -15,6 +15,7 @@ from automl_ext.ops._checks import (
     describe,
     interval,
     is_dense,
+    readable_values,
     shown,
     wrong_device,
 )
@@ -32,13 +33,6 @@ def check_device(value: Tensor, name: str, op: str, X: Tensor) -> None:
     """Raise ValueError unless ``value`` is on the device of X."""
     if value.device != X.device:
         raise wrong_device(value, name, op, X)
-
-
-def readable_values(t: Tensor) -> Tensor | None:
-    """Return the values of ``t`` for a check, or None if they cannot be read without a GPU synchronization."""
-    if torch.compiler.is_compiling() or t.device.type != "cpu":
-        return None
-    return torch.func.debug_unwrap(t.detach())
 
 
 def check_row_parameter(

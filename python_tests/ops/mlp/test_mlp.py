@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -70,6 +72,28 @@ def test_functional_call_of_fused_mlp_uses_the_given_parameters() -> None:
     network = FusedMLP(4, [6], 2)
     zeros = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
     assert (torch.func.functional_call(network, zeros, torch.randn(3, 4)) == 0).all()
+
+
+def test_no_change_of_the_layers_is_ignored() -> None:
+    network, x = FusedMLP(4, [6], 2), torch.randn(3, 4)
+    assert type(network[:-1]) is nn.Sequential
+    torch.testing.assert_close(network[:-1](x), torch.tanh(network[0](x)))
+    torch.testing.assert_close((network + nn.Sequential(nn.Softmax(-1)))(x), network(x).softmax(-1))
+    network[2] = nn.Linear(6, 5)
+    assert network(x).shape == (3, 5)
+    with pytest.raises(TypeError, match="FusedMLP: module 1: expected another Tanh, got ReLU"):
+        network[1] = nn.ReLU()
+    changes: list[Callable[[], Any]] = [
+        lambda: network.append(nn.Softmax(-1)),
+        lambda: network.insert(0, nn.Linear(4, 4)),
+        lambda: network.extend([nn.ReLU()]),
+        lambda: network.pop(2),
+        lambda: network.__delitem__(2),
+    ]
+    for change in changes:
+        with pytest.raises(TypeError, match=r"FusedMLP: its modules are fixed; change nn.Sequential\(\*network\)"):
+            change()
+    assert len(network) == 3
 
 
 def test_fused_mlp_errors() -> None:
