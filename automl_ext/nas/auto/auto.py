@@ -1,6 +1,7 @@
 """``search auto``: the best network that a budget of CPU-minutes gives, found by a race of networks in training.
 
-    probe     a few steps of two networks: what a step costs on this machine decides which networks may enter
+    probe     a few steps of two networks: what a step costs on this machine decides which networks may enter, and
+              whether they are computed in bfloat16
     score     rank random cells by training-free scores; the best one may enter
     race      rungs of equal cost: all networks train on, the better half of them stays (Jamieson & Talwalkar 2016)
     last      the winner goes on from its weights until the budget is spent, at the end with a falling rate
@@ -29,6 +30,7 @@ from automl_ext.nas.auto.plan import (
     Networks,
     NetworkSpec,
     Plan,
+    affordable,
     baselines_of,
     make_plan,
     recipe_of,
@@ -52,7 +54,8 @@ from automl_ext.training.files.atomic import write_json
 from automl_ext.training.run import BEST, Run
 from automl_ext.training.seeding import derived_seed
 
-VERSION = 4  # of the state in a checkpoint
+VERSION = 5  # of the state in a checkpoint
+FASTER = 1.25  # networks are computed in bfloat16 if those that fit the budget are larger by this factor
 FIRST_STEPS = 8  # of a baseline
 MEASURED = 0.2  # part of the budget after which the time of a step is known
 LEARNED = 0.2  # part of the accuracy above chance from which on a network tells whether images may be mirrored
@@ -286,8 +289,11 @@ class Race:
         self.spent[stage] = self.spent.get(stage, 0.0) + finished.seconds
         if task.stage == "probe":
             images = len(self.images.train.labels)
-            times = (finished.table or {})["seconds"].tolist()
-            self.plan = make_plan(self.config, self.networks, images, times)
+            times = {name: values.tolist() for name, values in (finished.table or {}).items()}
+            sizes = {name: affordable(self.config, self.networks, images, probe) for name, probe in times.items()}
+            if sizes.get("bfloat16", 0.0) > FASTER * sizes["seconds"]:
+                self.recipe, times["seconds"] = replace(self.recipe, bfloat16=True), times["bfloat16"]
+            self.plan = make_plan(self.config, self.networks, images, times["seconds"])
             self.enter(self.plan.entries)
         elif task.stage == "score":
             self.tables.append(finished.table or {})
@@ -317,7 +323,7 @@ class Race:
         """Return the plan as text."""
         assert self.plan is not None
         sizes = [len(part.labels) for part in (self.images.train, self.images.valid, self.images.test)]
-        return text_of(self.plan, self.config, sizes, self.recipe.batch_size)
+        return text_of(self.plan, self.config, sizes, self.recipe)
 
     def search_seconds(self) -> float:
         """Return what the search has cost so far, without the baselines."""
@@ -346,6 +352,7 @@ class Race:
         return {
             "version": VERSION,
             "plan": None if self.plan is None else self.plan.pack(),
+            "bfloat16": self.recipe.bfloat16,
             "entrants": [e.state_dict() for e in self.entrants],
             "tables": self.tables,
             "spent": dict(self.spent),
@@ -358,6 +365,7 @@ class Race:
                 f"version: expected {VERSION}, got {state.get('version')}: another version began this search"
             )
         self.plan = None if state["plan"] is None else Plan.unpack(state["plan"])
+        self.recipe = replace(self.recipe, bfloat16=state["bfloat16"])
         self.entrants = [Entrant.from_state(values) for values in state["entrants"]]
         self.tables, self.spent = list(state["tables"]), dict(state["spent"])
         self.pending.extend(Task(*values) for values in state["pending"])

@@ -53,6 +53,8 @@ class AutoConfig(ImageConfig):
     cutmix: float | None = None
     """Probability that a rectangle of each image comes from another image. Default: 0.5 in long trainings."""
     class_weights: ClassWeights = None  # Weights of the classes in the loss: balanced, or one number per class.
+    bfloat16: bool | None = None
+    """Compute networks in bfloat16 during training; weights stay float32. Default: if it is faster on this machine."""
     workers: int = 1  # Number of networks that are trained at the same time; the budget counts the seconds of all.
 
     def __post_init__(self) -> None:
@@ -132,14 +134,7 @@ def make_plan(config: AutoConfig, networks: Networks, images: int, probe: Sequen
     """
     batch = recipe_of(config, networks.splits, images).batch_size
     fixed, per_mac = cost_model(networks, probe, batch)
-
-    def size(epochs: float) -> float:
-        """Return the multiply-adds per image for which the budget lasts ``epochs`` epochs, and at least STEPS steps."""
-        step = config.budget / max(epochs * images / batch, STEPS)  # seconds
-        return max(step - fixed, 0.2 * step) / (batch * per_mac)
-
-    target = size(max(epochs_for(images), EPOCHS * (size(EPOCHS) / LARGE) ** 0.5))
-    entries = entries_for(config, networks, target)
+    entries = entries_for(config, networks, affordable(config, networks, images, probe))
     seconds = [fixed + networks.macs(entry) * batch * per_mac for entry in entries]
     for count, least in ENTRIES:
         number = min(count, len(entries))
@@ -147,6 +142,19 @@ def make_plan(config: AutoConfig, networks: Networks, images: int, probe: Sequen
         if all(rungs[0].seconds >= least * cost for cost in seconds[:number]):
             return Plan(entries[:number], rungs, seconds[:number])
     return Plan(entries[:1], [Rung(1, RACE * config.budget)], seconds[:1])
+
+
+def affordable(config: AutoConfig, networks: Networks, images: int, probe: Sequence[float]) -> float:
+    """Return the multiply-adds per image of the networks that fit the budget. Arguments as of :func:`make_plan`."""
+    batch = recipe_of(config, networks.splits, images).batch_size
+    fixed, per_mac = cost_model(networks, probe, batch)
+
+    def size(epochs: float) -> float:
+        """Return the multiply-adds per image for which the budget lasts ``epochs`` epochs, and at least STEPS steps."""
+        step = config.budget / max(epochs * images / batch, STEPS)  # seconds
+        return max(step - fixed, 0.2 * step) / (batch * per_mac)
+
+    return size(max(epochs_for(images), EPOCHS * (size(EPOCHS) / LARGE) ** 0.5))
 
 
 def halving(entries: int, seconds: float) -> list[Rung]:
@@ -216,7 +224,8 @@ def recipe_of(config: AutoConfig, splits: Splits, images: int) -> Recipe:
     """Return the recipe with which the race begins."""
     batch = min(config.batch_size or (64 if images >= MANY_IMAGES else 32), images)
     shift = max(min(splits.image_size) // 8, 1) if config.shift is None else config.shift
-    return Recipe(config.lr or LR * batch / 64, batch, shift, bool(config.flip), config.cutmix or 0.0)
+    lr, cutmix = config.lr or LR * batch / 64, config.cutmix or 0.0
+    return Recipe(lr, batch, shift, bool(config.flip), cutmix, bfloat16=bool(config.bfloat16))
 
 
 class Networks:
@@ -284,18 +293,19 @@ def largest(space: Space[Any], channels: int = 4) -> Any:
     return best
 
 
-def text_of(plan: Plan, config: AutoConfig, images: Sequence[int], batch: int) -> str:
+def text_of(plan: Plan, config: AutoConfig, images: Sequence[int], recipe: Recipe) -> str:
     """Return the plan as text: the stages, their shares of the budget, and the lengths of the trainings."""
     train, valid, test = images
     last = config.budget - sum(rung.entries * rung.seconds for rung in plan.rungs)
     lines = [f"plan for {config.budget:g} CPU-seconds; {train:,} training, {valid:,} validation, {test:,} test images"]
+    lines += ["  networks are computed in bfloat16"] if recipe.bfloat16 else []
     if any(entry.genotype == BEST_RANKED for entry in plan.entries):
         last -= SCREEN * config.budget
         lines.append(f"  score   up to {config.candidates} cells without training, {SCREEN * config.budget:.1f} s")
 
     def length(seconds: float) -> str:
         steps = sorted(seconds / cost for cost in plan.seconds)
-        epochs = [batch * count / train for count in steps]
+        epochs = [recipe.batch_size * count / train for count in steps]
         return f"{steps[0]:,.0f} to {steps[-1]:,.0f} steps, {epochs[0]:.1f} to {epochs[-1]:.1f} epochs"
 
     if len(plan.entries) == 1:

@@ -35,6 +35,7 @@ class Recipe:
         flip: mirror each image with probability 1/2.
         cutmix: probability that a rectangle of each image of a batch comes from another image.
         weight_decay: of convolutions and linear layers.
+        bfloat16: whether the network is computed in bfloat16, with weights in float32.
     """
 
     lr: float
@@ -43,6 +44,7 @@ class Recipe:
     flip: bool
     cutmix: float = 0.0
     weight_decay: float = 5e-4
+    bfloat16: bool = False
 
 
 class Trainee:
@@ -92,7 +94,8 @@ class Trainee:
         torch.manual_seed(derived_seed(self.seed, 2, self.step))  # for networks with dropout
         images = augment(batch.images, recipe.shift, recipe.flip, random)
         images, others, share = cutmix(images, batch.labels, recipe.cutmix, random)
-        logits = self.network(images)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.bfloat16):
+            logits = self.network(images).float()
         loss = mixed_cross_entropy(logits, batch.labels, others, share, self.class_weights, LABEL_SMOOTHING)
         for group in self.optimizer.param_groups:
             group["lr"] = lr

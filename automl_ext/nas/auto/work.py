@@ -18,7 +18,7 @@ from automl_ext.nas.estimators.training_free.scores import RANK
 from automl_ext.nas.screening.score_job import ScoreJob
 from automl_ext.nas.training.batches import take, to_device, train_and_valid
 from automl_ext.nas.training.training_options import class_weights
-from automl_ext.training.machine.device import choose_device
+from automl_ext.training.machine.device import choose_device, has_bfloat16
 from automl_ext.training.seeding import derived_seed, generator, seed_everything
 
 HELD_SHARE, HELD_LEAST, HELD_MOST_SHARE = 0.1, 500, 0.2  # of the validation images, see `divide`
@@ -111,17 +111,26 @@ class Worker(NamedTuple):
         return self.score(task, device) if entry is None else self.train(task, entry, recipe, state, device)
 
     def probe(self, recipe: Recipe, device: torch.device) -> Finished:
-        """Measure the time of a training step of a narrow and of a wide network."""
+        """Measure the time of a training step of a narrow and of a wide network.
+
+        The table of the result has ``seconds`` and, if it is to be decided, the same in ``bfloat16``.
+        """
         images = to_device(self.images.train, device)
-        times, total = [], 0.0
-        for entry in probed(self.networks):
-            trainee = Trainee(self.networks.build(entry).to(device), 0)
-            trainee.train(images, recipe, 2)  # the first steps prepare the convolutions
-            before = self.seconds(trainee, device)
-            trainee.train(images, recipe, 2 + PROBE_STEPS)
-            total += self.seconds(trainee, device)
-            times.append((self.seconds(trainee, device) - before) / PROBE_STEPS)
-        return Finished(total, table={"seconds": torch.tensor(times, dtype=torch.float64)})
+        recipes = {"seconds": recipe}
+        if self.config.bfloat16 is None and has_bfloat16(device):
+            recipes["bfloat16"] = replace(recipe, bfloat16=True)
+        table, total = {}, 0.0
+        for name, each in recipes.items():
+            times: list[float] = []
+            for entry in probed(self.networks):
+                trainee = Trainee(self.networks.build(entry).to(device), 0)
+                trainee.train(images, each, 2)  # the first steps prepare the convolutions
+                before = self.seconds(trainee, device)
+                trainee.train(images, each, 2 + PROBE_STEPS)
+                total += self.seconds(trainee, device)
+                times.append((self.seconds(trainee, device) - before) / PROBE_STEPS)
+            table[name] = torch.tensor(times, dtype=torch.float64)
+        return Finished(total, table=table)
 
     def score(self, task: Task, device: torch.device) -> Finished:
         """Compute the training-free scores of a chunk of candidates."""

@@ -59,9 +59,9 @@ def supernet(config: SearchConfig, space: Space[Any], data: ImageData | None) ->
     Raises:
         UserError: ``config`` sets an option of trainings that a supernet does not have.
     """
-    for name in ("cutout", "cutmix", "drop_path", "auxiliary"):
+    for name in ("cutout", "cutmix", "drop_path", "auxiliary", "bfloat16"):
         if getattr(config, name):
-            raise UserError(f"{name}: expected 0 with the evaluator supernet, got {getattr(config, name)}")
+            raise UserError(f"{name}: the evaluator supernet has no such option, got {getattr(config, name)}")
     splits = load_splits(config, data)
     names = [field.name for field in fields(UniformSupernetConfig) if hasattr(config, field.name)]
     settings = UniformSupernetConfig(**{name: getattr(config, name) for name in names})

@@ -122,12 +122,13 @@ class NetworkTraining:
         The loss is the cross-entropy, plus the weighted one of the auxiliary head if there is one.
         """
         mixed = others, share, self.class_weights
-        output = self.trained(images)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+            output = self.trained(images)
         logits, auxiliary = output if self.config.auxiliary else (output, None)
         self.check(logits, images)
-        loss = mixed_cross_entropy(logits, labels, *mixed)
+        loss = mixed_cross_entropy(logits.float(), labels, *mixed)
         if auxiliary is not None:
-            loss = loss + self.config.auxiliary * mixed_cross_entropy(auxiliary, labels, *mixed)
+            loss = loss + self.config.auxiliary * mixed_cross_entropy(auxiliary.float(), labels, *mixed)
         return loss, logits
 
     def check(self, logits: Any, images: Tensor) -> None:

@@ -62,6 +62,8 @@ class TrainingConfig(ImageConfig):
     drop_path: float = 0.0  # Drop-path probability; rises linearly from 0 to about this value (DARTS: 0.2).
     auxiliary: float = 0.0  # Weight of the auxiliary classifier's loss; 0 for no auxiliary head (DARTS: 0.4).
     class_weights: ClassWeights = None  # Weights of the classes in the loss: balanced, or one number per class.
+    bfloat16: bool = False
+    """Compute the network in bfloat16 during training; weights stay float32. Faster on recent processors and GPUs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

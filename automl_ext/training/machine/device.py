@@ -9,6 +9,13 @@ import torch
 from automl_ext.training.errors import UserError
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a device can multiply matrices of bfloat16 itself. It may still be slower than with float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def choose_device(name: str = "auto") -> torch.device:
     """Return the device for ``auto`` (a GPU if there is one, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
 

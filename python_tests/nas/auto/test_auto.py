@@ -46,6 +46,35 @@ def config(**options: Any) -> AutoConfig:
     return AutoConfig(**{"subset": 100, "candidates": 6, "minutes": 0.05, **options})
 
 
+@pytest.mark.parametrize(("wide", "option", "found"), [(0.1, None, True), (0.19, None, False), (0.1, False, False)])
+def test_bfloat16_is_used_where_it_is_faster(wide: float, option: bool | None, found: bool) -> None:
+    """A wide network that takes half the time, or nearly the same; an option decides, too."""
+    race = prepare_race(config(bfloat16=option, minutes=1), None, None)
+    probe = race.next_task()
+    assert probe is not None
+    times = {"seconds": torch.tensor([0.02, 0.2])}
+    if option is None:
+        times["bfloat16"] = torch.tensor([0.02, wide])
+    race.take(probe, Finished(0.1, table=times))
+    assert race.recipe.bfloat16 is found
+    assert ("bfloat16" in race.text()) is found
+    other = prepare_race(config(bfloat16=option, minutes=1), None, None)
+    other.load_state_dict(race.state_dict())
+    assert other.recipe == race.recipe
+
+
+def test_the_probe_measures_what_is_to_be_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    for supported, option, expected in ((True, None, 2), (False, None, 1), (True, True, 1), (True, False, 1)):
+        monkeypatch.setattr("automl_ext.nas.auto.work.has_bfloat16", lambda _, supported=supported: supported)
+        race = prepare_race(config(bfloat16=option), None, None)
+        probe = race.next_task()
+        assert probe is not None
+        table = race.worker.work(*race.arguments(probe)).table
+        assert table is not None
+        assert len(table) == expected
+        assert race.recipe.bfloat16 is bool(option)
+
+
 def test_largest_architecture_of_the_space() -> None:
     assert str(largest(space("nb201"))) == CONV
 

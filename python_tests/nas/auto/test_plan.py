@@ -23,6 +23,7 @@ from automl_ext.nas.auto.plan import (
     probed,
     text_of,
 )
+from automl_ext.nas.auto.trainee import Recipe
 from automl_ext.nas.auto.work import HELD_LEAST, divide, last_images
 from automl_ext.nas.spaces.registry import space
 from automl_ext_cli.entry import main
@@ -35,6 +36,7 @@ def networks(size: int = 32) -> Networks:
 
 
 NETWORKS = networks()
+RECIPE = Recipe(lr=0.1, batch_size=64, shift=4, flip=False, bfloat16=True)
 SPEED = (0.02, 0.2)  # seconds of a step of the narrow and the wide network
 
 
@@ -64,12 +66,19 @@ def test_more_images_mean_more_networks_and_more_time_larger_ones() -> None:
 
 def test_the_text_of_a_plan_has_every_stage() -> None:
     config = AutoConfig(minutes=0.02)
-    alone = text_of(make_plan(config, NETWORKS, 50, SPEED), config, (50, 10, 10), 32)
+    alone = text_of(make_plan(config, NETWORKS, 50, SPEED), config, (50, 10, 10), RECIPE)
     assert "a race is too short" in alone
     config = AutoConfig(minutes=20, baselines=True)
     plan = make_plan(config, NETWORKS, 100_000, SPEED)
-    whole = text_of(plan, config, (100_000, 10_000, 2000), 64)
-    parts = "score", "race 3", "the winner goes on", "three baselines", *(entry.name for entry in plan.entries)
+    whole = text_of(plan, config, (100_000, 10_000, 2000), RECIPE)
+    parts = (
+        "bfloat16",
+        "score",
+        "race 3",
+        "the winner goes on",
+        "three baselines",
+        *(entry.name for entry in plan.entries),
+    )
     assert [part for part in parts if part not in whole] == []
 
 

@@ -27,13 +27,15 @@ def trainee() -> Trainee:
     return Trainee(network, seed=5)
 
 
+@pytest.mark.parametrize("bfloat16", [False, True])
 @pytest.mark.parametrize("stop", [2, 3, 7])  # inside an epoch of three batches, at its end, in the decay
-def test_a_training_that_stopped_goes_on_exactly(stop: int) -> None:
+def test_a_training_that_stopped_goes_on_exactly(stop: int, bfloat16: bool) -> None:
     whole, first, second = trainee(), trainee(), trainee()
-    whole.train(images(), RECIPE, 11, end=11)
-    first.train(images(), RECIPE, stop, end=11)
+    recipe = replace(RECIPE, bfloat16=bfloat16)
+    whole.train(images(), recipe, 11, end=11)
+    first.train(images(), recipe, stop, end=11)
     second.load_state_dict(copy.deepcopy(first.state_dict()))
-    second.train(images(), RECIPE, 11, end=11)
+    second.train(images(), recipe, 11, end=11)
     assert second.step == 11
     assert second.epochs == pytest.approx(11 * 8 / 30)
     for name, value in whole.average.state_dict().items():
@@ -55,6 +57,16 @@ def test_a_changed_recipe_takes_effect_and_goes_on_exactly() -> None:
         assert torch.equal(a, b)
     assert not torch.equal(whole.network[0].weight, plain.network[0].weight)
     assert [group["weight_decay"] for group in part.optimizer.param_groups] == [0.1, 0]
+
+
+def test_bfloat16_is_only_less_exact() -> None:
+    exact, rough = trainee(), trainee()
+    losses = [each.train(images(), replace(RECIPE, bfloat16=each is rough), 6) for each in (exact, rough)]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    for a, b in zip(exact.network.parameters(), rough.network.parameters(), strict=True):
+        assert b.dtype == torch.float32
+        torch.testing.assert_close(a, b, rtol=0.05, atol=0.02)
 
 
 def test_an_unknown_end_changes_nothing_before_the_decay() -> None:

@@ -45,6 +45,16 @@ def training(config: RetrainConfig) -> NetworkTraining:
     return NetworkTraining(config, Darts(), GENOTYPE, splits(), torch.device("cpu"))
 
 
+def test_bfloat16_is_only_less_exact() -> None:
+    exact, rough = (training(replace(CONFIG, drop_path=0.0, bfloat16=b)) for b in (False, True))
+    batch = exact.split
+    losses = [job.loss_and_logits(batch.images, batch.labels, batch.labels, 1.0)[0].item() for job in (exact, rough)]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    rough.run_epoch()
+    assert all(p.dtype == torch.float32 for p in rough.network.parameters())
+
+
 def test_cutout_zeros_one_square_inside_the_image() -> None:
     images = torch.ones(500, 2, 7, 9)
     cut = cutout(images, 4, torch.Generator().manual_seed(0)) == 0
