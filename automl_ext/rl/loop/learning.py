@@ -122,7 +122,7 @@ class LearningAgent(Agent):
             raise ValueError(f"total_steps: expected a number, since all {self.config.total_steps} steps are done")
         training = Training(self, self.config, callback)
         try:
-            result = training.run_in(out, self.algorithm, resume)
+            result = training.run_in(out, resume)
         finally:
             self.pause()
         assert result is not None  # None is returned only with stop_after

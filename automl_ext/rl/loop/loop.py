@@ -87,7 +87,7 @@ def train(
     agent = build(config)  # before the run directory is created, because it may raise an error
     try:
         agent.prepare(has_checkpoint(out, resume))
-        return Training(agent, config).run_in(out, agent.algorithm, resume, stop_after)
+        return Training(agent, config).run_in(out, resume, stop_after)
     finally:
         agent.envs.close()
 
@@ -129,16 +129,18 @@ class Training:
         self.cut = 0  # number of episodes of the last evaluation that were truncated at eval_max_steps
 
     def run_in(
-        self, out: str | Path | None, algorithm: str, resume: str | None = None, stop_after: int | None = None
+        self, out: str | Path | None, resume: str | None = None, stop_after: int | None = None
     ) -> dict[str, Any] | None:
         """Train in the run directory ``out``, or without one; see :func:`train`."""
         keep_freed_memory()
         if out is None:
-            return self.complete(algorithm, stop_after)
+            return self.complete(stop_after)
         resuming = has_checkpoint(out, resume)
         check_saveable(self.agent.policy_state(), "policy_state()")
         check_saveable(self.agent.state_dict(), "state_dict()")
-        with Run.open(out, self.config, algorithm=algorithm, resume=resume, load=self.load_state_dict) as run:
+        with Run.open(
+            out, self.config, algorithm=self.agent.algorithm, resume=resume, load=self.load_state_dict
+        ) as run:
             self.run = run
             if resuming and self.saved < 0:  # every checkpoint is damaged: training starts from the beginning
                 self.agent.prepare()
@@ -147,7 +149,7 @@ class Training:
             else:
                 write_tensors(run.path / BEST, self.best)
             try:
-                result = self.complete(algorithm, stop_after)
+                result = self.complete(stop_after)
             except EnvError as error:
                 raise EnvError(f"{error}; {kept(run.path)}") from None
             except KeyboardInterrupt:
@@ -156,7 +158,7 @@ class Training:
                 run.finish(result)
             return result
 
-    def complete(self, algorithm: str, stop_after: int | None = None) -> dict[str, Any] | None:
+    def complete(self, stop_after: int | None = None) -> dict[str, Any] | None:
         """Train to the end and return the result; return None after ``stop_after`` steps, with a checkpoint.
 
         Raises:
@@ -166,7 +168,7 @@ class Training:
         self.warn_if_untrained()
         stop_at = np.inf if stop_after is None else envs.steps + stop_after
         progress = Progress if self.run is None else self.run.progress
-        with progress(config.total_steps, algorithm, start=envs.steps) as bar, CtrlC() as ctrl_c:
+        with progress(config.total_steps, self.agent.algorithm, start=envs.steps) as bar, CtrlC() as ctrl_c:
             while envs.steps < config.total_steps and not self.stopped:
                 if envs.steps >= stop_at:
                     self.save()
@@ -174,7 +176,7 @@ class Training:
                 if ctrl_c.requested:
                     self.save()
                     raise KeyboardInterrupt
-                bar.advance(self.iterate(), algorithm)
+                bar.advance(self.iterate(), self.agent.algorithm)
         return self.result()
 
     def warn_if_untrained(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +11,7 @@ import tyro
 
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import envs_of
+from automl_ext.rl.loop.evaluate import Act, Begin
 from automl_ext.rl.networks.packed import check_not_packed
 from automl_ext.rl.replay.episode_files import write_episodes
 from automl_ext.rl.replay.episodes import RecordedEpisode
@@ -21,9 +21,6 @@ from automl_ext.training.files.atomic import check_writable
 from automl_ext.training.seeding import derived_seed
 
 AT_ONCE = 32  # environments that are stepped together
-
-Act = Callable[[np.ndarray], np.ndarray]
-Begin = Callable[[np.ndarray], None]
 
 
 @dataclass

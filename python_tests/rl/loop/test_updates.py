@@ -144,7 +144,7 @@ def train_only(agent: Agent) -> None:
     training = Training(agent, agent.config)  # type: ignore[attr-defined]
     training.evaluate = lambda: None  # type: ignore[method-assign]
     training.result = dict  # type: ignore[method-assign]
-    training.complete("test")
+    training.complete()
 
 
 @pytest.mark.parametrize("build", [dqn, vdn])
