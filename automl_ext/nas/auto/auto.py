@@ -13,6 +13,7 @@ of each training uses them too. The test images influence no choice.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import replace
 from functools import partial
@@ -34,6 +35,7 @@ from automl_ext.nas.auto.plan import (
     baselines_of,
     make_plan,
     recipe_of,
+    step_seconds,
     text_of,
 )
 from automl_ext.nas.auto.result import best_so_far, summarize
@@ -55,7 +57,7 @@ from automl_ext.training.run import BEST, Run
 from automl_ext.training.seeding import derived_seed
 
 VERSION = 5  # of the state in a checkpoint
-FASTER = 1.25  # networks are computed in bfloat16 if those that fit the budget are larger by this factor
+FASTER = 0.8  # networks are computed in bfloat16 if a step then takes at most this part of its time
 FIRST_STEPS = 8  # of a baseline
 MEASURED = 0.2  # part of the budget after which the time of a step is known
 LEARNED = 0.2  # part of the accuracy above chance from which on a network tells whether images may be mirrored
@@ -290,8 +292,9 @@ class Race:
         if task.stage == "probe":
             images = len(self.images.train.labels)
             times = {name: values.tolist() for name, values in (finished.table or {}).items()}
-            sizes = {name: affordable(self.config, self.networks, images, probe) for name, probe in times.items()}
-            if sizes.get("bfloat16", 0.0) > FASTER * sizes["seconds"]:
+            macs, batch = affordable(self.config, self.networks, images, times["seconds"]), self.recipe.batch_size
+            costs = {name: step_seconds(self.networks, probe, batch, macs) for name, probe in times.items()}
+            if costs.get("bfloat16", math.inf) < FASTER * costs["seconds"]:
                 self.recipe, times["seconds"] = replace(self.recipe, bfloat16=True), times["bfloat16"]
             self.plan = make_plan(self.config, self.networks, images, times["seconds"])
             self.enter(self.plan.entries)

@@ -133,9 +133,8 @@ def make_plan(config: AutoConfig, networks: Networks, images: int, probe: Sequen
         probe: measured times of a training step, of the networks :func:`probed`.
     """
     batch = recipe_of(config, networks.splits, images).batch_size
-    fixed, per_mac = cost_model(networks, probe, batch)
     entries = entries_for(config, networks, affordable(config, networks, images, probe))
-    seconds = [fixed + networks.macs(entry) * batch * per_mac for entry in entries]
+    seconds = [step_seconds(networks, probe, batch, networks.macs(entry)) for entry in entries]
     for count, least in ENTRIES:
         number = min(count, len(entries))
         rungs = halving(number, RACE * config.budget)
@@ -218,6 +217,12 @@ def cost_model(networks: Networks, seconds: Sequence[float], batch: int) -> tupl
     narrow, wide = (networks.macs(entry) * batch for entry in probed(networks))
     per_mac = max(seconds[1] - seconds[0], 0.1 * seconds[1]) / (wide - narrow)
     return max(seconds[0] - per_mac * narrow, 0.0), per_mac
+
+
+def step_seconds(networks: Networks, probe: Sequence[float], batch: int, macs: float) -> float:
+    """Return the predicted time of a training step of a network with ``macs`` multiply-adds per image."""
+    fixed, per_mac = cost_model(networks, probe, batch)
+    return fixed + macs * batch * per_mac
 
 
 def recipe_of(config: AutoConfig, splits: Splits, images: int) -> Recipe:
