@@ -23,6 +23,7 @@ from automl_ext.training.seeding import derived_seed, generator, seed_everything
 
 HELD_SHARE, HELD_LEAST, HELD_MOST_SHARE = 0.1, 500, 0.2  # of the validation images, see `divide`
 PROBE_STEPS = 4
+PROBE_SHARE = 0.05  # of the budget: if the probe takes more, it is not repeated in bfloat16
 CHUNK = 20  # number of cells that are scored in one task
 
 
@@ -113,7 +114,7 @@ class Worker(NamedTuple):
     def probe(self, recipe: Recipe, device: torch.device) -> Finished:
         """Measure the time of a training step of a narrow and of a wide network.
 
-        The table of the result has ``seconds`` and, if it is to be decided, the same in ``bfloat16``.
+        The table of the result has ``seconds`` and, if it is to be decided and there is time, the same in ``bfloat16``.
         """
         images = to_device(self.images.train, device)
         recipes = {"seconds": recipe}
@@ -121,6 +122,8 @@ class Worker(NamedTuple):
             recipes["bfloat16"] = replace(recipe, bfloat16=True)
         table, total = {}, 0.0
         for name, each in recipes.items():
+            if total > PROBE_SHARE * self.config.budget:
+                break
             times: list[float] = []
             for entry in probed(self.networks):
                 trainee = Trainee(self.networks.build(entry).to(device), 0)

@@ -64,9 +64,10 @@ def test_bfloat16_is_used_where_it_is_faster(wide: float, option: bool | None, f
 
 
 def test_the_probe_measures_what_is_to_be_decided(monkeypatch: pytest.MonkeyPatch) -> None:
-    for supported, option, expected in ((True, None, 2), (False, None, 1), (True, True, 1), (True, False, 1)):
+    cases = (True, None, 10, 2), (True, None, 0.001, 1), (False, None, 10, 1), (True, True, 10, 1), (True, False, 10, 1)
+    for supported, option, minutes, expected in cases:
         monkeypatch.setattr("automl_ext.nas.auto.work.has_bfloat16", lambda _, supported=supported: supported)
-        race = prepare_race(config(bfloat16=option), None, None)
+        race = prepare_race(config(bfloat16=option, minutes=minutes), None, None)
         probe = race.next_task()
         assert probe is not None
         table = race.worker.work(*race.arguments(probe)).table

@@ -149,7 +149,7 @@ def test_wrong_parts_are_named(change: dict[str, Any], said: str) -> None:
 
 def test_what_takes_arrays_only_says_so() -> None:
     for algorithm in ("dreamer", "cql"):
-        with pytest.raises(UserError, match=rf"{algorithm}: expected arrays \(a Box space\).*a2c, ppo and dqn take"):
+        with pytest.raises(UserError, match=rf"{algorithm}: expected arrays \(a Box space\).*gradients and DQN take"):
             rl.make(algorithm, Pictured)
     with pytest.raises(UserError, match="observation picture: body: nature: expected images of at least 36"):
         rl.make("a2c", Pictured, body="nature")
