@@ -103,14 +103,15 @@ def ensemble() -> str:
 
 
 def auto_search() -> str:
-    """One row per data set and budget: means over the seeds of test accuracies in percent."""
+    """One row per data set, budget and dtype: means over the seeds of test accuracies in percent."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for run in load("auto_search"):
-        groups.setdefault((run["name"], run["minutes"]), []).append(run)
+        dtype = "bfloat16" if run["recipe"].get("bfloat16") else "float32"
+        groups.setdefault((run["name"], run["minutes"], dtype), []).append(run)
     lines = []
-    for (name, minutes), runs in groups.items():
+    for (name, minutes, dtype), runs in groups.items():
         rows = [{row["name"]: row for row in run["rows"]} for run in runs]
-        cells = [AUTO_DATA[name], f"{minutes:g}", ", ".join(str(run["seed"]) for run in runs)]
+        cells = [AUTO_DATA[name], f"{minutes:g}", dtype, ", ".join(str(run["seed"]) for run in runs)]
         for kind in ("found", "ensemble", *AUTO_BASELINES):
             cells.append(f"{statistics.mean(100 * row[kind]['test_accuracy'] for row in rows):.2f}")
         gains = []
@@ -120,7 +121,9 @@ def auto_search() -> str:
         error = f" ± {statistics.stdev(gains) / len(gains) ** 0.5:.2f}" if len(gains) > 1 else ""
         kinds = sorted({run["network_name"].partition(",")[0] for run in runs})
         lines.append([*cells, f"{statistics.mean(gains):+.2f}{error}", ", ".join(kinds)])
-    header = "images | CPU-minutes | seeds | returned | ensemble | largest cell | best-ranked cell | plain CNN"
+    header = (
+        "images | CPU-minutes | computed in | seeds | returned | ensemble | largest cell | best-ranked cell | plain CNN"
+    )
     return table(f"{header} | returned − best baseline | found", lines)
 
 
