@@ -1,11 +1,15 @@
-"""A training process keeps freed memory."""
+"""A training process keeps freed memory; data may take half of what the machine or container has."""
 
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 
 import pytest
 from fresh_python import run
+
+from automl_ext.training.files.reading import largest_data
+from automl_ext.training.machine import memory
 
 FAULTS = """
 import resource
@@ -41,3 +45,10 @@ def test_a_run_keeps_what_it_frees() -> None:
     assert status == 0, err
     before, after = map(int, out.split())
     assert 10 * after < before
+
+
+def test_data_may_take_half_of_the_memory_of_the_container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory.max"
+    limit.write_text(f"{1 << 30}\n")
+    monkeypatch.setattr(memory, "CGROUP_LIMITS", (str(limit),))
+    assert largest_data() == 1 << 29

@@ -154,7 +154,8 @@ class NetworkTraining:
         self.network.load_state_dict(state["network"])
         load_optimizer(self.optimizer, state["optimizer"])
         self.generator.set_state(state["generator"])
-        set_rng_state(state["rng"])
+        if "rng" in state:  # runs of earlier versions have none; only networks with dropout need it
+            set_rng_state(state["rng"])
         self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
 
 

@@ -19,7 +19,7 @@ KEYS = ("majority_accuracy", "class_accuracy", "confusion")
 
 
 def measure(training: NetworkTraining, genotype: Any, splits: Splits) -> dict[str, Any]:
-    """Return the result of a finished training
+    """Return the result of a finished training.
 
     The key ``times`` holds everything that is not reproducible. The first entries are those of
     :func:`class_report`.

@@ -75,7 +75,7 @@ def test_results_depend_on_neither_workers_nor_interruption(tmp_path: Path, tabl
     whole = nas_bench(NASBenchConfig(**settings, workers=2), tmp_path / "whole")
     config = NASBenchConfig(**settings, workers=1)
     assert nas_bench(config, tmp_path / "parts", stop_after=1) is None
-    parts = nas_bench(config, tmp_path / "parts", resume="auto")
+    parts = nas_bench(NASBenchConfig(**settings, workers=2), tmp_path / "parts", resume="auto")
     assert without_cpu_seconds(parts) == without_cpu_seconds(whole)
     assert whole == json.loads((tmp_path / "whole" / "result.json").read_text())
     assert whole is not None

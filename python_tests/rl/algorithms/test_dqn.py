@@ -261,10 +261,16 @@ def test_returns_inside_the_support_cause_no_warning(changes: dict[str, Any]) ->
 def test_targets_that_are_computed_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     def learned() -> torch.Tensor:
         agent = DQN(DQNConfig(hidden=(8,), train_freq=12, gradient_steps=12, learning_starts=100))
+        sample = agent.replay.sample
+        monkeypatch.setattr(agent.replay, "sample", lambda size: sizes.add(size) or sample(size))
         while agent.updates < 24:
             agent.iterate()
         return agent.parameters.detach()
 
+    sizes: set[int] = set()
     whole = learned()
+    assert sizes == {12 * 64}
+    sizes.clear()
     monkeypatch.setattr("automl_ext.rl.algorithms.dqn.JOINT_BYTES", 5 * 64 * 16)  # 5 batches; 4 divide 12
     torch.testing.assert_close(learned(), whole)
+    assert sizes == {4 * 64}
