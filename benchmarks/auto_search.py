@@ -6,16 +6,14 @@
     python benchmarks/auto_search.py --name digits --data digits --minutes 0.5 ...
 
 Every row of the JSON is one run with the default options. Rows that are in the file are not repeated, and interrupted
-runs are resumed. The images "shapes" are made here: 600 pictures of circles, squares and triangles. CIFAR is a folder,
-or a zip file, with one folder of images per class.
+runs are resumed; `make docs-tables` makes the table. The images "shapes" are made here: 600 pictures of circles,
+squares and triangles. CIFAR is a folder, or a zip file, with one folder of images per class.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,11 +49,6 @@ def shapes(count: int = 600, side: int = 32, seed: int = 0) -> tuple[np.ndarray,
     return images, labels
 
 
-def best_baseline(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the row of the baseline with the lowest validation log-loss."""
-    return min((row for row in rows if row["name"] not in ("found", "ensemble")), key=lambda r: r["valid_log_loss"])
-
-
 def row_of(key: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     """Return the row of a finished run."""
     facts = {name: result[name] for name in ("network_name", "genotype", "recipe", "stages", "trajectory", "race")}
@@ -65,27 +58,6 @@ def row_of(key: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text()) if path.exists() else []
-
-
-def summary(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return one line per data set and budget: means over the seeds, and the paired difference to the best baseline."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["name"], row["minutes"]), []).append(row)
-    lines = []
-    for (name, minutes), mine in groups.items():
-        found = [100 * row["rows"][0]["test_accuracy"] for row in mine]
-        together = [100 * row["rows"][1]["test_accuracy"] for row in mine]
-        best = [best_baseline(row["rows"]) for row in mine]
-        differences = [a - 100 * b["test_accuracy"] for a, b in zip(found, best, strict=True)]
-        error = statistics.stdev(differences) / math.sqrt(len(mine)) if len(mine) > 1 else math.nan
-        lines.append(
-            f"{name}, {minutes:g} CPU-minutes, {len(mine)} seeds: returned {statistics.fmean(found):.2f}, "
-            f"ensemble {statistics.fmean(together):.2f}, best baseline "
-            f"{statistics.fmean(100 * b['test_accuracy'] for b in best):.2f} "
-            f"({statistics.fmean(differences):+.2f} ± {error:.2f})"
-        )
-    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -114,8 +86,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = sorted([*read_rows(args.json), row_of(key, result)], key=lambda row: [str(row[name]) for name in KEY])
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
-    for line in summary(read_rows(args.json)):
-        print(line)
 
 
 if __name__ == "__main__":

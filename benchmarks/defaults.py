@@ -9,15 +9,14 @@ On the tasks CONTROL, which are for PPO, both sides have settings for the task: 
 Stable-Baselines3's zoo.
 A run's score is (return − random) / (best known − random). CPU-seconds are those of acting and learning. Runs whose row
 the file has are not repeated; seeds are the outer loop, so that an interrupted benchmark has equally many seeds of both
-sides. Without --seeds no run is made: the table and the picture are made from the file. Needs stable-baselines3 for its
-side, the extras box2d and minatar, and gymnasium[mujoco].
+sides. Without --seeds no run is made: the picture is made from the file, as `make docs-tables` makes the table. Needs
+stable-baselines3 for its side, the extras box2d and minatar, and gymnasium[mujoco].
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -134,6 +133,7 @@ CONTROL = {
 }
 DEFAULTS = CHOOSE | JUDGE
 TASKS = DEFAULTS | CONTROL
+USES = {"tasks of choice": CHOOSE, "judging tasks": JUDGE, "settings for the task": CONTROL}
 Row = dict[str, Any]
 Policy = Callable[[np.ndarray, Any], np.ndarray]  # from observations and action masks, which may be None, to actions
 
@@ -215,54 +215,6 @@ def score(row: Row, ends: dict[str, Any]) -> float:
     return (row["return"] - low) / (high - low)
 
 
-def compared(rows: list[Row], ends: dict[str, Any], algorithm: str) -> list[Row]:
-    """Return a row per task that both sides have run: scores, their difference and its standard error.
-
-    The error is None where a side has a single seed.
-    """
-    table = []
-    for task in TASKS:
-        runs = {
-            side: [r for r in rows if (r["algorithm"], r["task"], r["side"]) == (algorithm, task, side)]
-            for side in SIDES
-        }
-        if not all(runs.values()):
-            continue
-        scores = {side: [score(run, ends) for run in found] for side, found in runs.items()}
-        few = min(map(len, scores.values())) < 2
-        error = None if few else math.sqrt(sum(statistics.variance(x) / len(x) for x in scores.values()))
-        line: Row = {"task": task, "error": error}
-        for side, found in runs.items():
-            line[side] = {
-                "return": statistics.fmean(run["return"] for run in found),
-                "score": statistics.fmean(scores[side]),
-                "cpu_seconds": statistics.fmean(run["cpu_seconds"] for run in found),
-                "seeds": len(found),
-            }
-        table.append(line | {"difference": line["ours"]["score"] - line["sb3"]["score"]})
-    return table
-
-
-def print_table(table: list[Row], algorithm: str) -> None:
-    names = ("ours", "sb3", "score", "sb3", "diff.", "error", "CPU-s", "sb3")
-    print(f"{algorithm:<24}" + "".join(f"{name:>8}" for name in names) + "  seeds")
-    for line in table:
-        a, b = line["ours"], line["sb3"]
-        error = "–" if line["error"] is None else f"{line['error']:.2f}"
-        numbers = (
-            *(f"{part['return']:.2f}" for part in (a, b)),
-            *(f"{part['score']:.2f}" for part in (a, b)),
-            f"{line['difference']:.2f}",
-            error,
-            *(f"{part['cpu_seconds']:.0f}" for part in (a, b)),
-        )
-        print(f"{line['task']:<24}" + "".join(f"{x:>8}" for x in numbers) + f"  {a['seeds']}, {b['seeds']}")
-    for name, tasks in (("mean, chosen on", CHOOSE), ("mean, judged on", JUDGE)):
-        found = [line["difference"] for line in table if line["task"] in tasks]
-        if found:
-            print(f"{name:<56}{statistics.fmean(found):>8.2f}")
-
-
 def draw(stored: dict[str, Any], algorithm: str, path: Path) -> None:
     """Draw the score of every run with default settings, and the mean of every task and side."""
     from automl_ext.training.files.atomic import write_picture
@@ -309,7 +261,6 @@ def main() -> None:
         for name in args.only:
             for side in args.side:
                 run(stored, args.algorithm, name, side, seed, args.json)
-    print_table(compared(stored["rows"], stored["ends"], args.algorithm), args.algorithm)
     if args.picture:
         draw(stored, args.algorithm, args.picture)
 
@@ -321,7 +272,8 @@ def run(stored: dict[str, Any], algorithm: str, name: str, side: str, seed: int,
         return
     task = TASKS[name]
     if name not in stored["ends"]:
-        stored["ends"][name] = {"random": round(random_return(task), 3), "best": task.best, "source": task.source}
+        ends = {"random": round(random_return(task), 3), "best": task.best, "source": task.source}
+        stored["ends"][name] = ends | {"use": next(use for use, tasks in USES.items() if name in tasks)}
     act, seconds = (ours if side == "ours" else sb3)(algorithm, task, seed)
     found = {"steps": task.steps, "return": round(mean_return(act, task, seed + 1_000), 3)}
     stored["rows"].append(key | found | {"cpu_seconds": round(seconds, 1)})

@@ -1,6 +1,7 @@
-"""Compare A2C's and PPO's steps per CPU-second with Stable-Baselines3, and measure A3C's speedup by processes.
+"""Compare A2C, PPO and DQN in steps per CPU-second with Stable-Baselines3; measure A3C's speedup by processes.
 
-    OMP_NUM_THREADS=1 python benchmarks/rl_peers.py --algorithm a2c|ppo|a3c [--steps 40000] [--repeats 5] [--json FILE]
+    OMP_NUM_THREADS=1 python benchmarks/rl_peers.py --algorithm a2c|ppo|dqn|a3c [--steps 40000] [--repeats 5]
+        [--json FILE]
 
 a2c: both sides train on CartPole-v1 with Stable-Baselines3's defaults: 8 environments, 5 steps per rollout, two
 networks of 64-64 tanh units, RMSprop with a constant learning rate of 7e-4. Only acting and learning are measured, in
@@ -8,6 +9,9 @@ CPU time of the process. Contenders alternate; the ratio is the ratio of the med
 
 ppo: the same with Adam and the settings of Stable-Baselines3's zoo for CartPole-v1, at constant rates: 8 environments,
 32 steps per rollout, 20 epochs of one minibatch of 256 steps.
+
+dqn: the same with the zoo's settings for DQN: one-step targets and a constant rate; the random actions of the start,
+which teach nothing, are part of it.
 
 a3c: steps per wall-clock second of two workers compared with one. Each worker has its own core, and its start is not
 measured. Needs two idle cores.
@@ -80,6 +84,40 @@ def stable_baselines3_ppo(steps: int, seed: int) -> float:
     return agent.num_timesteps / (time.process_time() - start)  # whole rollouts
 
 
+def our_dqn(steps: int, seed: int) -> float:
+    from automl_ext.rl import DQN, DQNConfig
+
+    agent = DQN(DQNConfig(total_steps=steps, seed=seed, n_step=1, lr_decay=False))
+    start = time.process_time()
+    while agent.envs.steps < steps:
+        agent.iterate()
+    return agent.envs.steps / (time.process_time() - start)
+
+
+def stable_baselines3_dqn(steps: int, seed: int) -> float:
+    from stable_baselines3 import DQN
+
+    from automl_ext.rl import DQNConfig
+
+    c = DQNConfig()
+    equal = ("batch_size", "learning_starts", "gamma", "target_update_interval", "train_freq", "gradient_steps")
+    agent = DQN(
+        "MlpPolicy",
+        c.env_id,
+        learning_rate=c.lr,
+        buffer_size=c.buffer_size,
+        exploration_fraction=c.exploration_fraction,
+        exploration_final_eps=c.final_epsilon,
+        policy_kwargs={"net_arch": list(c.hidden)},
+        seed=seed,
+        device="cpu",
+        **{name: getattr(c, name) for name in equal},
+    )
+    start = time.process_time()
+    agent.learn(steps)
+    return agent.num_timesteps / (time.process_time() - start)
+
+
 def in_turn(contenders: dict[str, Callable[[int, int], float]], steps: int, repeats: int) -> Rates:
     """Return the rates of each contender, one per seed."""
     rates: Rates = {name: [] for name in contenders}
@@ -95,6 +133,10 @@ def measure_a2c(steps: int, repeats: int) -> Rates:
 
 def measure_ppo(steps: int, repeats: int) -> Rates:
     return in_turn({"automl_ext": our_ppo, "stable_baselines3": stable_baselines3_ppo}, steps, repeats)
+
+
+def measure_dqn(steps: int, repeats: int) -> Rates:
+    return in_turn({"automl_ext": our_dqn, "stable_baselines3": stable_baselines3_dqn}, steps, repeats)
 
 
 def a3c_rate(workers: int, steps: int, seed: int) -> float:
@@ -120,7 +162,12 @@ def measure_a3c(steps: int, repeats: int) -> Rates:
 
 
 # The first contender is compared with the second.
-MEASURES: dict[str, Callable[[int, int], Rates]] = {"a2c": measure_a2c, "ppo": measure_ppo, "a3c": measure_a3c}
+MEASURES: dict[str, Callable[[int, int], Rates]] = {
+    "a2c": measure_a2c,
+    "ppo": measure_ppo,
+    "dqn": measure_dqn,
+    "a3c": measure_a3c,
+}
 
 
 def main() -> None:

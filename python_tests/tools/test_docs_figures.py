@@ -6,10 +6,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from docs_tables import __main__ as command
-from docs_tables import text
+from docs_tables import rl, text
 from docs_tables.figures import filled_figures, number
 
 RESULT = {
@@ -81,6 +82,29 @@ def test_check_finds_a_planted_figure(
     page.write_text("DQN: <!-- figure: dqn ratios .2f -->2.45<!-- end -->×.\n")
     for check in (True, False):
         assert command.main(check) == 1
+
+
+def test_scores_are_compared_with_the_error_of_their_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    def row(task: str, side: str, seed: int, found: float) -> dict[str, Any]:
+        return {"algorithm": "ppo", "task": task, "side": side, "seed": seed, "return": found, "cpu_seconds": 2.0}
+
+    rows = [row("grid", "ours", i, x) for i, x in enumerate((0.0, 4.0, 8.0))]
+    rows += [row("grid", "sb3", i, x) for i, x in enumerate((-2.0, 2.0))]
+    rows += [row("Acrobot", "ours", 0, -4.0), row("Acrobot", "sb3", 0, -2.0), row("Taxi", "ours", 0, 1.0)]
+    ends = {
+        name: {"random": -10.0, "best": 10.0, "use": "chosen" if name == "grid" else "judged"}
+        for name in ("grid", "Acrobot", "Taxi")
+    }
+    monkeypatch.setattr(rl, "load", lambda name: {"ends": ends, "rows": rows})
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in rl.rl_defaults().splitlines()[2:]]
+    # Variances of the scores: 0.2² and 2 · 0.1².
+    error = (0.2**2 / 3 + (2 * 0.1**2) / 2) ** 0.5
+    grid, acrobot, taxi, chosen, judged = table
+    assert grid[3:] == ["0.70 ± 0.12", "2", "−2, 2", "0.50 ± 0.10", "2", f"+0.20 ± {error:.2f}"]
+    assert acrobot[-1] == "−0.10"  # one seed has no error
+    assert taxi[-4:] == ["not run", "–", "–", "–"]
+    assert (chosen[0], chosen[-1]) == ("PPO, mean: chosen", "+0.20")
+    assert (judged[0], judged[-1]) == ("PPO, mean: judged", "−0.10")
 
 
 def test_the_check_needs_no_torch() -> None:

@@ -1,4 +1,4 @@
-"""Measured numbers within sentences: ``<!-- figure: rl_dqn ratio median .2f -->2.45<!-- end -->``.
+"""Measured numbers within sentences: ``<!-- figure: rl_dqn ratio .2f -->2.45<!-- end -->``.
 
 The words name a file of benchmarks/results/, the steps that lead to a number in it, and a format. Steps are applied
 from left to right, and quoted where they contain a space:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import Any
 
@@ -38,22 +39,16 @@ def dreamer_learning() -> str:
 
 
 def peers() -> str:
-    a2c, ppo, a3c, dqn = load("rl_a2c"), load("rl_ppo"), load("rl_a3c"), load("rl_dqn")
-    dreamer = load("rl_dreamer")["updates"]
-    steps, updates = dqn["steps_per_cpu_second"], dreamer["updates_per_cpu_second"]
-    q, d = ({name: statistics.median(rates) for name, rates in of.items()} for of in (steps, updates))
-    m, o, p = a2c["medians"], ppo["medians"], a3c["medians"]
     sb3, unit = "stable_baselines3", "steps per CPU-second"
-    lines = [
-        ["A2C", unit, integer(m["automl_ext"]), f"{integer(m[sb3])} (Stable-Baselines3)", a2c["ratio"]],
-        ["PPO", unit, integer(o["automl_ext"]), f"{integer(o[sb3])} (Stable-Baselines3)", ppo["ratio"]],
-        [
-            "DQN",
-            unit,
-            integer(q["automl_ext"]),
-            f"{integer(q[sb3])} (Stable-Baselines3)",
-            statistics.median(dqn["ratio"]),
-        ],
+    lines: list[list[Any]] = []
+    for name in ("A2C", "PPO", "DQN"):
+        found = load(f"rl_{name.lower()}")
+        ours, other = (integer(found["medians"][side]) for side in ("automl_ext", sb3))
+        lines.append([name, unit, ours, f"{other} (Stable-Baselines3)", found["ratio"]])
+    dreamer, a3c = load("rl_dreamer")["updates"], load("rl_a3c")
+    d = {name: statistics.median(rates) for name, rates in dreamer["updates_per_cpu_second"].items()}
+    p = {name: integer(median) for name, median in a3c["medians"].items()}
+    lines += [
         [
             "Dreamer",
             "updates per CPU-second",
@@ -64,8 +59,8 @@ def peers() -> str:
         [
             "A3C, two processes",
             "steps per second",
-            integer(p["two processes"]),
-            f"{integer(p['one process'])} (one process)",
+            p["two processes"],
+            f"{p['one process']} (one process)",
             a3c["ratio"],
         ],
     ]
@@ -109,33 +104,49 @@ def tuned_agents() -> str:
 
 
 def rl_defaults() -> str:
-    """Return a row per task and algorithm: mean returns and scores of the default settings, ours and the peer's."""
-    stored, lines = load("defaults"), []
-    runs: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
-    for row in stored["rows"]:
-        runs.setdefault((row["algorithm"], row["task"]), {}).setdefault(row["side"], []).append(row)
-    for (algorithm, task), sides in runs.items():
-        ends = stored["ends"][task]
-        low, high = ends["random"], ends["best"]
-        digits = 2 if max(abs(low), abs(high)) < 10 else 0
-        cells = []
-        for side in ("ours", "sb3"):
-            found = sides.get(side)
-            if found is None:
-                cells += ["not run", "–", "–"]
-                continue
-            scores = [(row["return"] - low) / (high - low) for row in found]
-            score = f"{statistics.fmean(scores):.2f}"
-            if len(scores) > 1:
-                score += f" ± {statistics.stdev(scores) / len(scores) ** 0.5:.2f}"
-            shown = returns([row["return"] for row in found], digits)
-            cells += [shown, score, f"{statistics.fmean(row['cpu_seconds'] for row in found):.0f}"]
-        lines.append(
-            [
-                f"{algorithm.upper()} {task}",
-                ", ".join(f"{end:.{digits}f}".replace("-", "−") for end in (low, high)),
-                *[cell.replace("-", "−") for cell in cells],
-            ]
-        )
-    header = "task | random, best | returns | score | CPU-s | Stable-Baselines3 | score | CPU-s"
+    """Return a row per task and algorithm: returns and scores of the default settings, ours and the peer's.
+
+    Per algorithm, two more rows have the mean difference of the tasks that both sides ran.
+    """
+    stored = load("defaults")
+    ends, runs = stored["ends"], stored["rows"]
+    lines = []
+    for algorithm in dict.fromkeys(run["algorithm"] for run in runs):
+        differences: dict[str, list[float]] = {}
+        for task in dict.fromkeys(run["task"] for run in runs if run["algorithm"] == algorithm):
+            low, high = ends[task]["random"], ends[task]["best"]
+            digits = 2 if max(abs(low), abs(high)) < 10 else 0
+            cells, scores = [", ".join(f"{end:.{digits}f}" for end in (low, high))], []
+            for side in ("ours", "sb3"):
+                found = [run for run in runs if (run["algorithm"], run["task"], run["side"]) == (algorithm, task, side)]
+                if not found:
+                    cells += ["not run", "–", "–"]
+                    continue
+                scores.append([(run["return"] - low) / (high - low) for run in found])
+                cost = f"{statistics.fmean(run['cpu_seconds'] for run in found):.0f}"
+                cells += [returns([run["return"] for run in found], digits), with_error(scores[-1]), cost]
+            if len(scores) == 2:
+                differences.setdefault(ends[task]["use"], []).append(differ(*scores)[0])
+                cells.append("{:+.2f} ± {:.2f}".format(*differ(*scores)).removesuffix(" ± nan"))
+            else:
+                cells.append("–")
+            lines.append([f"{algorithm.upper()} {task}", *[cell.replace("-", "−") for cell in cells]])
+        for use, found in differences.items():
+            mean = f"{statistics.fmean(found):+.2f}".replace("-", "−")
+            lines.append([f"{algorithm.upper()}, mean: {use}", *[""] * 7, mean])
+    header = "task | random, best | returns | score | CPU-s | Stable-Baselines3 | score | CPU-s | difference of scores"
     return table(header, lines)
+
+
+def with_error(scores: list[float]) -> str:
+    """Return the mean and its standard error, as text."""
+    mean = f"{statistics.fmean(scores):.2f}"
+    return f"{mean} ± {statistics.stdev(scores) / len(scores) ** 0.5:.2f}" if len(scores) > 1 else mean
+
+
+def differ(ours: list[float], other: list[float]) -> tuple[float, float]:
+    """Return the difference of the means, and its standard error: NaN if a side has a single seed."""
+    difference = statistics.fmean(ours) - statistics.fmean(other)
+    if min(len(ours), len(other)) < 2:
+        return difference, math.nan
+    return difference, sum(statistics.variance(x) / len(x) for x in (ours, other)) ** 0.5
