@@ -28,7 +28,9 @@ SCREEN, RACE = 0.03, 0.27
 # says little. The last four of eight differ from the first by a factor of two in size or rate. A rung keeps half.
 ENTRIES = ((8, 200), (4, 40), (2, 40))
 EPOCHS, STEPS = 25.0, 1000  # length of the whole budget for which the size of networks is chosen, and its least steps
-LARGE = 3.4e7  # multiply-adds per image from which on half of more budget (its square root) is spent on epochs
+# Multiply-adds per image from which on more budget is spent on epochs: all of it until they are MANY_EPOCHS, enough for
+# CutMix, then half of it (its square root).
+LARGE, MANY_EPOCHS = 3.4e7, 60.0
 PROBED_CHANNELS = (8, 32)
 LR, MANY_IMAGES = 0.1, 3000  # rate for batches of 64 images; number of images from which on they have 64, not 32
 WIDTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -153,7 +155,8 @@ def affordable(config: AutoConfig, networks: Networks, images: int, probe: Seque
         step = config.budget / max(epochs * images / batch, STEPS)  # seconds
         return max(step - fixed, 0.2 * step) / (batch * per_mac)
 
-    return size(max(epochs_for(images), EPOCHS * (size(EPOCHS) / LARGE) ** 0.5))
+    ratio = size(EPOCHS) / LARGE
+    return size(max(epochs_for(images), min(EPOCHS * ratio, MANY_EPOCHS), EPOCHS * ratio**0.5))
 
 
 def halving(entries: int, seconds: float) -> list[Rung]:
