@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/defaults.py [--algorithm ppo] [--only TASK ...] [--side ours sb3] [--seeds 5]
         [--json benchmarks/results/defaults.json] [--picture docs/images/defaults.png]
 
-The defaults were chosen on the tasks CHOOSE and are judged on the tasks JUDGE. Both sides train for the same number of
-steps, each with the defaults of its constructor, and the last policy plays 30 episodes with its most probable actions.
+The defaults were chosen on the tasks CHOOSE (DQN's on CartPole) and are judged on the tasks JUDGE. Both sides train for
+the same number of steps, each with the defaults of its constructor, and the last policy plays 30 episodes with its most
+probable actions.
 On the tasks CONTROL, which are for PPO, both sides have settings for the task: a preset of ours, and those of
 Stable-Baselines3's zoo.
 A run's score is (return − random) / (best known − random). CPU-seconds are those of acting and learning. Runs whose row
@@ -238,7 +239,8 @@ def draw(stored: dict[str, Any], algorithm: str, path: Path) -> None:
             places.append(place)
             means.append(statistics.fmean(scores))
         axes.bar(places, means, 0.34, color=PALETTE[i], alpha=0.45, label=name)
-    axes.set_xticks(range(len(tasks)), [x.replace(" ", "\n") + " *" * (x in CHOOSE) for x in tasks])
+    chosen = ("CartPole",) if algorithm == "dqn" else CHOOSE
+    axes.set_xticks(range(len(tasks)), [x.replace(" ", "\n") + " *" * (x in chosen) for x in tasks])
     axes.set_xlim(-0.5, len(tasks) - 0.5)
     set_axes(axes, "", "score: 0 random, 1 best known")
     add_title(picture, f"{algorithm.upper()} with default settings; *: a task they were chosen on")

@@ -146,7 +146,7 @@ def with_error(scores: list[float]) -> str:
 
 def differ(ours: list[float], other: list[float]) -> tuple[float, float]:
     """Return the difference of the means, and its standard error: NaN if a side has a single seed."""
-    difference = statistics.fmean(ours) - statistics.fmean(other)
+    difference = round(statistics.fmean(ours) - statistics.fmean(other), 3) + 0.0  # 0.0, not −0.0
     if min(len(ours), len(other)) < 2:
         return difference, math.nan
     return difference, sum(statistics.variance(x) / len(x) for x in (ours, other)) ** 0.5
