@@ -5,9 +5,10 @@
     python benchmarks/auto_search.py --name shapes --minutes 1 ...
     python benchmarks/auto_search.py --name digits --data digits --minutes 0.5 ...
 
-Every row of the JSON is one run with the default options. Rows that are in the file are not repeated, and interrupted
-runs are resumed; `make docs-tables` makes the table. The images "shapes" are made here: 600 pictures of circles,
-squares and triangles. CIFAR is a folder, or a zip file, with one folder of images per class.
+Every row of the JSON is one run with the default options; with --bfloat16, rows in the other dtype do not count. Rows
+that are in the file are not repeated, and interrupted runs are resumed; `make docs-tables` makes the table. The images
+"shapes" are made here: 600 pictures of circles, squares and triangles. CIFAR is a folder, or a zip file, with one
+folder of images per class.
 """
 
 from __future__ import annotations
@@ -69,17 +70,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=5.0, help="CPU-minutes of a search, and of each baseline")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--subset", type=int, help="number of images")
+    parser.add_argument("--bfloat16", choices=("True", "False"), help="the option of search auto")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     data = shapes() if args.name == "shapes" else None
+    bfloat16 = {"True": True, "False": False}.get(args.bfloat16)
     for seed in args.seeds:
         key = {"name": args.name, "seed": seed, "minutes": args.minutes, "subset": args.subset}
         rows = read_rows(args.json)
-        if any(all(row[name] == key[name] for name in KEY) for row in rows):
+        done = [row for row in rows if all(row[name] == key[name] for name in KEY)]
+        if any(bfloat16 in (None, row["recipe"].get("bfloat16", False)) for row in done):
             continue
         folder = args.out / f"{args.name}-{args.minutes:g}m-seed-{seed}"
         config = AutoConfig(
-            data=args.data, subset=args.subset, seed=seed, device="cpu", minutes=args.minutes, baselines=True
+            data=args.data,
+            subset=args.subset,
+            seed=seed,
+            device="cpu",
+            minutes=args.minutes,
+            bfloat16=bfloat16,
+            baselines=True,
         )
         result = auto(config, folder, resume="auto", data=data)
         assert result is not None

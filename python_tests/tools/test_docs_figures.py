@@ -102,9 +102,10 @@ def test_scores_are_compared_with_the_error_of_their_difference(monkeypatch: pyt
     grid, acrobot, taxi, chosen, judged = table
     assert grid[3:] == ["0.70 ± 0.12", "2", "−2, 2", "0.50 ± 0.10", "2", f"+0.20 ± {error:.2f}"]
     assert acrobot[-1] == "−0.10"  # one seed has no error
-    assert taxi[-4:] == ["not run", "–", "–", "–"]
+    assert taxi[-4:] == ["–"] * 4  # not run
     assert (chosen[0], chosen[-1]) == ("PPO, mean: chosen", "+0.20")
     assert (judged[0], judged[-1]) == ("PPO, mean: judged", "−0.10")
+    assert [rl.signed(x) for x in (-0.004, 0.6349, -0.006)] == ["+0.00", "+0.63", "−0.01"]
 
 
 def test_the_check_needs_no_torch() -> None:

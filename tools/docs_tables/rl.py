@@ -106,7 +106,7 @@ def tuned_agents() -> str:
 def rl_defaults() -> str:
     """Return a row per task and algorithm: returns and scores of the default settings, ours and the peer's.
 
-    Per algorithm, two more rows have the mean difference of the tasks that both sides ran.
+    Then, for each algorithm and use of tasks, a row has the mean difference of the tasks that both sides ran.
     """
     stored = load("defaults")
     ends, runs = stored["ends"], stored["rows"]
@@ -116,37 +116,41 @@ def rl_defaults() -> str:
         for task in dict.fromkeys(run["task"] for run in runs if run["algorithm"] == algorithm):
             low, high = ends[task]["random"], ends[task]["best"]
             digits = 2 if max(abs(low), abs(high)) < 10 else 0
-            cells, scores = [", ".join(f"{end:.{digits}f}" for end in (low, high))], []
+            cells, scores = [returns([low, high], digits)], []
             for side in ("ours", "sb3"):
                 found = [run for run in runs if (run["algorithm"], run["task"], run["side"]) == (algorithm, task, side)]
-                if not found:
-                    cells += ["not run", "–", "–"]
-                    continue
                 scores.append([(run["return"] - low) / (high - low) for run in found])
-                cost = f"{statistics.fmean(run['cpu_seconds'] for run in found):.0f}"
-                cells += [returns([run["return"] for run in found], digits), with_error(scores[-1]), cost]
-            if len(scores) == 2:
-                differences.setdefault(ends[task]["use"], []).append(differ(*scores)[0])
-                cells.append("{:+.2f} ± {:.2f}".format(*differ(*scores)).removesuffix(" ± nan"))
+                cells += [returns([run["return"] for run in found], digits), with_error(scores[-1]), cpu_seconds(found)]
+            if all(scores):
+                difference = statistics.fmean(scores[0]) - statistics.fmean(scores[1])
+                differences.setdefault(ends[task]["use"], []).append(difference)
+                error = f" ± {math.hypot(*map(standard_error, scores)):.2f}" if min(map(len, scores)) > 1 else ""
+                cells.append(signed(difference) + error)
             else:
-                cells.append("–")
-            lines.append([f"{algorithm.upper()} {task}", *[cell.replace("-", "−") for cell in cells]])
-        for use, found in differences.items():
-            mean = f"{statistics.fmean(found):+.2f}".replace("-", "−")
-            lines.append([f"{algorithm.upper()}, mean: {use}", *[""] * 7, mean])
+                cells.append("")
+            lines.append([f"{algorithm.upper()} {task}", *(cell or "–" for cell in cells)])
+        for use, values in differences.items():
+            lines.append([f"{algorithm.upper()}, mean: {use}", *[""] * 7, signed(statistics.fmean(values))])
     header = "task | random, best | returns | score | CPU-s | Stable-Baselines3 | score | CPU-s | difference of scores"
     return table(header, lines)
 
 
-def with_error(scores: list[float]) -> str:
-    """Return the mean and its standard error, as text."""
-    mean = f"{statistics.fmean(scores):.2f}"
-    return f"{mean} ± {statistics.stdev(scores) / len(scores) ** 0.5:.2f}" if len(scores) > 1 else mean
+def standard_error(values: list[float]) -> float:
+    return statistics.stdev(values) / len(values) ** 0.5
 
 
-def differ(ours: list[float], other: list[float]) -> tuple[float, float]:
-    """Return the difference of the means, and its standard error: NaN if a side has a single seed."""
-    difference = round(statistics.fmean(ours) - statistics.fmean(other), 3) + 0.0  # 0.0, not −0.0
-    if min(len(ours), len(other)) < 2:
-        return difference, math.nan
-    return difference, sum(statistics.variance(x) / len(x) for x in (ours, other)) ** 0.5
+def with_error(values: list[float]) -> str:
+    """Return the mean, and its standard error if there are several values; nothing of none."""
+    if not values:
+        return ""
+    mean = f"{statistics.fmean(values):.2f}".replace("-", "−")
+    return f"{mean} ± {standard_error(values):.2f}" if len(values) > 1 else mean
+
+
+def cpu_seconds(runs: list[dict[str, Any]]) -> str:
+    return f"{statistics.fmean(run['cpu_seconds'] for run in runs):.0f}" if runs else ""
+
+
+def signed(value: float) -> str:
+    """Return a number with its sign; of what rounds to zero, +0.00."""
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
