@@ -10,8 +10,6 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/randint.h>
-#include <c10/util/MaybeOwned.h>
-#include <torch/version.h>
 
 #include <exception>
 #include <limits>

@@ -176,22 +176,17 @@ def _register_gumbel_argmax() -> None:
 # ---- mixed op
 
 
-def _dense_like(x: Tensor) -> Tensor:
-    """Return an output in the layout of the kernels: the strides of x if x is dense, else its memory format."""
-    return torch.empty_like(x)
-
-
 def _register_mixed_op() -> None:
     @register_fake("automl_ext::mixed_op")
     def _(inputs: list[Tensor], weights: Tensor, positions: list[int]) -> Tensor:
-        return _dense_like(inputs[0])
+        return torch.empty_like(inputs[0])
 
     @register_fake("automl_ext::_mixed_op_backward")
     def _(
         grad: Tensor, inputs: list[Tensor], weights: Tensor, positions: list[int], input_needs: list[bool]
     ) -> tuple[list[Tensor], Tensor]:
         like = inputs[0] if inputs else grad
-        grads = [_dense_like(like) for needed in input_needs if needed]
+        grads = [torch.empty_like(like) for needed in input_needs if needed]
         return grads, contiguous_like(weights) if inputs else weights.new_empty([0])
 
     # No kernel takes separate weights for each sample, so the batch is a loop.
