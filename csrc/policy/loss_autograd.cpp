@@ -32,7 +32,8 @@ struct LossGrad {
 
   // The weight of each element: a tensor, or a number as one.
   static Tensor weighted(const Tensor& grad, const Tensor& weights, const Tensor& like) {
-    return weights.defined() ? weights * grad : (grad / double(like.numel())).expand(like.sizes());
+    if (weights.defined()) return weights * grad;
+    return (grad / at::Scalar(like.sym_numel())).expand_symint(like.sym_sizes());  // sizes may be symbolic
   }
   variable_list fused(const Grads& g) const {
     const Tensor& grad = g.out[0];

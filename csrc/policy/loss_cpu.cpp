@@ -1,6 +1,7 @@
 // CPU entry functions of policy_gradient_loss. The forward pass computes the gradient, too.
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <tuple>
 
@@ -42,6 +43,8 @@ Losses run(const Tensor& log_probs, const Tensor& entropy, const Tensor& values,
   CHECK_VALUE(n || weights, kLoss, ": log_probs: expected at least one element, got shape ", log_probs.sizes());
   CHECK_VALUE(clip > 0, kLoss, ": clip: expected a positive number, got ", clip);
   CHECK_VALUE(value_clip > 0, kLoss, ": value_clip: expected a positive number, got ", value_clip);
+  CHECK_VALUE(std::isfinite(vf_coef), kLoss, ": vf_coef: expected a finite number, got ", vf_coef);
+  CHECK_VALUE(std::isfinite(ent_coef), kLoss, ": ent_coef: expected a finite number, got ", ent_coef);
   const PolicyLoss call{data("log_probs", log_probs),
                         data("entropy", entropy),
                         data("values", values),

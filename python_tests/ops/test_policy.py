@@ -90,6 +90,24 @@ def test_sums_of_many_steps(n):
         assert got.item() == pytest.approx(exact.item(), rel=1e-6, abs=1e-6)
 
 
+@pytest.mark.parametrize("function", [lambda f: f, torch.func.grad], ids=["backward", "func.grad"])
+def test_compiled_for_batches_of_any_size(function):
+    """The gradient of the entropy without weights is one number for all steps; its number of steps is symbolic."""
+
+    def loss(log_probs, *others):
+        return policy_gradient_loss(log_probs, *others, ent_coef=0.1)[0]
+
+    compiled = torch.compile(function(loss), backend="aot_eager", fullgraph=True, dynamic=True)
+    for n in (5, 6):
+        xs = torch.randn(5, n).unbind()
+        leaves = [x.clone().requires_grad_() for x in xs[:3]]
+        if function is torch.func.grad:
+            torch.testing.assert_close(compiled(*xs), function(loss)(*xs))
+        else:
+            expected = torch.autograd.grad(loss(*leaves, *xs[3:]), leaves)
+            torch.testing.assert_close(torch.autograd.grad(compiled(*leaves, *xs[3:]), leaves), expected)
+
+
 def test_wrong_arguments():
     logits, actions = torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64)
     for arguments, error, message in (
@@ -113,6 +131,8 @@ def test_wrong_arguments():
         (five, {"clip": 0.0}, ValueError, "clip: expected a positive number"),
         (five, {"value_clip": -1.0}, ValueError, "value_clip: expected a positive number"),
         (five, {"vf_coef": "1"}, TypeError, "vf_coef: expected a float"),
+        (five, {"vf_coef": math.nan}, ValueError, "vf_coef: expected a number"),
+        (five, {"ent_coef": math.inf}, ValueError, "ent_coef: expected a number"),
         ((x, x, x, None, x), {}, TypeError, "advantages: expected a float64, float32"),
         ([y[:0] for y in five], {}, ValueError, "log_probs: expected at least one step without weights"),
     ):
