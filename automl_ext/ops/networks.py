@@ -270,9 +270,10 @@ class FusedMLP(nn.Sequential):
     """A multilayer perceptron, computed by one call of :func:`mlp`.
 
     It contains the modules of the ``nn.Sequential`` that it replaces, so its ``state_dict``, its initialization and its
-    use of random numbers are the same. The forward pass reads their parameters and does not call them: hooks and
-    parametrizations of the layers have no effect. A module may be replaced by one of its type only, and none can be
-    added or removed; ``nn.Sequential(*network)`` and slices are plain containers of the same modules.
+    use of random numbers are the same. The forward pass reads their parameters and does not call them: hooks of the
+    layers have no effect, and layers whose weight is computed (a parametrization, pruning) are refused. A module may be
+    replaced by one of its type and settings only, and none can be added or removed; ``nn.Sequential(*network)`` and
+    slices are plain containers of the same modules.
 
     Args:
         inputs: number of inputs.
@@ -304,10 +305,12 @@ class FusedMLP(nn.Sequential):
         return nn.Sequential(*self)[index] if isinstance(index, slice) else super().__getitem__(index)
 
     def __setitem__(self, index: int, module: nn.Module) -> None:
-        """Replace a module by one of the same type."""
-        if type(module) is not type(self[index]):
-            got = type(module).__name__
-            raise TypeError(f"FusedMLP: module {index}: expected another {type(self[index]).__name__}, got {got}")
+        """Replace a module by one of the same type and, but for the sizes of a layer, the same settings."""
+        old = self[index]
+        linear = isinstance(old, nn.Linear)
+        if type(module) is not type(old) or (module.bias is None if linear else repr(module) != repr(old)):
+            expected = "Linear with a bias" if linear else repr(old)
+            raise TypeError(f"FusedMLP: module {index}: expected another {expected}, got {module!r}")
         super().__setitem__(index, module)
 
     def _refuse(self, *_: object) -> NoReturn:
@@ -319,6 +322,11 @@ class FusedMLP(nn.Sequential):
         """Compute [..., outputs] from x, [..., inputs]."""
         layers = list(self._modules.values())[::2]
         # A look-up in the dictionary is faster than that of a module's attribute.
-        weights = cast(list[Tensor], [layer._parameters["weight"] for layer in layers])
-        biases = cast(list[Tensor], [layer._parameters["bias"] for layer in layers])
+        try:
+            weights = cast(list[Tensor], [layer._parameters["weight"] for layer in layers])
+            biases = cast(list[Tensor], [layer._parameters["bias"] for layer in layers])
+        except KeyError as error:
+            raise TypeError(
+                f"FusedMLP: a layer's {error.args[0]} is computed, not a parameter; use nn.Sequential(*network)"
+            ) from None
         return mlp(x, weights, biases, self.activation)  # no parameter is None

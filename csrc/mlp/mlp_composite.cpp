@@ -67,6 +67,29 @@ at::Tensor as_matrix(const at::Tensor& x, bool stack, bool stacked_x) {
   return stack ? flat.unsqueeze(0) : flat;
 }
 
+// What ATen's ops would broadcast or take in another meaning; they check the rest themselves.
+void check_networks(const at::Tensor& x, at::TensorList weights, at::TensorList biases, bool stacked_x) {
+  const int64_t dims = weights[0].dim();
+  TORCH_CHECK_VALUE(dims == 2 || dims == 3, "mlp: weights[0]: expected 2 or 3 dimensions, got ", dims);
+  TORCH_CHECK_VALUE(!stacked_x || (dims == 3 && x.dim() >= 2 && x.sym_size(0) == weights[0].sym_size(0)),
+                    "mlp: stacked_x: expected x of shape [E, ..., inputs] and weights [E, outputs, inputs]");
+  for (size_t i = 0; i < biases.size(); ++i)
+    TORCH_CHECK_VALUE(biases[i].sym_sizes() == weights[i].sym_sizes().slice(0, dims - 1), "mlp: biases[", i,
+                      "]: expected the shape of weights[", i, "] without the last dimension, got ",
+                      biases[i].sym_sizes());
+}
+void check_cell(const at::Tensor& x, const at::Tensor& h, const std::optional<at::Tensor>& b_ih,
+                const std::optional<at::Tensor>& b_hh) {
+  TORCH_CHECK_VALUE(b_ih.has_value() == b_hh.has_value(), "gru_cell: b_hh: expected both biases or neither, got one");
+  TORCH_CHECK_VALUE(
+      x.dim() && x.dim() == h.dim() && x.sym_sizes().slice(0, x.dim() - 1) == h.sym_sizes().slice(0, x.dim() - 1),
+      "gru_cell: h: expected one state for each row of x, got ", h.sym_sizes(), " and ", x.sym_sizes());
+  for (const auto* b : {&b_ih, &b_hh})
+    TORCH_CHECK_VALUE(!*b || ((*b)->dim() == 1 && (*b)->sym_size(0) == 3 * h.sym_size(-1)),
+                      "gru_cell: ", b == &b_ih ? "b_ih" : "b_hh", ": expected 3 n elements for states of n, got ",
+                      (*b)->sym_sizes());
+}
+
 }  // namespace
 
 at::Tensor mlp_composite(const at::Tensor& x, at::TensorList weights, at::TensorList biases, int64_t activation,
@@ -75,6 +98,7 @@ at::Tensor mlp_composite(const at::Tensor& x, at::TensorList weights, at::Tensor
   TORCH_CHECK_VALUE(!weights.empty() && (biases.empty() || biases.size() == weights.size()),
                     "mlp: weights: expected at least one layer and as many biases, or none, got ", weights.size(),
                     " and ", biases.size());
+  check_networks(x, weights, biases, stacked_x);
   const bool stack = weights[0].dim() == 3;
   at::Tensor y = x;
   if (stack) y = as_matrix(x, true, stacked_x).expand_symint({weights[0].sym_size(0), -1, -1});
@@ -125,6 +149,7 @@ std::vector<at::Tensor> mlp_gradients(const at::Tensor& grad, const at::Tensor& 
 at::Tensor gru_cell_composite(const at::Tensor& x, const at::Tensor& h, const at::Tensor& w_ih, const at::Tensor& w_hh,
                               const std::optional<at::Tensor>& b_ih, const std::optional<at::Tensor>& b_hh) {
   check_float("gru_cell", x);
+  check_cell(x, h, b_ih, b_hh);
   if (x.dim() == 2) return at::gru_cell(x, h, w_ih, w_hh, b_ih, b_hh);
   return at::gru_cell(as_matrix(x, false, false), as_matrix(h, false, false), w_ih, w_hh, b_ih, b_hh)
       .reshape_symint(h.sym_sizes());

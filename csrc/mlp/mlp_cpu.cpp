@@ -311,7 +311,7 @@ std::vector<Tensor> mlp_backward(const Tensor& grad, const Tensor& x, TensorList
   if (reads_y) check("y", *y, sizes);
   const Tensor g = contiguous(grad), outputs = reads_y ? contiguous(*y) : Tensor(), saved = contiguous(kept);
   std::vector<Tensor> result;
-  if (needs_x) result.push_back(empty(x.sizes(), x));
+  if (needs_x) result.push_back(call.networks ? empty(x.sizes(), x) : zeros(x.sizes(), x.scalar_type(), x));
   const size_t first = result.size();
   if (needs_parameters) {
     for (const auto& w : weights) result.push_back(empty(w.sizes(), x));

@@ -56,15 +56,18 @@ def test_layouts_and_a_part_of_the_gradients() -> None:
         torch.testing.assert_close(got, expected[wanted])
 
 
-def test_errors_name_the_argument() -> None:
-    x, h, w_ih, w_hh, b_ih, b_hh = problem(6, 5, 7)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])  # a kernel, and torch's ops
+def test_errors_name_the_argument(dtype: torch.dtype) -> None:
+    x, h, w_ih, w_hh, b_ih, b_hh = (y.to(dtype) for y in problem(6, 5, 7))
     cases: list[tuple[type[Exception], str, tuple]] = [
         (ValueError, r"h: expected shape \[6, n\], got \(5, 7\)", (x, h[:5], w_ih, w_hh)),
+        (ValueError, r"h: expected shape \[2, 3, n\], got \(3, 2, 7\)", (x.view(2, 3, 5), h.view(3, 2, 7), w_ih, w_hh)),
         (ValueError, r"w_ih: expected shape \(21, 5\), got \(21, 7\)", (x, h, w_hh, w_hh)),
         (ValueError, r"w_hh: expected shape \(21, 7\), got \(21, 5\)", (x, h, w_ih, w_ih)),
         (ValueError, r"b_hh: expected both biases or neither", (x, h, w_ih, w_hh, b_ih)),
         (ValueError, r"b_hh: expected shape \(21,\), got \(3,\)", (x, h, w_ih, w_hh, b_ih, b_hh[:3])),
-        (TypeError, r"h: expected torch.float64 as x, got torch.float32", (x, h.float(), w_ih, w_hh)),
+        (ValueError, r"b_ih: expected shape \(21,\), got \(1,\)", (x, h, w_ih, w_hh, b_ih[:1], b_hh)),
+        (TypeError, rf"h: expected {dtype} as x, got torch.float32", (x, h.float(), w_ih, w_hh)),
         (TypeError, r"w_ih: expected a float64, .*, got NoneType None", (x, h, None, w_hh)),
     ]
     for kind, message, arguments in cases:

@@ -81,8 +81,16 @@ def test_no_change_of_the_layers_is_ignored() -> None:
     torch.testing.assert_close((network + nn.Sequential(nn.Softmax(-1)))(x), network(x).softmax(-1))
     network[2] = nn.Linear(6, 5)
     assert network(x).shape == (3, 5)
-    with pytest.raises(TypeError, match="FusedMLP: module 1: expected another Tanh, got ReLU"):
+    with pytest.raises(TypeError, match=r"FusedMLP: module 1: expected another Tanh\(\), got ReLU"):
         network[1] = nn.ReLU()
+    with pytest.raises(TypeError, match="FusedMLP: module 0: expected another Linear with a bias, got Linear"):
+        network[0] = nn.Linear(4, 6, bias=False)
+    with pytest.raises(TypeError, match=r"FusedMLP: module 1: expected another ELU\(alpha=1.0\), got ELU\(alpha=2.0\)"):
+        FusedMLP(4, [6], 2, "elu")[1] = nn.ELU(2.0)
+    parametrized = FusedMLP(4, [6], 2)
+    nn.utils.parametrizations.weight_norm(parametrized[0])
+    with pytest.raises(TypeError, match="FusedMLP: a layer's weight is computed, not a parameter"):
+        parametrized(x)
     changes: list[Callable[[], Any]] = [
         lambda: network.append(nn.Softmax(-1)),
         lambda: network.insert(0, nn.Linear(4, 4)),
@@ -155,6 +163,14 @@ def test_special_values() -> None:
         if activation not in ("gelu", "silu"):  # −∞ · 0
             y = mlp(x, one, None, activation, activate_last=True)
             torch.testing.assert_close(y, function(x), equal_nan=True)
+        for dtype in (torch.float32, F64):
+            huge = torch.tensor([[0.5], [-0.9]], dtype=dtype).mul_(torch.finfo(dtype).max).requires_grad_()
+            y = mlp(huge, [torch.ones(1, 1, dtype=dtype)], None, activation, activate_last=True)
+            torch.testing.assert_close(y, function(huge))
+            torch.testing.assert_close(
+                torch.autograd.grad(y.sum(), huge)[0],
+                torch.tensor([[1.0], [0]], dtype=dtype) if activation != "tanh" else torch.zeros(2, 1, dtype=dtype),
+            )
         assert mlp(x[:1], one, None, activation, activate_last=True).isnan().all()
 
 
@@ -210,6 +226,12 @@ def test_stacks_equal_single_networks(activation: str, activate_last: bool, stac
     torch.testing.assert_close(torch.autograd.grad(y, leaves, grad), expected)
 
 
+def test_no_networks_have_no_gradient() -> None:
+    x = torch.randn(2, 5, requires_grad=True)
+    (grad,) = torch.autograd.grad(mlp(x, [torch.randn(0, 4, 5, requires_grad=True)]).sum(), x)
+    assert torch.equal(grad, torch.zeros(2, 5))
+
+
 def test_gradients_of_parameters_may_be_changed_in_place() -> None:
     """Autograd takes the gradients over without a copy, so they must not share memory."""
     network = FusedMLP(4, [8], 2)
@@ -224,22 +246,27 @@ def test_gradients_of_parameters_may_be_changed_in_place() -> None:
 # ---- errors and devices
 
 
-def test_errors_name_the_argument() -> None:
-    weights, biases = parameters(3, 5, 2, dtype=torch.float32)
-    x = torch.ones(4, 3)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])  # a kernel, and torch's ops
+def test_errors_name_the_argument(dtype: torch.dtype) -> None:
+    weights, biases = parameters(3, 5, 2, dtype=dtype)
+    stack, _ = parameters(3, 5, networks=(2,), dtype=dtype)
+    x = torch.ones(4, 3, dtype=dtype)
     cases: list[tuple[type[Exception], str, tuple, dict]] = [
         (ValueError, r"weights: expected at least one layer, got none", (x, []), {}),
-        (ValueError, r"weights\[0\]: expected shape \[outputs, 4\], got \(5, 3\)", (torch.ones(2, 4), weights), {}),
+        (ValueError, r"weights\[0\]: expected shape \[outputs, 4\], got \(5, 3\)", (x.new_ones(2, 4), weights), {}),
         (ValueError, r"weights\[1\]: expected shape \[outputs, 5\], got \(5, 3\)", (x, [weights[0]] * 2), {}),
+        (ValueError, r"weights\[0\]: expected shape \[outputs, inputs\] or", (x, [weights[0][0]]), {}),
         (ValueError, r"biases\[1\]: expected shape \(2,\), got \(5,\)", (x, weights, [biases[0]] * 2), {}),
+        (ValueError, r"biases\[1\]: expected shape \(2,\), got \(1,\)", (x, weights, [biases[0], biases[1][:1]]), {}),
         (ValueError, r"biases: expected as many as weights \(2\), got 1", (x, weights, biases[:1]), {}),
-        (TypeError, r"weights\[1\]: expected torch.float32 as x", (x, [weights[0], weights[1].double()]), {}),
-        (TypeError, r"weights: expected a sequence of tensors, got float32 tensor", (x, weights[0]), {}),
+        (TypeError, rf"weights\[1\]: expected {dtype} as x", (x, [weights[0], weights[1].double()]), {}),
+        (TypeError, r"weights: expected a sequence of tensors, got b?float\d+ tensor", (x, weights[0]), {}),
         (TypeError, r"biases\[0\]: expected a float64, .* got NoneType None", (x, weights, [None, None]), {}),
         (TypeError, r"x: expected a float64, .* got int64 tensor", (x.long(), weights), {}),
-        (ValueError, r"x: expected shape \[..., inputs\]", (torch.ones(()), weights), {}),
+        (ValueError, r"x: expected shape \[..., inputs\]", (x.new_ones(()), weights), {}),
         (ValueError, r"activation: expected one of tanh, .*, got 'sin'", (x, weights, None, "sin"), {}),
         (ValueError, r"stacked_x: expected x of shape", (x, weights), {"stacked_x": True}),
+        (ValueError, r"stacked_x: expected x of shape", (x[:1, None], stack), {"stacked_x": True}),
         (TypeError, r"activate_last: expected a bool, got int 1", (x, weights), {"activate_last": 1}),
     ]
     for kind, message, arguments, named in cases:
