@@ -3,6 +3,7 @@
 //   Device::run(op, like, member, dtype, arrays)   runs one of them on the device of `like`
 #pragma once
 
+#include <algorithm>
 #include <tuple>
 
 #include "../common/kernel_library.h"
@@ -148,7 +149,7 @@ Three n_step_returns(const Tensor& rewards, Optional next_values, const Tensor& 
   x.rewards = arrays.floats(rewards, "rewards");
   x.next_values = arrays.floats(next_values, "next_values");
   arrays.flags(terminated, truncated, valid);
-  x.gamma = gamma, x.n = n;
+  x.gamma = gamma, x.n = std::min(n, std::max<int64_t>(x.steps, 1));  // sums with n must not overflow
   Tensor returns = arrays.output(), discounts = arrays.output();
   Tensor last = empty(rewards.sizes(), ScalarType::Long, rewards);
   x.last = last.mutable_data_ptr<int64_t>();
@@ -163,7 +164,7 @@ Two n_step_returns_backward(const Tensor& grad, const Tensor& terminated, const 
   Trajectory& x = arrays.trajectory;
   x.grad = arrays.floats(grad, "grad");
   arrays.flags(terminated, truncated, valid);
-  x.gamma = gamma, x.n = n;
+  x.gamma = gamma, x.n = std::min(n, std::max<int64_t>(x.steps, 1));  // sums with n must not overflow
   Tensor grad_rewards = arrays.output();
   Tensor grad_next_values = bootstraps ? arrays.output() : empty({0}, grad);
   arrays.run(Device::kernels().n_step_backward);

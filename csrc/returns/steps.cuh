@@ -5,7 +5,11 @@
 
 namespace automl_ext {
 
-__device__ __forceinline__ uint32_t valid_at(const Trajectory& x, int64_t at) { return x.valid ? x.valid[at] : 1u; }
+// A bool is true if its byte is not 0.
+__device__ __forceinline__ uint32_t flag_at(const uint8_t* flags, int64_t at, uint32_t otherwise) {
+  return flags ? uint32_t(flags[at] != 0) : otherwise;
+}
+__device__ __forceinline__ uint32_t valid_at(const Trajectory& x, int64_t at) { return flag_at(x.valid, at, 1); }
 
 // What scans.inc and windows.inc compute with: one column, stored as T. Masks are 0 or 1.
 template <class T>
@@ -32,8 +36,7 @@ struct Column {
   // Computed without branches, so that no branch waits for a load.
   __device__ __forceinline__ static scans::Flags<Column> flags(const Trajectory& x, int64_t at, uint32_t valid,
                                                                uint32_t next_valid) {
-    const uint32_t terminated = x.terminated ? x.terminated[at] : 0u, truncated = x.truncated ? x.truncated[at] : 0u;
-    return scans::flags_of<Column>(terminated, truncated, valid, next_valid);
+    return scans::flags_of<Column>(flag_at(x.terminated, at, 0), flag_at(x.truncated, at, 0), valid, next_valid);
   }
   __device__ __forceinline__ static scans::Flags<Column> flags(const Trajectory& x, const Place& place) {
     const uint32_t next_valid = place.t + 1 >= x.steps ? 0u : valid_at(x, place.at + x.columns);

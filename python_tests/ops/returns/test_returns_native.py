@@ -49,19 +49,20 @@ def test_every_lane_and_strip(dtype, columns):
             torch.testing.assert_close(a, b, rtol=0, atol=4 * eps * largest if b.is_floating_point() else 0)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_threads_give_the_same_bits(name):
-    data = batch(name, 50, 3000, dtype=torch.float32)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for n in (1, 2, 3):
-            torch.set_num_threads(n)
-            results.append(outputs_and_gradients(name, data))
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+@pytest.mark.parametrize("byte", [2, 255])
+def test_any_byte_but_0_is_true(byte):
+    """Masks of other libraries, viewed as bool, may have other bytes than 0 and 1."""
+
+    def other_bytes(x):
+        return (x.to(torch.uint8) * byte).view(torch.bool)
+
+    for name in NAMES:
+        for data in (batch(name, 6, 37), {k: x for k, x in batch(name, 6, 32, invalid=0.0).items() if k != "valid"}):
+            other = {n: other_bytes(x) if x.dtype == torch.bool else x for n, x in data.items()}
+            for got, want in zip(outputs_and_gradients(name, other), outputs_and_gradients(name, data), strict=True):
+                assert torch.equal(got, want), name
+    r, q, end, d, _ = (x.nan_to_num() for x in td_arguments(37, 4, torch.float32))
+    assert torch.equal(td_targets(r, q, other_bytes(end), d), td_targets(r, q, end, d))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,6 +88,8 @@ def test_n_longer_than_the_trajectory_and_no_flag_set():
     for T, B in ((6, 3), (1, 1), (40, 17)):
         data = batch("n_step_returns", T, B, ends=0.0, invalid=0.0)
         returns, discounts, last = automl_ext.n_step_returns(**data, gamma=0.9, n=1000)
+        most = automl_ext.n_step_returns(**data, gamma=0.9, n=2**63 - 1)
+        assert all(torch.equal(a, b) for a, b in zip(most, (returns, discounts, last), strict=True))
         torch.testing.assert_close(returns, brute.n_step_returns(data, 0.9, 1000)[0])
         assert (last == T - 1).all()
         torch.testing.assert_close(discounts[:, 0], 0.9 ** torch.arange(T, 0, -1, dtype=torch.float64))
