@@ -10,6 +10,7 @@ import torch
 from automl_ext.training.files import checkpoint
 
 CLOCKS = {"seconds", "cpu_seconds", "steps_per_second"}
+TIMES = {"clock", "wall", "cpu", "times"}  # keys of states
 
 
 def newest(out: Path) -> tuple[int, dict]:
@@ -20,11 +21,11 @@ def newest(out: Path) -> tuple[int, dict]:
 
 
 def same(one, two, key="") -> None:
-    """Assert that two states are equal bit for bit, except for clocks."""
+    """Assert that two states are equal bit for bit, except for times."""
     assert type(one) is type(two), key
     if isinstance(one, dict):
         assert one.keys() == two.keys(), key
-        for name in one.keys() - {"clock"}:
+        for name in one.keys() - TIMES:
             same(one[name], two[name], f"{key}.{name}")
     elif isinstance(one, (list, tuple)):
         assert len(one) == len(two), key

@@ -7,13 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 pytest.importorskip("gymnasium")
 import rank_jobs
 import torch
+from compare_runs import newest, same
 from rank_jobs import CELL, JOBS, ROOT, STEPS, start_ranks
 
 from automl_ext.cli import main
@@ -23,8 +23,6 @@ from automl_ext.parallel.ranked_run import check_equal
 from automl_ext.training import ranks
 from automl_ext.training.config import to_dict
 from automl_ext.training.errors import UserError
-
-NOT_COMPARED = {"wall", "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -37,27 +35,6 @@ def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (out / "codes.json").write_text(json.dumps([process.returncode for process in processes]))
     (out / "outputs.json").write_text(json.dumps(results))
     return out
-
-
-def last_state(run: Path) -> dict[str, Any]:
-    return torch.load(max((run / "checkpoints").iterdir()) / "state.pt", weights_only=True)
-
-
-def check_same(x: Any, y: Any, key: str = "") -> None:
-    """Check that two states are equal, bit for bit."""
-    assert type(x) is type(y), key
-    if isinstance(x, dict):
-        assert x.keys() == y.keys(), key
-        for name in x.keys() - NOT_COMPARED:
-            check_same(x[name], y[name], f"{key}.{name}")
-    elif isinstance(x, (list, tuple)):
-        assert len(x) == len(y), key
-        for i, (a, b) in enumerate(zip(x, y, strict=True)):
-            check_same(a, b, f"{key}[{i}]")
-    elif isinstance(x, torch.Tensor):
-        assert torch.equal(x, y), key
-    elif ".times." not in key:
-        assert x == y, key
 
 
 @pytest.mark.slow
@@ -84,7 +61,7 @@ def test_a_resumed_run_of_ranks_goes_on_exactly(job: str, of_ranks: Path) -> Non
     assert (halves / "result.json").exists(), json.loads((of_ranks / "outputs.json").read_text())
     assert [start["ranks"] for start in json.loads((halves / "environment.json").read_text())["resumed"]] == [2]
     assert (whole / "metrics.jsonl").read_bytes() == (halves / "metrics.jsonl").read_bytes()
-    check_same(last_state(whole), last_state(halves))
+    same(newest(whole), newest(halves))
 
 
 @pytest.mark.slow
@@ -123,7 +100,7 @@ def test_torchrun_restarts_killed_ranks_exactly(of_ranks: Path, tmp_path: Path) 
     resumed = json.loads((run / "environment.json").read_text())["resumed"]
     assert [start["step"] for start in resumed] == [3]
     assert (run / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
-    check_same(last_state(run), last_state(undisturbed))
+    same(newest(run), newest(undisturbed))
 
 
 @pytest.mark.slow
