@@ -67,7 +67,7 @@ class EvalCommand:
     run: Annotated[Path, tyro.conf.Positional]
     """Run directory of a training (command train)."""
     episodes: int = 30
-    """Number of whole episodes, played with the deterministic policy."""
+    """Number of whole episodes, played with the deterministic policy unless the run has --eval-sample."""
     seed: int = 0
     """Seed of the episodes."""
     policy: Literal["best", "last"] = "best"
@@ -88,7 +88,7 @@ class EvalCommand:
 @dataclass
 class ExportCommand:
     run: Annotated[Path, tyro.conf.Positional]
-    """Run directory of a finished retrain or search command, or of train (not of dreamer)."""
+    """Run directory of retrain, search auto or a search over a supernet, finished, or of train (not of dreamer)."""
     out: Path
     """A network: NAME.pt2 (torch.export), NAME.py (a Python module, its weights in NAME.pt), or NAME for all of them. A
     policy: the folder of policy.pt2 (torch.export), policy.json and README.md."""

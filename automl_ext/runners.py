@@ -29,7 +29,7 @@ class RunOptions:
     """"auto": continue from the newest intact checkpoint, or start a new run. A path: continue from that checkpoint."""
     stop_after: int | None = None
     """Save a checkpoint and stop after this number of environment steps (train), evaluations (search strategies),
-    runs of strategies (nas-bench) or epochs (all other commands)."""
+    trials (tune), runs of strategies (nas-bench), parts of about five seconds (search auto) or epochs (all others)."""
     config: Path | None = None
     """TOML file with values for the options below; flags override it."""
     trust: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()

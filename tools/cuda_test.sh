@@ -2,7 +2,7 @@
 # `make cuda-test`: builds for the GPU of this machine, then runs the tests that need a GPU, times from captured graphs, the
 # benchmark with its targets, and compute-sanitizer: eight minutes at most.
 # AUTOML_EXT_PYTHON=/path/to/python builds in place with that interpreter and installs nothing. Its environment needs
-# torch, numpy, pytest, pybind11 and ninja. By default the .venv of the checkout is used, as by `make`.
+# torch, numpy, pytest and ninja. By default the .venv of the checkout is used, as by `make`.
 set -eu
 cd "$(dirname "$0")/.."
 stop() {
