@@ -27,6 +27,7 @@ from automl_ext.rl.loop.checks import SupportCheck, check_hidden, check_max_grad
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.action_spaces import discrete
 from automl_ext.rl.networks.encoders import Kind
+from automl_ext.rl.networks.modes import evaluating
 from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatten_parameters
 from automl_ext.rl.networks.q_network import QNetwork, noisy_layers, resample
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
@@ -203,6 +204,7 @@ class DQN(LearningAgent):
         self.optimizer = FlatAdam(self.parameters, config.lr, eps=config.adam_eps)
         self._noise = generator(seeds[1], self.device)
         self._noisy, self._target_noisy = noisy_layers(self.online), noisy_layers(self.target)
+        self._encoder = [] if encoder is None else list(encoder.modules())
         self._support_check = SupportCheck(config.v_min, config.v_max) if config.distributional else None
         self.rng = np.random.default_rng(seeds[2])  # for epsilon-greedy exploration
         self.replay = make_replay(config, space, self.envs.n_envs, seeds[3])
@@ -341,7 +343,8 @@ class DQN(LearningAgent):
         if self.online.training:
             resample(self._noisy, self._noise, len(observations))
         seen = torch.as_tensor(observations, device=self.device)
-        return self.online.q(self.online(seen), seen).numpy(force=True).argmax(1)
+        with evaluating(self._encoder):
+            return self.online.q(self.online(seen), seen).numpy(force=True).argmax(1)
 
     def uniform(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return uniformly random actions in 0 … A − 1 that the observations' masks allow, int64 [B]."""
@@ -352,10 +355,8 @@ class DQN(LearningAgent):
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Return the greedy actions, without noise in the weights."""
-        self.online.eval()
-        actions = self.greedy(observations)
-        self.online.train()
-        return actions + self._first
+        with evaluating([self.online, *self._noisy]):
+            return self.greedy(observations) + self._first
 
     def random_actions(self, observations: np.ndarray) -> np.ndarray:
         """Return the greedy actions, replaced by random ones with probability ``final_epsilon``."""

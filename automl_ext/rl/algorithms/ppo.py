@@ -27,6 +27,7 @@ from automl_ext.rl.loop.agent import GAMMAS, LAMBDAS
 from automl_ext.rl.loop.averages import mean_metrics
 from automl_ext.rl.loop.policy import OnPolicyAgent, PolicyConfig
 from automl_ext.rl.loop.seams import Acted
+from automl_ext.rl.networks.modes import evaluating
 from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient
 from automl_ext.training.checks import check_range
 from automl_ext.training.machine.memory import flushed_denormals
@@ -185,7 +186,8 @@ class PPO(OnPolicyAgent):
     def transitions(self, rollout: Rollout) -> Transitions:
         """Compute advantages, returns and log π_old, and leave out the steps that are not valid."""
         config, network, valid = self.config, self.network, rollout.valid.flatten()
-        outputs, all_values = network(rollout.observations)
+        with evaluating(self.encoder_modules):  # as when acting
+            outputs, all_values = network(rollout.observations)
         values, next_values = rollout.split_values(all_values)
         sequences = rollout.rewards, values, next_values, rollout.terminated, rollout.truncated
         advantages, returns = gae(*sequences, config.gamma, config.gae_lambda, valid=rollout.valid)

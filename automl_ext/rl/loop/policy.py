@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.distributions import DiagonalGaussian
 from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.networks.groups import Separate, names_of
+from automl_ext.rl.networks.modes import evaluating
 from automl_ext.rl.networks.parameters import flatten_parameters
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
@@ -66,12 +68,14 @@ class PolicyAgent(LearningAgent):
         network: policy and value function.
         rng: random generator of the actions in training.
         eval_rng: random generator of the actions in evaluations; each evaluation begins with the same state.
+        encoder_modules: the modules of an encoder of the user's. They act in evaluation mode, and learn in their own.
     """
 
     device: torch.device
     network: ActorCritic
     rng: torch.Generator
     eval_rng: torch.Generator
+    encoder_modules: Sequence[nn.Module] = ()
 
     def sample(self, observations: np.ndarray, rng: torch.Generator | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Sample actions a ~ π(·|s) for observations [B, ...], with the generator of the training or ``rng``.
@@ -79,7 +83,7 @@ class PolicyAgent(LearningAgent):
         Callers turn gradients off, which takes time. Returns the actions as sampled, and as the environment takes them.
         """
         distribution = self.network.distribution
-        outputs = self.network.policy(torch.as_tensor(observations, device=self.device))
+        outputs = self.outputs(observations)
         actions = distribution.sample(outputs, self.rng if rng is None else rng).numpy(force=True)
         return actions, distribution.to_env(actions)
 
@@ -87,8 +91,12 @@ class PolicyAgent(LearningAgent):
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Return the most probable actions."""
         distribution = self.network.distribution
-        outputs = self.network.policy(torch.as_tensor(observations, device=self.device))
-        return distribution.to_env(distribution.mode(outputs).numpy(force=True))
+        return distribution.to_env(distribution.mode(self.outputs(observations)).numpy(force=True))
+
+    def outputs(self, observations: np.ndarray) -> Tensor:
+        """Compute the parameters of π(·|s), with which the agent acts, for observations [B, ...]."""
+        with evaluating(self.encoder_modules):
+            return self.network.policy(torch.as_tensor(observations, device=self.device))
 
     @torch.inference_mode()
     def random_actions(self, observations: np.ndarray) -> np.ndarray:
@@ -157,6 +165,7 @@ class OnPolicyAgent(PolicyAgent):
         row = observation_bytes(self.envs.observation_space) + 4 * sum(config.hidden)
         check_memory("n_steps", steps * self.envs.n_envs * row)
         self.network = make_network(config, self.envs, self.device, popart, encoder)
+        self.encoder_modules = () if encoder is None else (*encoder.modules(),)
         self.parameters = flatten_parameters(self.network)
         self.rng = generator(config.seed, self.device)
         self.eval_rng = generator(derived_seed(config.seed, 8), self.device)

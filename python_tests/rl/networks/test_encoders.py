@@ -19,6 +19,7 @@ from automl_ext.rl.networks.body import Body
 from automl_ext.rl.networks.encoders import ChannelsFirst, channels_last, image_layers, impala
 from automl_ext.rl.networks.packed import PackedBox
 from automl_ext.rl.networks.q_network import QNetwork
+from automl_ext.rl.registry import algorithm
 from automl_ext.training.errors import UserError
 
 VECTOR = Box(-1, 1, (3,), np.float32)
@@ -218,3 +219,26 @@ def test_an_encoder_is_exported_with_the_agent(tmp_path: Any) -> None:
     rl.export_policy(agent, tmp_path)
     program = torch.export.load(tmp_path / "policy.pt2").module()
     assert (program(torch.from_numpy(agent.envs.observations))[0].numpy() == agent.act(agent.envs.observations)).all()
+
+
+@pytest.mark.parametrize("name", ["ppo", "a2c", "dqn"])
+def test_an_encoder_acts_in_evaluation_mode_and_learns_in_its_own(name: str) -> None:
+    network = nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.ReLU())
+    fast = {"learning_starts": 16, "train_freq": 16, "gradient_steps": 2} if name == "dqn" else {"n_steps": 16}
+    learner: Any = algorithm(name).agent(algorithm(name).config(**fast), encoder=network)
+    before = copy.deepcopy(network.state_dict())
+    observations = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    assert (learner.predict(observations)[0] == learner.predict(observations)[0]).all()
+    learner.predict(observations[0])  # a batch norm in training mode refuses a batch of one
+    learner.evaluate(1)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    for _ in range(3):
+        learner.iterate()
+    assert network[1].num_batches_tracked > 0
+    assert network[1].training
+    network.eval()  # a pretrained encoder stays as its owner has set it
+    mean = network[1].running_mean.clone()
+    learner.predict(observations)
+    learner.iterate()
+    assert not network[1].training
+    assert torch.equal(network[1].running_mean, mean)
