@@ -173,7 +173,8 @@ class Envs:
             with np.errstate(over="ignore"):  # _check_finite raises an error for infinite rewards
                 rewards = rewards.astype(np.float32)
         # In C order: CartPole's vector environment returns transposed arrays, which a network rounds differently.
-        true_next = after = float32_array(after)
+        # Copied, because a vector environment may return the same arrays at every step.
+        true_next = after = float32_array(after, copy=True)
         done = terminated | truncated
         ended = done.nonzero()[0]
         valid = ~self._restarting
@@ -284,7 +285,7 @@ class Envs:
             raise self._fault("reset()", error) from None
         if self._packed is not None and self._packed.actions:
             self._check_masks(first, np.ones(self.n_envs, bool))
-        self.observations = float32_array(first)
+        self.observations = float32_array(first, copy=True)
         self._restarting = np.zeros(self.n_envs, bool)
         self.running_returns = np.zeros(self.n_envs)
         self._begun = np.full(self.n_envs, self._calls)
@@ -303,7 +304,7 @@ class Envs:
             if len(result) != 5:
                 raise EnvError(f"step() must return {STEP}, got {len(result)} values")
             observations = self._read("step()", result[0], result[4])
-            rewards, terminated, truncated = (np.asarray(part) for part in result[1:4])
+            rewards, terminated, truncated = (np.array(part) for part in result[1:4])
             for name, array, kinds in zip(NAMES, (rewards, terminated, truncated), KINDS, strict=True):
                 if array.dtype.kind not in kinds or array.shape != self.running_returns.shape:
                     raise EnvError(f"step() returned {name} that are {array.dtype} {list(array.shape)}")

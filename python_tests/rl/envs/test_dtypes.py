@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from policy_worlds import World, envs_in
 
 from automl_ext.rl import A2C, CQL, DQN, A2CConfig, CQLConfig, Reinforce, ReinforceConfig
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
+from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import NoEnvs
 from automl_ext.rl.networks.body import float32_space
 
@@ -111,3 +113,12 @@ def test_offline_on_any_dtype(dtype: Any) -> None:
     expected = torch.from_numpy(np.zeros(1, space.dtype)).dtype
     assert agent.replay is not None
     assert agent.replay.sample(2).observations.dtype == expected
+
+
+def test_environments_may_reuse_their_arrays() -> None:
+    vector = gymnasium.vector.SyncVectorEnv([Walk, Walk], copy=False, autoreset_mode=AutoresetMode.NEXT_STEP)
+    envs = Envs(vector, 0)
+    steps = [envs.step(np.zeros(2, np.int64)) for _ in range(2)]
+    assert [step.observations[0, 0] for step in steps] == [0, 0.5]
+    assert [step.next_observations[0, 0] for step in steps] == [0.5, 1]
+    assert [step.truncated[0] for step in steps] == [False, True]
