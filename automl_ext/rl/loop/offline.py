@@ -160,19 +160,27 @@ class OfflineAgent(LearningAgent):
         )
         fill(self.replay, found)
         self._digest = digest.hexdigest()
-        if self.config.normalize_observations and not self.envs.steps and not self._policy_given:
+        if self.config.normalize_observations and not self.envs.steps:
             observations = torch.from_numpy(np.concatenate([e.observations for e in found]))
             for module in nn.ModuleList(self.networks.values()).modules():
-                if isinstance(module, RunningNorm):
+                # A given policy keeps its statistics; networks that learn beside it have none yet.
+                if isinstance(module, RunningNorm) and not (self._policy_given and module.count):
                     module.count.zero_()  # nothing of the data of an earlier call
                     module.update(observations)
 
     def iterate(self) -> dict[str, Any]:
-        """Take gradient steps up to the next multiple of UPDATES; return the mean of their metrics."""
+        """Take UPDATES gradient steps, or fewer where an evaluation, a checkpoint or the end is due before.
+
+        Returns:
+            The means of their metrics.
+        """
         if self.replay is None:
             raise ValueError("episodes: expected set_episodes() before training")
-        measured = []
-        for _ in range(UPDATES - self.envs.steps % UPDATES):
+        measured, steps, config = [], self.envs.steps, self.config
+        ends = [steps - steps % every + every for every in (UPDATES, config.eval_every, config.checkpoint_every)]
+        if steps < config.total_steps:
+            ends.append(config.total_steps)
+        for _ in range(min(ends) - steps):
             measured.append(self.update(self.replay.sample(self.config.batch_size)))
             self.envs.steps += 1
         return mean_metrics(measured)

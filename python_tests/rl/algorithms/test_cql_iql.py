@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from dqn_worlds import Corridor, corridor_values, walks
 from automl_ext import rl
 from automl_ext.rl.algorithms.cql import conservative_loss
 from automl_ext.rl.algorithms.iql import expectile_loss, weighted_cloning_loss
+from automl_ext.rl.networks.body import RunningNorm
 
 GAMMA = 0.9
 FAST: dict[str, Any] = {
@@ -113,3 +115,26 @@ def test_normalization_is_of_the_episodes_set_last() -> None:
     assert any(name.endswith("variance") for name in first)
     for name, value in first.items():
         torch.testing.assert_close(value, second[name], msg=name)
+
+
+@pytest.mark.parametrize("name", ["iql", "cql"])
+def test_every_network_of_a_loaded_agent_normalizes(name: str, tmp_path: Path) -> None:
+    agent = rl.make(name, Corridor, normalize_observations=True, **FAST)
+    agent.set_episodes(walks(0.5, episodes=20))  # type: ignore[attr-defined]
+    agent.save(tmp_path / "agent.pt")
+    loaded: Any = rl.load(tmp_path / "agent.pt")
+    loaded.set_episodes(walks(0.5, episodes=20))
+    modules = [module for network in loaded.networks.values() for module in network.modules()]
+    counts = [module.count.item() for module in modules if isinstance(module, RunningNorm)]
+    assert len(counts) >= 2
+    assert len({*counts}) == 1
+    assert counts[0] > 0
+
+
+def test_training_ends_and_is_evaluated_at_the_given_steps() -> None:
+    agent = rl.make("bc", Corridor, **FAST | {"total_steps": 15, "eval_every": 5})
+    agent.set_episodes(walks(0.5, episodes=20))  # type: ignore[attr-defined]
+    seen: list[int] = []
+    agent.learn(callback=lambda report: seen.append(report.step))
+    assert seen == [5, 10, 15]
+    assert agent.envs.steps == 15
