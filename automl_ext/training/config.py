@@ -211,6 +211,27 @@ def convert(value: Any, hint: Any) -> Any:
     return converted
 
 
+def check_types(config: Any) -> None:
+    """Give every option of a dataclass the type of its annotation: lists may stand for tuples, and ints for floats.
+
+    Raises:
+        ValueError: a value does not fit; the message names the option.
+    """
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value, hint = getattr(config, field.name), hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, hint):  # type: ignore[arg-type]
+                raise ValueError(f"{field.name}: expected {hint.__name__}, got {short(value)}")  # type: ignore[union-attr]
+            continue
+        if hasattr(value, "item"):  # a number of NumPy
+            value = value.item()
+        try:
+            setattr(config, field.name, convert(list(value) if isinstance(value, tuple) else value, hint))
+        except ValueError as error:
+            raise ValueError(f"{field.name}: {str(error).replace('must be', 'expected', 1)}") from None
+
+
 def _convert(value: Any, hint: Any) -> Any:
     """Convert ``value`` to the annotated type. Return _MISSING if it does not fit."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)

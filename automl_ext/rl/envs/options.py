@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import UseAppendAction
 
 from automl_ext.training.checks import check_range
+from automl_ext.training.config import check_types
 from automl_ext.training.files.reading import short
 
 
@@ -17,7 +18,7 @@ class EnvOptions:
     """Options of environments, the same in training and in evaluation.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number out of range, or a value of another type.
     """
 
     vectorization: Literal["auto", "sync", "async", "vector_entry_point"] = "auto"
@@ -43,6 +44,7 @@ class EnvOptions:
     if it is JSON, else as text. May be repeated."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for argument in self.env_kwarg:
             if not argument.partition("=")[0].isidentifier() or "=" not in argument:
                 raise ValueError(f"env_kwarg: expected NAME=VALUE, got {short(argument)}")

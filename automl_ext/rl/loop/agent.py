@@ -16,6 +16,7 @@ from automl_ext.rl.loop.checks import check_environments
 from automl_ext.rl.loop.evaluate import MAX_STEPS
 from automl_ext.rl.loop.seams import NoExtras
 from automl_ext.training.checks import check_range, check_seed
+from automl_ext.training.config import check_types
 from automl_ext.training.errors import UserError
 from automl_ext.training.search_space import Categories
 
@@ -29,7 +30,7 @@ class TrainConfig:
     """The options that every algorithm has. A step is one transition; steps of all environments are summed.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number out of range, or a value of another type.
     """
 
     env_id: str = "CartPole-v1"
@@ -51,6 +52,7 @@ class TrainConfig:
     """Options of additions to the algorithm, see ``automl_ext.rl.extras``."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         check_range(self, "total_steps", "n_envs", "eval_every", "checkpoint_every", low=1)
         check_range(self, "eval_episodes", "eval_max_steps", "final_episodes", low=1)
         check_seed(self.seed)

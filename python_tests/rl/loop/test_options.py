@@ -8,6 +8,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from gymnasium import spaces
 
@@ -77,6 +78,29 @@ def test_every_numeric_option_has_a_case() -> None:
     }
     assert numeric == {(case.values[0], case.values[1]) for case in CASES}
     assert len(numeric) > 100
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "message"),
+    [
+        (A2CConfig, {"optimizer": "sgd"}, r"optimizer: expected Literal\['rmsprop', 'adam'\], got 'sgd'"),
+        (A2CConfig, {"separate": "all"}, r"separate: expected Literal.*, got 'all'"),
+        (A2CConfig, {"n_steps": 5.5}, r"n_steps: expected int, got 5.5"),
+        (DQNConfig, {"hidden": 64}, r"hidden: expected tuple\[int, ...\], got 64"),
+        (DQNConfig, {"lr": "1e-3"}, r"lr: expected float, got '1e-3'"),
+        (DreamerConfig, {"env": {}}, r"env: expected EnvOptions, got {}"),
+        (EnvOptions, {"vectorization": "threads"}, r"vectorization: expected Literal.*, got 'threads'"),
+    ],
+)
+def test_values_of_another_type_are_refused_by_name(config: Any, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        config(**values)
+
+
+def test_lists_ints_and_numbers_of_numpy_get_the_type_of_the_option() -> None:
+    config = A2CConfig(hidden=[8, 4], lr=1, n_steps=np.int64(7))  # type: ignore[arg-type]
+    assert (config.hidden, config.lr, config.n_steps) == ((8, 4), 1.0, 7)
+    assert (type(config.lr), type(config.n_steps)) == (float, int)
 
 
 def test_v_max_is_above_v_min() -> None:
