@@ -109,8 +109,6 @@ class DQNConfig(TrainConfig):
         check_range(self, "v_max", above=self.v_min)
         check_max_grad_norm(self)
         check_hidden(self, units=2, layers=1)
-        if self.buffer_size < self.n_envs:
-            raise ValueError(f"buffer_size: expected at least n_envs ({self.n_envs}), got {self.buffer_size}")
 
     @property
     def updates_each(self) -> int:
@@ -431,8 +429,13 @@ def make_replay(config: DQNConfig, space: gymnasium.Space, n_envs: int, seed: in
     """Build the replay of a configuration. It stores observations in their own dtype.
 
     Raises:
-        UserError: the replay or a batch does not fit into memory.
+        UserError: the replay or a batch does not fit into memory, or the replay is smaller than one step of all
+            environments.
     """
+    if config.buffer_size < n_envs:
+        raise UserError(
+            f"buffer_size: expected at least the number of environments, {n_envs}, got {config.buffer_size}"
+        )
     row = observation_bytes(space) + (42 if config.prioritized else 32)  # bytes per transition
     check_memory("buffer_size", config.buffer_size * row)
     check_memory("batch_size", config.batch_size * (2 * observation_bytes(space) + 4 * sum(config.hidden)))

@@ -31,6 +31,7 @@ from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observa
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.action_spaces import discrete
 from automl_ext.rl.networks.groups import GroupedBox, check_nothing_hidden
+from automl_ext.rl.networks.packed import byte_scale
 from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatten_parameters
 from automl_ext.rl.replay.uniform import Batch, UniformReplay
 from automl_ext.training.checks import check_range
@@ -102,18 +103,18 @@ class TeamNetwork(nn.Module):
 
     def __init__(self, space: GroupedBox, actions: int, hidden: tuple[int, ...], mixer: nn.Module) -> None:
         super().__init__()
-        self.own = space.own
+        self.own, self.scale = space.own, byte_scale(space)
         self.agents = FusedMLP(space.shape[0], hidden, actions, "relu")
         self.mixer = mixer
 
     def forward(self, observations: Tensor) -> Tensor:
         """Compute Q_i [..., actions] of observations [..., L]."""
-        q: Tensor = self.agents(observations.float())
+        q: Tensor = self.agents(observations.float() * self.scale)
         return q
 
     def total(self, values: Tensor, observations: Tensor) -> Tensor:
         """Mix values [N, A]. The state is that of all agents' observations [N, A, L], without their one-hot vectors."""
-        mixed: Tensor = self.mixer(values, observations[..., : self.own].flatten(1))
+        mixed: Tensor = self.mixer(values, observations[..., : self.own].flatten(1) * self.scale)
         return mixed
 
 

@@ -172,6 +172,12 @@ def test_unsupported_spaces_and_settings_are_refused() -> None:
         preset("nes", DQNConfig())
 
 
+def test_the_replay_has_room_for_one_step_of_every_environment() -> None:
+    two = DQNConfig(env_id="MountainCar-v0,Acrobot-v1", n_envs=8, buffer_size=8)
+    with pytest.raises(UserError, match="buffer_size: expected at least the number of environments, 16, got 8"):
+        DQN(two)
+
+
 def test_variants_of_the_ablation() -> None:
     for name, settings in variants(RainbowConfig()).items():
         parts = [settings.double, settings.dueling, settings.prioritized, settings.n_step == 3]

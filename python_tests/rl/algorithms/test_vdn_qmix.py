@@ -11,7 +11,8 @@ from policy_worlds import Staggered, Together, lanes_of
 
 from automl_ext.rl import VDN, VDNConfig, load, make
 from automl_ext.rl.algorithms.qmix import QMIX, Monotonic, QMIXConfig
-from automl_ext.rl.algorithms.vdn import Sum, by_team
+from automl_ext.rl.algorithms.vdn import Sum, TeamNetwork, by_team
+from automl_ext.rl.networks.groups import GroupedBox
 from automl_ext.training.errors import UserError
 
 STATES = torch.eye(3)  # the first state, game A, game B
@@ -54,6 +55,20 @@ def test_qmix_represents_the_risky_game() -> None:
 def test_agents_see_nothing_that_is_for_a_central_critic() -> None:
     with pytest.raises(UserError, match="central_critic: expected a2c, ppo or reinforce"):
         VDN(VDNConfig(), lanes_of(Together, central=True))
+
+
+def test_bytes_are_scaled_to_one() -> None:
+    """The agents' values and the state of the mixing function are those of the same observations as float32."""
+    results = []
+    ones = torch.eye(2).expand(5, 2, 2)
+    seen = torch.cat([torch.rand(5, 2, 3, generator=torch.Generator().manual_seed(0)).round(), ones], 2)
+    for dtype, factor in ((np.float32, 1), (np.uint8, 255)):
+        torch.manual_seed(0)
+        network = TeamNetwork(GroupedBox((5,), dtype, ("a", "b")), 3, (8,), Monotonic(2, 6, 4))
+        observations = (seen * factor).to(torch.from_numpy(np.zeros(1, dtype)).dtype)
+        values = network(observations).amax(2)
+        results.append([values, network.total(values, observations)])
+    torch.testing.assert_close(results[1], results[0])
 
 
 def test_mixers() -> None:
