@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from automl_ext import _native
+from automl_ext.ops._checks import readable_values
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -148,6 +149,9 @@ def n_step_returns(
         product = torch.where(open_, longer, product)
         last = last + open_.long()
         open_ = open_ & ~_ahead(cut, k)
+        still = readable_values(open_)
+        if still is not None and not still.any():  # short episodes in a long window
+            break
     if next_values is not None:
         returns = returns + product * _keep(next_values, live).gather(0, last)
     return returns.to(rewards.dtype), product.to(rewards.dtype), last

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -19,22 +19,23 @@ import torch.nn.functional as F
 from torch import Tensor
 from tyro.conf import arg
 
+from automl_ext.ops.returns import discounted_returns
 from automl_ext.rl.envs.rollouts import Rollout
-from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.extras.checks import check_options, has_replay
 from automl_ext.rl.loop.checks import observation_bytes
 from automl_ext.rl.loop.seams import Seam
 from automl_ext.rl.networks.parameters import clipped_gradient
+from automl_ext.rl.replay.episodes import RecordedEpisode, fill
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.memory import check_memory
 from automl_ext.training.seeding import derived_seed
 
 CAPACITY = 100_000  # transitions
-LONGEST = 100_000  # steps; returns of longer episodes are cut here
 ALPHA, BETA = 0.6, 0.1
 CLIP = 1.0  # of (R − V)₊
 VALUE_WEIGHT = 0.01
+Taken = tuple[Tensor, Tensor, Tensor]  # observation, action and reward of a step
 
 
 @dataclass
@@ -54,7 +55,7 @@ class SelfImitation:
 
     def __post_init__(self) -> None:
         check_options(self, "updates", low=0)
-        check_options(self, "batch_size", low=1)
+        check_options(self, "batch_size", low=1, high=CAPACITY)
 
     def attach(self, agent: Any) -> Successes:
         if has_replay(agent):
@@ -62,14 +63,6 @@ class SelfImitation:
         part = Successes(agent, self.updates, self.batch_size)
         agent.seams.after.append(part.learn)
         return part
-
-
-class Taken(NamedTuple):
-    """One step of one environment in a running episode."""
-
-    observation: Tensor
-    action: Tensor
-    reward: Tensor
 
 
 class Successes:
@@ -84,24 +77,22 @@ class Successes:
     def __init__(self, agent: Any, updates: int, batch_size: int) -> None:
         self.agent, self.updates, self.batch_size = agent, updates, batch_size
         observations, actions = agent.spaces
-        n_envs, one = agent.envs.n_envs, isinstance(actions, gymnasium.spaces.Discrete)
+        one = isinstance(actions, gymnasium.spaces.Discrete)
         dtypes = {gymnasium.spaces.Box: np.float32, gymnasium.spaces.MultiBinary: np.bool_}
         check_memory("self-imitation", CAPACITY * (observation_bytes(observations) + 42))
         self.replay = PrioritizedReplay(
-            max(CAPACITY, n_envs),
+            CAPACITY,
             observations.shape or (),
             observations.dtype,
             () if one else (math.prod(actions.shape or ()),),  # sampled actions are flat
             dtypes.get(type(actions), np.int64),
-            n_envs=n_envs,
-            n_step=LONGEST,
-            gamma=agent.config.gamma,
             alpha=ALPHA,
             beta=BETA,
             generator=np.random.default_rng(derived_seed(agent.config.seed, 7)),
             device=agent.device,
         )
-        self.running: list[list[Taken]] = [[] for _ in range(n_envs)]
+        # Of each environment, the observation, action and reward of every step of the running episode.
+        self.running: list[list[Taken]] = [[] for _ in range(agent.envs.n_envs)]
 
     def learn(self, rollout: Rollout) -> dict[str, Any]:
         """Store the episodes that end in a rollout, then imitate."""
@@ -114,12 +105,11 @@ class Successes:
         columns = [rollout.acted, rollout.actions, rollout.rewards.flatten()]
         observations, actions, rewards = (x.cpu().unflatten(0, shape) for x in columns)
         done, valid = (rollout.terminated | rollout.truncated).cpu(), rollout.valid.cpu()
-        for t in range(shape[0]):
-            for b in valid[t].nonzero().flatten().tolist():
-                self.running[b].append(Taken(observations[t, b], actions[t, b], rewards[t, b]))
-            ended = (done[t] & valid[t]).nonzero().flatten().tolist()
-            if ended:
-                self._store(ended)
+        for t, b in valid.nonzero().tolist():
+            self.running[b].append((observations[t, b], actions[t, b], rewards[t, b]))
+            if done[t, b]:
+                self._store(self.running[b])
+                self.running[b] = []
 
     def cut(self) -> None:
         """Forget the running episodes."""
@@ -146,34 +136,20 @@ class Successes:
         return {"imitation_loss": torch.stack(losses).mean(), "imitation_gain": torch.stack(means).mean()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"replay": self.replay.state_dict(), "running": [[tuple(x) for x in steps] for steps in self.running]}
+        return {"replay": self.replay.state_dict(), "running": self.running}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.replay.load_state_dict(state["replay"])
-        self.running = [[Taken(*x) for x in steps] for steps in state["running"]]
+        self.running = [[tuple(x) for x in steps] for steps in state["running"]]
 
-    def _store(self, ended: list[int]) -> None:
-        """Move the finished episodes of these environments to the replay; each ``add`` takes step t of all of them."""
-        lengths = np.zeros(len(self.running), np.int64)
-        columns = [torch.from_numpy(x) for x in self._blank(max(len(self.running[b]) for b in ended))]
-        for b in ended:
-            lengths[b] = length = len(self.running[b])
-            for column, values in zip(columns, zip(*self.running[b], strict=True), strict=True):
-                column[:length, b] = torch.stack(values)
-            columns[0][length:, b] = columns[0][length - 1, b]  # a placeholder; R needs no final observation
-            self.running[b] = []
-        observations, actions, rewards = (x.numpy() for x in columns)
-        never = np.zeros(len(lengths), bool)
-        for t in range(len(rewards)):
-            valid, last = np.less(t, lengths), np.equal(t, lengths - 1)
-            self.replay.add(Step(observations[t], actions[t], rewards[t], observations[t + 1], last, never, valid))
-
-    def _blank(self, length: int) -> list[np.ndarray]:
-        """Return zeros for observations [length + 1, B, ...], actions and rewards [length, B, ...]."""
-        taken = next(steps[0] for steps in self.running if steps)
-        n_envs = len(self.running)
-        shapes = [(length + (x is taken.observation), n_envs, *x.shape) for x in taken]
-        return [np.zeros(shape, x.numpy().dtype) for shape, x in zip(shapes, taken, strict=True)]
+    def _store(self, steps: list[Taken]) -> None:
+        """Add an episode to the replay, with the returns R in place of the rewards."""
+        observations, actions, rewards = (torch.stack(x) for x in zip(*steps, strict=True))
+        ends = torch.arange(len(steps)) == len(steps) - 1
+        never = torch.zeros_like(ends)
+        returns = discounted_returns(rewards, torch.zeros_like(rewards), ends, never, self.agent.config.gamma)
+        seen = torch.cat([observations, observations[-1:]])  # a placeholder; R needs no final observation
+        fill(self.replay, [RecordedEpisode(*(x.numpy() for x in (seen, actions, returns, ends, never)))])
 
 
 def imitation_loss(
