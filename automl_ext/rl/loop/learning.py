@@ -15,6 +15,7 @@ from automl_ext.rl.loop.agent import Agent, NoEnvs, check_evaluation, envs_of
 from automl_ext.rl.loop.evaluate import evaluate
 from automl_ext.rl.loop.seams import Extra, Seam, Seams
 from automl_ext.rl.networks.packed import PackedBox, add_axis, has_mask, named_parts, values
+from automl_ext.training.checks import check_seed
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.seeding import derived_seed
@@ -173,11 +174,12 @@ class LearningAgent(Agent):
         ``automl-ext eval`` plays the same episodes for the same seed.
 
         Raises:
-            ValueError: ``episodes`` is not an int of at least 1.
+            ValueError: ``episodes`` is not an int of at least 1, or ``seed`` is none.
             UserError: the environment is not known in this process, or has other spaces than the agent.
         """
         if type(episodes) is not int or episodes < 1:
             raise ValueError(f"episodes: expected an int of at least 1, got {short(episodes)}")
+        check_seed(seed)
         from automl_ext.rl.envs.callables import check_known
 
         check_known(self.config.env_id, "evaluate")
@@ -282,13 +284,18 @@ def as_batch(observation: Any, space: gymnasium.Space, mask: Any = None) -> tupl
     if isinstance(space, PackedBox):
         first, (_, part) = next(values(space.space, observation)), next(named_parts(space.space))
         single = np.ndim(first) == len(part.shape)
+        if not single and np.ndim(first) != len(part.shape) + 1:
+            raise ValueError(f"observation: expected {short(space.space)} or a batch of it, got {short(observation)}")
         if single:
             observation, mask = add_axis(space.space, observation), None if mask is None else np.asarray(mask)[None]
         packed = space.pack(observation, 1 if single else len(first), mask)
         if space.actions and space.free_stuck(packed).any():
             raise ValueError("action_mask: expected at least one allowed value of each action, got all False")
         return packed, single
-    found = np.asarray(observation)
+    try:
+        found = np.asarray(observation)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"observation: {short(error)}") from None
     shape, dtype = space.shape or (), np.dtype(space.dtype or np.float32)
     if found.shape not in (shape, (*found.shape[:1], *shape)) or not np.can_cast(found.dtype, dtype, "same_kind"):
         raise ValueError(

@@ -64,6 +64,8 @@ def record_run(options: RecordCommand) -> dict[str, Any]:
         raise UserError(f"--out: {out} exists: choose another file, or delete it")
     config, agent = agent_of(options.run, options.trust)
     try:
+        if 0 < options.epsilon < 1 and agent.algorithm == "dreamer":  # its state holds its own last action
+            raise UserError(f"--epsilon: expected 0 or 1 for dreamer, got {options.epsilon}")
         check_not_packed(agent.spaces[0], "record")
         if options.epsilon < 1:  # a random policy needs no trained one
             load_policy(options.run, agent, options.policy)

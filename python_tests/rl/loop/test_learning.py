@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from compare_runs import CLOCKS
+from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 from policy_worlds import Bandit, envs_in
 from rl_worlds import Scripted
@@ -150,6 +151,31 @@ def test_wrong_observations_are_named(observation: Any, got: str) -> None:
     expected = r"observation: expected float32 \[4\] or a batch \[N, ...\] of it, got .*"
     with pytest.raises(ValueError, match=expected + got):
         small().predict(observation)
+
+
+def test_rows_of_different_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^observation: "):
+        small().predict([[1, 2, 3, 4], [1, 2, 3]])
+
+
+def test_a_number_is_no_observation_of_several_values() -> None:
+    class Pair(Bandit):
+        def __init__(self) -> None:
+            super().__init__()
+            self.observation_space = spaces.MultiDiscrete([3, 3])
+
+        def observe(self) -> np.ndarray:
+            return np.array([self.state, 0])
+
+    agent = A2C(A2CConfig(hidden=(8,)), envs_in(Pair))
+    assert agent.predict([1, 2])[0] in range(3)
+    with pytest.raises(ValueError, match=r"observation: expected MultiDiscrete.* or a batch of it, got 3"):
+        agent.predict(3)
+
+
+def test_the_seed_of_an_evaluation_is_checked() -> None:
+    with pytest.raises(ValueError, match=r"seed: expected an int in \[0, 2\*\*32\), got -1"):
+        small().evaluate(1, seed=-1)
 
 
 def test_observations_that_are_not_finite_are_refused() -> None:
