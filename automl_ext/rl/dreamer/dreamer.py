@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from automl_ext.ops.networks import FusedMLP
 from automl_ext.ops.returns import lambda_returns
@@ -32,7 +32,7 @@ from automl_ext.rl.loop.averages import Averages
 from automl_ext.rl.loop.checks import check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent, State
 from automl_ext.rl.networks.packed import check_not_packed
-from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
+from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatten_parameters
 from automl_ext.rl.replay.sequences import SequenceReplay, Sequences
 from automl_ext.training.checks import check_range
 from automl_ext.training.machine.device import choose_device
@@ -184,38 +184,6 @@ def weighted_mean(x: Tensor, weights: Tensor) -> Tensor:
     return (x * weights).mean()
 
 
-class Optimizer:
-    """Adam on all parameters of a network as one vector, with clipping of the gradient norm.
-
-    Args:
-        network: its parameters become views of the vector.
-        lr: learning rate.
-        max_grad_norm: gradient norm to clip at; inf: no clipping.
-    """
-
-    def __init__(self, network: nn.Module, lr: float, max_grad_norm: float) -> None:
-        self.vector, self.max_grad_norm = flatten_parameters(network), max_grad_norm
-        self.parameters = list(network.parameters())
-        self.adam = torch.optim.Adam([self.vector], lr, eps=1e-7, fused=True)
-
-    def step(self, loss: Tensor, keep_graph: bool = False) -> Tensor:
-        """Take one step against the gradient of a loss; return the gradient's norm before clipping.
-
-        The gradient is computed for the parameters of this network only, whatever else the loss depends on.
-
-        Args:
-            loss: 0-dim.
-            keep_graph: whether another loss of the same forward pass follows.
-        """
-        gradient = self.vector.grad
-        assert gradient is not None
-        gradient.zero_()
-        loss.backward(inputs=self.parameters, retain_graph=keep_graph)
-        norm = clip_norm(gradient, self.max_grad_norm)
-        self.adam.step()
-        return norm
-
-
 class RecurrentState(NamedTuple):
     """The policy's recurrent state: h [B, deter], s [B, stoch] and the last action [B, A]."""
 
@@ -244,7 +212,7 @@ class Dreamer(LearningAgent):
         model: the world model.
         actor: the policy, from the features of a state to the parameters of ``actions``.
         value: the value network.
-        optimizers: those of ``model``, ``actor`` and ``value``, in this order.
+        networks, vectors, optimizers: ``model``, ``actor`` and ``value``; the parameters of each, and its optimizer.
         replay: the episodes.
 
     Raises:
@@ -275,14 +243,10 @@ class Dreamer(LearningAgent):
             if config.initialization == "keras":
                 for network in (self.model, self.actor, self.value):
                     keras_(network)
-        self.optimizers = [
-            Optimizer(network, lr, config.max_grad_norm)
-            for network, lr in (
-                (self.model, config.model_lr),
-                (self.actor, config.actor_lr),
-                (self.value, config.value_lr),
-            )
-        ]
+        self.networks = self.model, self.actor, self.value
+        self.vectors = [flatten_parameters(network) for network in self.networks]
+        rates = config.model_lr, config.actor_lr, config.value_lr
+        self.optimizers = [FlatAdam(x, lr, eps=1e-7) for x, lr in zip(self.vectors, rates, strict=True)]
         self.generator = generator(seeds[1], self.device)  # of actions and states, observed and imagined
         sampling = np.random.default_rng(seeds[2])
         self.replay = SequenceReplay(config.replay_size, self.actions.size, self.envs.n_envs, sampling)
@@ -345,8 +309,15 @@ class Dreamer(LearningAgent):
         observations = model.prepare(sequences.observations)
         states = model.rssm.observe(model.encode(observations), sequences.actions, noise)
         loss, metrics = model_loss(model, states, observations, sequences, self.config)
-        norm = self.optimizers[0].step(loss)
+        norm = self.descend(0, loss)
         return states.features.detach(), metrics | {"model_grad_norm": norm}
+
+    def descend(self, i: int, loss: Tensor, keep_graph: bool = False) -> Tensor:
+        """Take one step of network i against the gradient of a loss; return the gradient's norm before clipping."""
+        own, limit = list(self.networks[i].parameters()), self.config.max_grad_norm
+        norm = clipped_gradient(loss, self.vectors[i], limit, own, keep_graph)
+        self.optimizers[i].step()
+        return norm
 
     def learn_behavior(self, start: Tensor) -> dict[str, Tensor]:
         """Imagine trajectories, and take one gradient step each for policy and value network; return scalar metrics.
@@ -362,8 +333,8 @@ class Dreamer(LearningAgent):
         returns, weights = imagined_returns(rewards, values[1:], continues, config.gamma, config.lam)
         policy_loss = actor_loss(returns, entropy, weights, config.entropy_scale)
         regression_loss = value_loss(values[:-1], returns, weights)
-        policy_norm = self.optimizers[1].step(policy_loss, keep_graph=True)
-        value_norm = self.optimizers[2].step(regression_loss)
+        policy_norm = self.descend(1, policy_loss, keep_graph=True)
+        value_norm = self.descend(2, regression_loss)
         weight = weights.mean()
         return {
             "actor_loss": policy_loss.detach(),
@@ -465,7 +436,7 @@ class Dreamer(LearningAgent):
         return {
             **self.policy_state(),
             "value": self.value.state_dict(),
-            "optimizers": [optimizer.adam.state_dict() for optimizer in self.optimizers],
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "updates": self.updates,
             "replay": self.replay.state_dict(),
             "memory": list(self.state),
@@ -477,7 +448,7 @@ class Dreamer(LearningAgent):
         self.load_policy_state(state)
         self.value.load_state_dict(state["value"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            load_optimizer(optimizer.adam, saved)
+            load_optimizer(optimizer, saved)
         self.updates = state["updates"]
         self.replay.load_state_dict(state["replay"])
         self.state = RecurrentState(*(x.to(self.device) for x in state["memory"]))

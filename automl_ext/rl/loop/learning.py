@@ -40,7 +40,6 @@ class LearningAgent(Agent):
     config: Any
     best: dict[str, Any] | None = None
     honors: ClassVar[frozenset[Seam]] = frozenset()
-    _random: np.random.Generator | None = None
     _policy_given = False  # whether a policy was loaded, which training then starts from
 
     @functools.cached_property
@@ -230,12 +229,10 @@ class LearningAgent(Agent):
         """Sample actions from the policy with :attr:`random`."""
         raise NotImplementedError(f"{type(self).__name__} has no random actions")
 
-    @property
+    @functools.cached_property
     def random(self) -> np.random.Generator:
         """Generator of :meth:`random_actions`. ``predict`` must not change the generator of the training."""
-        if self._random is None:
-            self._random = np.random.default_rng(derived_seed(self.config.seed, 5))
-        return self._random
+        return np.random.default_rng(derived_seed(self.config.seed, 5))
 
     def set_policy(self, policy: dict[str, Any]) -> None:
         """Load a policy from which training may continue."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,11 +101,12 @@ class PolicyAgent(LearningAgent):
 
     @torch.inference_mode()
     def random_actions(self, observations: np.ndarray) -> np.ndarray:
-        if self._predicting is None:
-            self._predicting = generator(derived_seed(self.config.seed, 5), self.device)
         return self.sample(observations, self._predicting)[1]
 
-    _predicting: torch.Generator | None = None  # of `predict`, which must not change the generator of the training
+    @functools.cached_property
+    def _predicting(self) -> torch.Generator:
+        """Generator of ``predict``, which must not change that of the training."""
+        return generator(derived_seed(self.config.seed, 5), self.device)
 
     def begin(self, starting: np.ndarray) -> None:
         if starting.all():  # a new evaluation

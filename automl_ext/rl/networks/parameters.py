@@ -62,15 +62,24 @@ def clip_norm(gradient: Tensor, max_norm: float) -> Tensor:
     return norm
 
 
-def clipped_gradient(loss: Tensor, parameters: nn.Parameter, max_norm: float) -> Tensor:
+def clipped_gradient(
+    loss: Tensor,
+    parameters: nn.Parameter,
+    max_norm: float,
+    inputs: Sequence[nn.Parameter] | None = None,
+    keep_graph: bool = False,
+) -> Tensor:
     """Set ``parameters.grad`` to the gradient of ``loss``, clipped to ``max_norm``; return its norm before clipping.
 
-    ``parameters`` is the vector of :func:`flatten_parameters`.
+    Args:
+        parameters: the vector of :func:`flatten_parameters`.
+        inputs: the network's parameters, if the loss depends on other networks too, which then get no gradient.
+        keep_graph: whether another loss of the same forward pass follows.
     """
     gradient = parameters.grad  # the gradients of the network's parameters are views of it
     assert gradient is not None
     gradient.zero_()
-    loss.backward()
+    loss.backward(inputs=inputs, retain_graph=keep_graph)
     return clip_norm(gradient, max_norm)
 
 

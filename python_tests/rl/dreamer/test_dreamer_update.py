@@ -38,7 +38,7 @@ def test_behavior_gradient_changes_the_policy_and_not_the_model() -> None:
     model_size = len(list(agent.model.parameters()))
     assert not any(changed[:model_size])
     assert all(changed[model_size:])
-    assert agent.optimizers[0].vector.grad.eq(0).all()
+    assert agent.vectors[0].grad.eq(0).all()
     assert all(p.requires_grad for p in agent.model.parameters())
 
 
@@ -102,8 +102,8 @@ def test_sizes_of_the_paper() -> None:
     rssm = dense(30 + 6, 200) + gru + dense(200, 200, 60) + dense(200 + 1024, 200, 60)
     reward = dense(230, 400, 400, 1)
     assert sum(p.numel() for p in agent.model.parameters()) == encoder + decoder + rssm + reward
-    assert agent.optimizers[1].vector.numel() == dense(230, 400, 400, 400, 400, 12)
-    assert agent.optimizers[2].vector.numel() == dense(230, 400, 400, 400, 1)
+    assert agent.vectors[1].numel() == dense(230, 400, 400, 400, 400, 12)
+    assert agent.vectors[2].numel() == dense(230, 400, 400, 400, 1)
     sequences = Sequences(
         torch.randint(256, (3, 1, 64, 64, 3), dtype=torch.uint8),
         torch.rand(3, 1, 6),
@@ -112,11 +112,11 @@ def test_sizes_of_the_paper() -> None:
         torch.ones(3, 1, dtype=torch.bool),
         torch.ones(3, 1, dtype=torch.bool),
     )
-    before = [optimizer.vector.detach().clone() for optimizer in agent.optimizers]
+    before = [vector.detach().clone() for vector in agent.vectors]
     measured = agent.learn_from(sequences)
     assert all(np.isfinite(float(x)) for x in measured.values())
-    for optimizer, old, lr in zip(agent.optimizers, before, (6e-4, 8e-5, 8e-5), strict=True):
-        change = (optimizer.vector.detach() - old).abs().max()
+    for vector, old, lr in zip(agent.vectors, before, (6e-4, 8e-5, 8e-5), strict=True):
+        change = (vector.detach() - old).abs().max()
         assert change == pytest.approx(lr, rel=0.01)  # Adam's first step
 
 
