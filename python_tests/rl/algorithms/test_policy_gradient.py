@@ -150,19 +150,12 @@ def test_steps_after_the_first_episode_are_not_learned_from() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("agent", "config", "steps", "seeds", "reached"),
-    [
-        (A2C, A2CConfig, 20_000, (0, 1, 2), 80),  # one seed in eight stays below
-        (PPO, PPOConfig, 12_000, (1,), 80),
-        (Reinforce, ReinforceConfig, 20_000, (0,), 60),
-    ],
+    ("agent", "config", "steps", "reached"),
+    [(PPO, PPOConfig(seed=1), 12_000, 80), (Reinforce, ReinforceConfig(), 20_000, 60)],
 )
-def test_learns_cartpole(agent: Any, config: Any, steps: int, seeds: tuple[int, ...], reached: float) -> None:
-    """The median over seeds; an untrained policy reaches 20."""
-    found = []
-    for seed in seeds:
-        learning = agent(config(seed=seed))
-        while learning.envs.steps < steps:
-            learning.iterate()
-        found.append(np.mean([episode.episode_return for episode in learning.envs.episodes[-20:]]))
-    assert np.median(found) > reached
+def test_learns_cartpole(agent: Any, config: Any, steps: int, reached: float) -> None:
+    """An untrained policy reaches 20. A2C: test_defaults_benchmark.py."""
+    learning = agent(config)
+    while learning.envs.steps < steps:
+        learning.iterate()
+    assert np.mean([episode.episode_return for episode in learning.envs.episodes[-20:]]) > reached
