@@ -20,7 +20,7 @@ from automl_ext.rl.networks.groups import names_of
 from automl_ext.rl.presets import preset as with_preset
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.rl.reports.evaluate_run import agent_of, load_best, load_last
-from automl_ext.training.config import to_dict, with_values
+from automl_ext.training.config import from_dict, to_dict, with_values
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.files.weights import check_fit
@@ -93,21 +93,20 @@ def load(path: str | Path, env: Env | None = None, trust: Iterable[str] = ()) ->
         UserError: the file is missing, damaged, of a later version, or not a saved agent; or it names a module that is
             not in ``trust``.
     """
-    saved = read_agent(Path(path))
-    if saved.algorithm not in ALGORITHMS:
-        raise UserError(f"{path}: algorithm: expected one of {', '.join(ALGORITHMS)}, got {short(saved.algorithm)}")
-    found = algorithm(saved.algorithm)
+    saved, spaces = read_agent(Path(path))
+    if saved["algorithm"] not in ALGORITHMS:
+        raise UserError(f"{path}: algorithm: expected one of {', '.join(ALGORITHMS)}, got {short(saved['algorithm'])}")
+    found = algorithm(saved["algorithm"])
     changes: dict[str, Any] = {} if env is None else {"env_id": env_id_of(env)}
     try:
-        config = saved.config_like(found.config(extras=Extras()))
+        config = from_dict(found.config(extras=Extras()), saved["config"], str(path), saved["automl_ext"])
         if config.device != "cpu":
             changes["device"] = "auto"  # this machine may have no GPU
         config = dataclasses.replace(config, **changes)
         check_trusted(own_names(to_dict(config)), _trusted(env, trust), path)
-        n_envs = config.n_envs * len(names_of(saved.observation_space))
-        agent = found.agent(config, NoEnvs(saved.observation_space, saved.action_space, n_envs))
-        check_fit(saved.policy, agent.policy_state(), "policy")
-        agent.set_policy(saved.policy)
+        agent = found.agent(config, NoEnvs(*spaces, config.n_envs * len(names_of(spaces[0]))))
+        check_fit(saved["policy"], agent.policy_state(), "policy")
+        agent.set_policy(saved["policy"])
     except (UserError, ValueError, TypeError, KeyError, OverflowError, RuntimeError) as error:
         text = str(error) if isinstance(error, UserError) else short(error)
         raise UserError(text if text.startswith(str(path)) else f"{path}: cannot make the agent: {text}") from None

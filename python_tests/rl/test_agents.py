@@ -14,7 +14,7 @@ import pytest
 import torch
 from rl_worlds import Scripted
 
-from automl_ext import rl
+from automl_ext import __version__, rl
 from automl_ext.rl.extras import Extras
 from automl_ext.rl.loop.agent import NoEnvs
 from automl_ext.rl.loop.saved import read_agent, space_from_dict, space_to_dict
@@ -296,9 +296,9 @@ def test_spaces_are_saved(space: gymnasium.Space) -> None:
 
 
 def test_the_version_is_in_the_file(tmp_path: Path) -> None:
-    saved = read_agent(small("a2c").save(tmp_path / "agent.pt"))
-    assert (saved.algorithm, saved.config["env_id"]) == ("a2c", "CartPole-v1")
-    assert saved.version
+    saved, _ = read_agent(small("a2c").save(tmp_path / "agent.pt"))
+    assert (saved["algorithm"], saved["config"]["env_id"]) == ("a2c", "CartPole-v1")
+    assert saved["automl_ext"] == __version__
 
 
 @pytest.mark.parametrize("name", ["dqn", "rainbow", "a2c", "reinforce", "ppo"])

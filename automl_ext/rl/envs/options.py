@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from tyro.conf import UseAppendAction
 
 from automl_ext.training.checks import check_range
-from automl_ext.training.config import check_types
 from automl_ext.training.files.reading import short
 
 
@@ -44,6 +43,8 @@ class EnvOptions:
     if it is JSON, else as text. May be repeated."""
 
     def __post_init__(self) -> None:
+        from automl_ext.training.config import check_types  # loads the reader of configurations
+
         check_types(self)
         for argument in self.env_kwarg:
             if not argument.partition("=")[0].isidentifier() or "=" not in argument:

@@ -16,7 +16,6 @@ from automl_ext.rl.loop.checks import check_environments
 from automl_ext.rl.loop.evaluate import MAX_STEPS
 from automl_ext.rl.loop.seams import NoExtras
 from automl_ext.training.checks import check_range, check_seed
-from automl_ext.training.config import check_types
 from automl_ext.training.errors import UserError
 from automl_ext.training.search_space import Categories
 
@@ -52,6 +51,8 @@ class TrainConfig:
     """Options of additions to the algorithm, see ``automl_ext.rl.extras``."""
 
     def __post_init__(self) -> None:
+        from automl_ext.training.config import check_types  # loads the reader of configurations
+
         check_types(self)
         check_range(self, "total_steps", "n_envs", "eval_every", "checkpoint_every", low=1)
         check_range(self, "eval_episodes", "eval_max_steps", "final_episodes", low=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 from automl_ext._version import __version__
 from automl_ext.rl.networks.groups import GroupedBox
 from automl_ext.rl.networks.packed import PackedBox
-from automl_ext.training.config import from_dict, to_dict
+from automl_ext.training.config import to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.checkpoint import check_state
 from automl_ext.training.files.reading import short
@@ -25,27 +24,6 @@ FORMAT = 1
 KINDS = {"format": int, "automl_ext": str, "algorithm": str, "config": dict, "observations": dict, "actions": dict}
 INTEGERS = {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
 DTYPES = INTEGERS | {"bool", "float16", "float32", "float64"}
-
-
-@dataclass
-class SavedAgent:
-    """The content of a saved agent. ``policy`` is unchecked; :meth:`config_like` checks the configuration."""
-
-    path: Path
-    version: str
-    algorithm: str
-    config: dict[str, Any]
-    observation_space: gymnasium.Space
-    action_space: gymnasium.Space
-    policy: Any
-
-    def config_like(self, defaults: Any) -> Any:
-        """Return the configuration, of the same class as ``defaults``.
-
-        Raises:
-            UserError: an option is unknown or has the wrong type.
-        """
-        return from_dict(defaults, self.config, str(self.path), self.version)
 
 
 def check_saveable(state: Any, name: str) -> None:
@@ -83,8 +61,11 @@ def write_agent(
     write_tensors(path, content)
 
 
-def read_agent(path: Path) -> SavedAgent:
+def read_agent(path: Path) -> tuple[dict[str, Any], tuple[gymnasium.Space, gymnasium.Space]]:
     """Read what :func:`write_agent` wrote.
+
+    Returns:
+        The content, whose configuration and policy are unchecked, and the spaces of observations and actions.
 
     Raises:
         UserError: the file is missing, damaged, of a later format, or something else than a saved agent.
@@ -101,7 +82,7 @@ def read_agent(path: Path) -> SavedAgent:
     if content["format"] != FORMAT:
         raise UserError(f"{path} has format {content['format']}, expected {FORMAT}: a later automl_ext wrote it")
     try:
-        spaces = [space_from_dict(content[name]) for name in ("observations", "actions")]
+        spaces = space_from_dict(content["observations"]), space_from_dict(content["actions"])
     except (
         ValueError,
         TypeError,
@@ -113,8 +94,7 @@ def read_agent(path: Path) -> SavedAgent:
         UserError,
     ) as error:
         raise UserError(f"{path}: spaces: {short(error)}") from None
-    version, algorithm, config = (content[name] for name in ("automl_ext", "algorithm", "config"))
-    return SavedAgent(path, version, algorithm, config, spaces[0], spaces[1], content["policy"])
+    return content, spaces
 
 
 def space_to_dict(space: gymnasium.Space) -> dict[str, Any]:
