@@ -22,6 +22,7 @@ from random import Random
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from automl_ext.nas.auto.entrant import Entrant
 from automl_ext.nas.auto.plan import (
@@ -56,12 +57,11 @@ from automl_ext.training.files.atomic import write_json
 from automl_ext.training.run import BEST, Run
 from automl_ext.training.seeding import derived_seed
 
-VERSION = 5  # of the state in a checkpoint
+VERSION = 6  # of the state in a checkpoint
 FASTER = 0.8  # networks are computed in bfloat16 if a step then takes at most this part of its time
 FIRST_STEPS = 8  # of a baseline
 MEASURED = 0.2  # part of the budget after which the time of a step is known
-LEARNED = 0.2  # part of the accuracy above chance from which on a network tells whether images may be mirrored
-FLIPS = 0.8  # images are mirrored if this part of the accuracy above chance is left on mirrored ones
+LEARNED = 0.2  # part of the mean recall above chance from which on a network tells whether images may be mirrored
 LONG_EPOCHS, LONG_STEPS = 40, 4000  # a training is long if both are planned
 CUTMIX, WEIGHT_DECAY = 0.5, 1e-3  # of long trainings
 PART = 5.0  # seconds that a task takes
@@ -239,17 +239,16 @@ class Race:
     def found(self) -> tuple[float, bool]:
         """Return what the first rung decided: the rate, relative to that of the recipe, and whether to mirror images.
 
-        The rate is that of the best network among those that differ only in it. Images are mirrored if the best network
-        recognizes mirrored images, of which it has seen none.
+        The rate is that of the best network among those that differ only in it. For mirroring, the best network is
+        measured on mirrored images, of which it has seen none: see :func:`survives_mirroring`.
         """
         best, *_ = sorted((e for e in self.entrants if not e.baseline), key=lambda e: e.losses[0])
         first = self.entrants[0].entry
         twins = [e for e in self.entrants if e.entry[1:5] == first[1:5] and not e.baseline]
-        chance = 1 / self.networks.splits.num_classes
-        mirrored, plain = best.mirrored
-        learned = plain - chance >= LEARNED * (1 - chance)  # else it recognizes no image, mirrored or not
-        found = learned and mirrored - chance >= FLIPS * (plain - chance)
-        flip = found if self.config.flip is None else self.config.flip
+        flip = self.config.flip
+        if flip is None:
+            images = torch.bincount(self.images.valid.labels, minlength=self.networks.splits.num_classes)
+            flip = best.mirrored is not None and survives_mirroring(*best.mirrored, images)
         return min(twins, key=lambda e: e.losses[0]).entry.rate, flip
 
     def recipe_for(self, entrant: Entrant) -> Recipe:
@@ -372,3 +371,20 @@ class Race:
         self.entrants = [Entrant.from_state(values) for values in state["entrants"]]
         self.tables, self.spent = list(state["tables"]), dict(state["spent"])
         self.pending.extend(Task(*values) for values in state["pending"])
+
+
+def survives_mirroring(mirrored: Tensor, plain: Tensor, images: Tensor) -> bool:
+    """Return whether training images may be mirrored: mirroring makes no class unrecognizable.
+
+    Every class counts, however rare it is, because mirroring may turn a single class into another one. At least half
+    of its recognized images, rounded down, must also be recognized when they are mirrored.
+
+    Args:
+        mirrored, plain: number of recognized images of each class, mirrored and as they are.
+        images: number of images of each class.
+    """
+    present = images > 0
+    chance = 1 / len(images)
+    recall = (plain[present] / images[present]).mean().item()
+    learned = recall - chance >= LEARNED * (1 - chance)  # else the network recognizes no image, mirrored or not
+    return learned and bool((mirrored >= plain // 2).all())

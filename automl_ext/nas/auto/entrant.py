@@ -10,7 +10,7 @@ from torch import Tensor
 
 from automl_ext.nas.auto.plan import NetworkSpec
 from automl_ext.nas.auto.trainee import DECAY
-from automl_ext.nas.auto.work import Finished, Task, right
+from automl_ext.nas.auto.work import Finished, Task, recognized
 from automl_ext.training.ensembles.selection import log_loss
 
 
@@ -23,7 +23,8 @@ class Entrant:
         steps, epochs, seconds: of its training so far.
         end: the last step of the training, once it is known.
         losses: validation log-loss after each measurement, in nats; infinite if the network diverged.
-        mirrored: accuracy on mirrored validation images and on the images themselves, after the first rung.
+        mirrored: number of validation images of each class that are recognized after the first rung, mirrored and as
+            they are; None: not measured.
         state: of its :class:`~automl_ext.nas.auto.trainee.Trainee`; None: it has not begun.
         snapshots: log-probabilities of the validation and of the test images, after each measurement.
         measured_at: seconds of its training at each measurement.
@@ -38,7 +39,7 @@ class Entrant:
     end: int | None = None
     parameters: int = 0
     losses: list[float] = field(default_factory=list)
-    mirrored: tuple[float, float] = (0.0, 0.0)
+    mirrored: tuple[Tensor, Tensor] | None = None
     state: dict[str, Any] | None = None
     snapshots: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     measured_at: list[float] = field(default_factory=list)
@@ -66,8 +67,8 @@ class Entrant:
         if not math.isfinite(finished.loss):
             self.losses.append(math.inf)
         elif finished.valid is not None and finished.test is not None:
-            if not self.snapshots:
-                self.mirrored = finished.mirrored, right(finished.valid, labels)
+            if not self.snapshots and finished.mirrored is not None:
+                self.mirrored = finished.mirrored, recognized(finished.valid, labels)
             self.snapshots.append((finished.valid, finished.test))
             self.measured_at.append(self.seconds)
             self.losses.append(log_loss(finished.valid.double().exp(), labels))
@@ -83,4 +84,4 @@ class Entrant:
 
     @classmethod
     def from_state(cls, values: dict[str, Any]) -> Entrant:
-        return cls(**{**values, "entry": NetworkSpec(*values["entry"]), "mirrored": tuple(values["mirrored"])})
+        return cls(**{**values, "entry": NetworkSpec(*values["entry"])})

@@ -77,7 +77,7 @@ class Finished(NamedTuple):
         loss: mean training loss; of diverged networks not finite.
         state: of the trainee.
         valid, test: log-probabilities [N, classes], if the network was measured.
-        mirrored: accuracy on the mirrored validation images.
+        mirrored: number of mirrored validation images of each class that are recognized, if the network was measured.
         table: scores of cells by name.
     """
 
@@ -86,7 +86,7 @@ class Finished(NamedTuple):
     state: dict[str, Any] | None = None
     valid: Tensor | None = None
     test: Tensor | None = None
-    mirrored: float = 0.0
+    mirrored: Tensor | None = None
     parameters: int = 0
     table: dict[str, Tensor] | None = None
 
@@ -162,15 +162,14 @@ class Worker(NamedTuple):
         before = self.seconds(trainee, device)
         loss = trainee.train(images, recipe, task.until, task.end)
         network = trainee.average.module.eval()
-        valid = test = None
-        mirrored = 0.0
+        valid = test = mirrored = None
         if not all_finite(network) or not finite_logits(network, images.images[:1]):
             loss = float("inf")
         elif task.measure:
             with trainee.clock:
                 valid = log_probabilities(network, self.images.valid)
                 flipped = Split(self.images.valid.images.flip(-1), self.images.valid.labels)
-                mirrored = right(log_probabilities(network, flipped), flipped.labels)
+                mirrored = recognized(log_probabilities(network, flipped), flipped.labels)
             test = log_probabilities(network, self.images.test)
         seconds = self.seconds(trainee, device) - before
         return Finished(seconds, loss, trainee.state_dict(), valid, test, mirrored, count_parameters(trainee.network))
@@ -183,3 +182,8 @@ class Worker(NamedTuple):
 def right(log_p: Tensor, labels: Tensor) -> float:
     """Return the share of images whose class is the most probable one."""
     return (log_p.argmax(-1) == labels).double().mean().item()
+
+
+def recognized(log_p: Tensor, labels: Tensor) -> Tensor:
+    """Return the number of images of each class for which :func:`right` counts, int64 [classes]."""
+    return torch.bincount(labels[log_p.argmax(-1) == labels], minlength=log_p.shape[1])

@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 from automl_ext.nas.auto import auto as auto_module
-from automl_ext.nas.auto.auto import CUTMIX, WEIGHT_DECAY, Race, auto, prepare_race
+from automl_ext.nas.auto.auto import CUTMIX, WEIGHT_DECAY, Race, auto, prepare_race, survives_mirroring
 from automl_ext.nas.auto.entrant import Entrant
 from automl_ext.nas.auto.plan import RACE, AutoConfig, NetworkSpec, Plan, halving, largest
 from automl_ext.nas.auto.work import Finished, Task, Worker
@@ -168,17 +168,38 @@ def test_the_better_half_stays() -> None:
 def test_of_one_network_with_several_rates_the_best_stays_and_all_take_its_rate() -> None:
     found = race([[0.5], [0.4], [0.9], [0.8]], rates=(1.0, 2.5))
     assert [e.number for e in found.alive(1)] == [1, 3]
-    found.entrants[1].mirrored = (0.2, 0.9)
     assert found.recipe_for(found.entrants[3]).lr == pytest.approx(2.5 * found.recipe.lr)
 
 
-@pytest.mark.parametrize(("mirrored", "plain", "flip"), [(0.85, 0.9, True), (0.4, 0.9, False), (0.2, 0.21, False)])
-def test_images_are_mirrored_if_mirrored_ones_are_recognized(mirrored: float, plain: float, flip: bool) -> None:
-    found = race([[0.2], [0.4]])
-    found.entrants[0].mirrored = (mirrored, plain)
+ROUND, TURNED = [40, 40, 40], [40, 3, 2]  # recognized images of three classes; the last two are mirror images
+
+
+@pytest.mark.parametrize(
+    ("mirrored", "plain", "images", "flip"),
+    [
+        ([38, 35, 20], ROUND, [50, 50, 50], True),
+        (TURNED, ROUND, [50, 50, 50], False),
+        ([850, 1, 2], [900, 20, 22], [900, 25, 25], False),  # of 97 % of the images, mirrored ones are recognized
+        ([45, 1, 1], [45, 1, 2], [50, 50, 50], False),  # nothing is learned but the first class
+        ([40, 0, 38], [40, 0, 40], [50, 0, 50], True),  # a class without images
+        ([40, 0, 38], [40, 1, 40], [50, 50, 50], True),  # one image more or less tells nothing
+    ],
+)
+def test_images_are_mirrored_if_each_class_is_recognized_in_mirrored_ones(
+    mirrored: list[int], plain: list[int], images: list[int], flip: bool
+) -> None:
+    assert survives_mirroring(torch.tensor(mirrored), torch.tensor(plain), torch.tensor(images)) is flip
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_recipe_mirrors_images_if_no_class_is_lost(flip: bool) -> None:
+    found, given = race([[0.2], [0.4]]), race([[0.2], [0.4]], flip=not flip)
+    plain = torch.bincount(found.images.valid.labels)
+    mirrored = plain.clone()
+    mirrored[0] *= flip
+    for each in (found, given):
+        each.entrants[0].mirrored = (mirrored, plain)
     assert found.recipe_for(found.entrants[0]).flip is flip
-    given = race([[0.2], [0.4]], flip=not flip)
-    given.entrants[0].mirrored = (mirrored, plain)
     assert given.recipe_for(given.entrants[0]).flip is not flip
 
 
@@ -196,10 +217,11 @@ def test_long_trainings_have_cutmix(minutes: float, usual: float, monkeypatch: p
 
 def test_the_first_measurement_decides_whether_images_are_mirrored() -> None:
     entrant, labels = Entrant(0, NetworkSpec("network", "convnet", "plain-s1-1-1-1", 4)), torch.tensor([0, 1])
-    for mirrored in (0.5, 0.9):
-        right = torch.eye(2).log()
-        entrant.take(Task("race"), Finished(1.0, 0.1, {"step": 1, "epochs": 1.0}, right, right, mirrored), labels)
-    assert entrant.mirrored == (0.5, 1.0)
+    log_p = torch.eye(2).log()
+    for mirrored in (torch.tensor([1, 0]), torch.tensor([1, 1])):
+        entrant.take(Task("race"), Finished(1.0, 0.1, {"step": 1, "epochs": 1.0}, log_p, log_p, mirrored), labels)
+    assert entrant.mirrored is not None
+    assert [counts.tolist() for counts in entrant.mirrored] == [[1, 0], [1, 1]]
 
 
 def test_a_network_in_work_is_not_given_out_twice() -> None:
