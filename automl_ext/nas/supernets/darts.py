@@ -81,7 +81,7 @@ class DARTS:
 
         Arguments and result are those of :meth:`automl_ext.nas.supernets.loop.SupernetAlgorithm.iterate`.
         """
-        set_cosine_lr(self.weight_optimizer, progress, self.config.lr, self.config.lr_min)
+        set_cosine_lr(self.weight_optimizer, progress, self.config.lr, self.config.final_lr)
         loss, ran = self.weight_step(next(train))
         if epoch < self.config.warmup * self.config.epochs:
             return Iteration(loss, ran)

@@ -55,7 +55,7 @@ class EntmaxGDASConfig(SampledConfig):
 
     tau_max: Annotated[float, Range(0.3, 5.0, log=True)] = 1.0
     """Temperature τ in the first epoch; the higher, the more operations run per edge."""
-    tau_min: Annotated[float, Range(0.05, 1.0, log=True)] = 0.1  # Temperature τ of the samples in the last epoch.
+    tau_min: Annotated[float, Range(0.05, 0.3, log=True)] = 0.1  # Temperature τ of the samples in the last epoch.
 
 
 def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:

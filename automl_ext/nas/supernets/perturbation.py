@@ -94,7 +94,7 @@ class EqualWeights:
 
         Arguments and result are those of :meth:`automl_ext.nas.supernets.loop.SupernetAlgorithm.iterate`.
         """
-        set_cosine_lr(self.optimizer, progress, self.config.lr, self.config.lr_min)
+        set_cosine_lr(self.optimizer, progress, self.config.lr, self.config.final_lr)
         choices = mix(masked([alpha.detach() for alpha in self.supernet.alphas], self.allowed))
         return Iteration(self.weight_step(self.optimizer, next(train), choices), choices)
 

@@ -21,7 +21,7 @@ class SupernetConfig(ImageConfig):
     epochs: int = 200  # Number of search epochs.
     batch_size: int = 64  # Number of images per batch.
     lr: Annotated[float, Range(0.01, 0.5, log=True)] = 0.025  # Initial learning rate of SGD for the weights.
-    lr_min: float = 0.001  # Final learning rate of the cosine schedule; equal to lr: a constant rate.
+    lr_min: float | None = 0.001  # Final learning rate of the cosine schedule.
     momentum: float = 0.9  # Nesterov momentum of SGD.
     weight_decay: Annotated[float, Range(1e-5, 1e-2, log=True)] = 3e-4  # Weight decay of SGD.
     grad_clip: float = 5.0  # Largest norm of the gradient of the weights.
@@ -39,10 +39,15 @@ class SupernetConfig(ImageConfig):
         check_range(self, "shift", low=0, high=LARGEST)
         check_range(self, "lr", "grad_clip", above=0)
         check_range(self, "weight_decay", low=0)
-        if not 0 <= self.lr_min <= self.lr:
+        if not 0 <= self.final_lr <= self.lr:
             raise ValueError(f"lr_min: expected 0 to lr ({self.lr}), got {self.lr_min}")
         check_range(self, "momentum", low=0, below=1)
         check_class_weights(self.class_weights)
+
+    @property
+    def final_lr(self) -> float:
+        """The final learning rate of the cosine schedule; ``lr``, that is a constant rate, if ``lr_min`` is None."""
+        return self.lr if self.lr_min is None else self.lr_min
 
     def supernet_form(self) -> Form:
         """Return how operations that did not run enter the gradient of α (for straight-through weights only)."""
@@ -71,7 +76,7 @@ class SampledConfig(AlphaConfig):
     """Options of a search whose samples have a temperature; the defaults are those of GDAS."""
 
     lr: Annotated[float, Range(0.01, 0.5, log=True)] = 0.2  # Initial learning rate of SGD for the weights.
-    lr_min: float = 0.2  # Final learning rate of the cosine schedule; equal to lr: a constant rate.
+    lr_min: float | None = None  # Final learning rate of the cosine schedule. Default: lr, a constant rate.
     weight_decay: Annotated[float, Range(1e-5, 1e-2, log=True)] = 5e-4  # Weight decay of SGD.
     warmup: Annotated[float, Range(0.0, 0.8)] = 0.5  # Fraction of the epochs, at the start, during which α is fixed.
     tau_max: Annotated[float, Range(1.0, 20.0, log=True)] = 10.0

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +23,10 @@ from automl_ext.nas.supernets.darts import DARTSConfig
 from automl_ext.nas.supernets.entmax_gdas import EntmaxGDASConfig
 from automl_ext.nas.supernets.gdas import GDASConfig
 from automl_ext.nas.supernets.loop import alpha_scalars
+from automl_ext.nas.supernets.perturbation import PerturbationConfig
 from automl_ext.nas.supernets.supernet_options import SupernetConfig
 from automl_ext.training.errors import UserError
+from automl_ext.training.search_space import Range, search_space, with_point
 
 SAMPLERS: dict[str, Callable[..., list[Choice]]] = {
     "gdas": gdas.sample,
@@ -237,3 +240,18 @@ def test_configuration_error_names_the_field(config: SupernetConfig) -> None:
             replace(config, tau_max=0.5, tau_min=1.0)  # type: ignore
     with pytest.raises(ValueError, match=r"lr_min: expected 0 to lr \(0\.01\), got 0\.02"):
         replace(config, lr=0.01, lr_min=0.02)
+
+
+@pytest.mark.parametrize("config", [GDASConfig(), EntmaxGDASConfig(), DARTSConfig(), PerturbationConfig()])
+def test_a_tuner_may_take_every_corner_of_the_search_space(config: SupernetConfig) -> None:
+    space = search_space(config)
+    values = [(v.low, v.high) for v in space.values() if isinstance(v, Range)]
+    for corner in product(*values):
+        with_point(config, dict(zip(space, corner, strict=True)))
+
+
+@pytest.mark.parametrize("lr", [0.1, 0.5])
+def test_the_rate_of_gdas_is_constant_unless_lr_min_is_given(lr: float) -> None:
+    assert GDASConfig(lr=lr).final_lr == EntmaxGDASConfig(lr=lr).final_lr == lr
+    assert GDASConfig(lr=lr, lr_min=0.05).final_lr == 0.05
+    assert DARTSConfig(lr=lr).final_lr == 0.001

@@ -60,6 +60,7 @@ def test_the_table_of_the_docs_has_the_defaults_and_the_papers_values() -> None:
         names = [option.strip("` -").replace("-", "_") for option in options.split(", ")]
         for config, cell in zip(configs, cells, strict=True):
             values = [getattr(config, name, "–") for name in names]
-            shown = [{True: "yes", False: "no"}[v] if isinstance(v, bool) else str(v) for v in values]
+            words = {"True": "yes", "False": "no", "None": "lr"}
+            shown = [words.get(str(v), str(v)) for v in values]
             expected = "–" if set(shown) == {"–"} else ", ".join(v.removesuffix(".0") for v in shown)
             assert cell == expected, (options, type(config).__name__)
