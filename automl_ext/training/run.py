@@ -42,6 +42,7 @@ from automl_ext.training.user_code import check_not_imported_by_a_worker
 
 CONFIG, ENVIRONMENT, RESULT, CHECKPOINTS = "config.json", "environment.json", "result.json", "checkpoints"
 BEST = "best.json"  # the best network so far of a search that is not finished
+MEMBERS = "members"  # folder of the weights of finished trainings, in files .pt
 Config = TypeVar("Config")
 Load = Callable[[dict[str, Any]], object]
 Origin = tuple[Path, dict[str, Any], dict[str, Any]]  # of the resumed checkpoint: path, manifest, state
@@ -83,7 +84,8 @@ class Run:
             resume: None: ``out`` must be absent or empty. ``"auto"``: resume from the newest intact checkpoint; damaged
                 ones are skipped with a warning, and deleted; without a checkpoint, start a new run. A path: resume
                 from that checkpoint. If it belongs to this run, later ones are deleted. If it belongs to another run,
-                ``out`` must be absent or empty, and the checkpoint and the metrics up to it are copied.
+                ``out`` must be absent or empty, and the checkpoint, the metrics up to it and the weights of finished
+                trainings are copied.
             load: fills the caller's objects from the state of the checkpoint, before anything on the disk changes.
                 A checkpoint for which it raises an exception counts as damaged, and ``"auto"`` tries an older one.
                 It must set every value, because an earlier attempt may have set some. :attr:`state` is None
@@ -305,14 +307,22 @@ def _resume(out: Path, facts: dict[str, Any], path: Path, manifest: dict[str, An
             if checkpoint.step_of(later) > manifest["step"]:
                 checkpoint.remove(later)
     _prepare(out, facts, _resumed(out, facts["environment"], manifest))
-    source = path.parent.parent / metrics.FILE
-    if not own and source.is_file():
-        shutil.copyfile(source, out / metrics.FILE)
-        fsync_path(out / metrics.FILE)
+    if not own:
+        _copy_files(path.parent.parent, out)
     metrics.cut(out / metrics.FILE, manifest["metrics_bytes"])
     if not own:
         checkpoint.copy(path, folder)  # last: this completes the new run
     return Run(out, facts, manifest["step"], state)
+
+
+def _copy_files(source: Path, out: Path) -> None:
+    """Copy the metrics of another run, and the weights that it keeps outside of its checkpoints."""
+    for path in (source / metrics.FILE, source / BEST, *(source / MEMBERS).glob("*.pt")):
+        if path.is_file():
+            target = out / path.relative_to(source)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, target)
+            fsync_path(target)
 
 
 def _prepare(out: Path, facts: dict[str, Any], record: dict[str, Any]) -> None:

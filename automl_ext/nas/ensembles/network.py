@@ -16,6 +16,7 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object, short
 from automl_ext.training.files.weights import write_tensors
+from automl_ext.training.run import MEMBERS
 
 
 class Ensemble(nn.Module):
@@ -45,7 +46,7 @@ class Ensemble(nn.Module):
 
 
 def save_member(out: Path, number: int, weights: dict[str, Tensor]) -> None:
-    """Write the weights of member ``number`` into ``out/members``."""
+    """Write the weights of member ``number`` into the folder ``members``."""
     path = member_path(out, number)
     path.parent.mkdir(exist_ok=True)
     write_tensors(path, weights)
@@ -86,4 +87,4 @@ def load_ensemble(out: str | Path, space: Space[Any] | None = None, trust: Itera
 
 def member_path(out: Path, number: int) -> Path:
     """Return the path of the weights of member ``number``."""
-    return out / "members" / f"{number}.pt"
+    return out / MEMBERS / f"{number}.pt"

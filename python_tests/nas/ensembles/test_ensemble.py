@@ -203,6 +203,14 @@ def test_resume_equals_uninterrupted_run(finished: Path, tmp_path: Path, stop_af
     assert results[0] == results[1]
 
 
+def test_a_run_from_the_checkpoint_of_another_one_has_its_weights(tmp_path: Path) -> None:
+    assert ensemble(TINY, tmp_path / "first", stop_after=3) is None
+    newest = max((tmp_path / "first/checkpoints").iterdir())
+    assert ensemble(TINY, tmp_path / "second", resume=str(newest)) is not None
+    assert load_ensemble(tmp_path / "second")(torch.zeros(1, 1, 8, 8)).isfinite().all()
+    assert {path.name for path in (tmp_path / "second/members").iterdir()} == {"0.pt", "1.pt", "2.pt"}
+
+
 def test_missing_and_bad_members_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected --genotype, --members or --random-cells"):
         ensemble(EnsembleConfig(), tmp_path / "run")
