@@ -35,7 +35,7 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.machine.clock import Clock
 from automl_ext.training.optimizer_state import load_optimizer
-from automl_ext.training.seeding import draw_seed, generator, seed_everything
+from automl_ext.training.seeding import draw_seed, generator, rng_state, seed_everything, set_rng_state
 
 
 @dataclass
@@ -170,6 +170,7 @@ class UniformSupernet:
             "supernet": dict(self.supernet.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "rng": self.rng.get_state(),
+            "global_rng": rng_state(),  # layers of a supernet may draw from it, such as dropout
             "wall": self.clock.wall,
             "cpu": self.clock.cpu,
         }
@@ -179,6 +180,8 @@ class UniformSupernet:
         self.supernet.load_state_dict(state["supernet"])
         load_optimizer(self.optimizer, state["optimizer"])
         self.rng.set_state(state["rng"])
+        if "global_rng" in state:  # runs of earlier versions have none
+            set_rng_state(state["global_rng"])
         self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
 
 

@@ -25,7 +25,7 @@ from automl_ext.training import ranks
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.clock import Clock
 from automl_ext.training.optimizer_state import load_optimizer
-from automl_ext.training.seeding import generator, seed_everything
+from automl_ext.training.seeding import generator, rng_state, seed_everything, set_rng_state
 
 VALID_IMAGES = 500  # largest number of validation images for the accuracy after each epoch
 WATCHED = {"skip": "skip_connect", "none": "none"}  # name in a metric → operation
@@ -155,6 +155,7 @@ class SupernetSearch:
             "epoch": self.epoch,
             "supernet": dict(self.supernet.state_dict()),  # includes α
             "rng": self.rng.get_state(),
+            "global_rng": rng_state(),  # layers of a supernet may draw from it, such as dropout
             "wall": self.clock.wall,
             "cpu": self.clock.cpu,
             **{name: optimizer.state_dict() for name, optimizer in self.algorithm.optimizers.items()},
@@ -166,6 +167,8 @@ class SupernetSearch:
         for name, optimizer in self.algorithm.optimizers.items():
             load_optimizer(optimizer, state[name])
         self.rng.set_state(state["rng"])
+        if "global_rng" in state:  # runs of earlier versions have none
+            set_rng_state(state["global_rng"])
         self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
 
 

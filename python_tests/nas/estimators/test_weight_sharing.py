@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 import torch
+import torch.nn.functional as F
 from test_lower_fidelity import CELL, SPLITS, same
 
 from automl_ext.nas.estimators.weight_sharing import UniformSupernet, UniformSupernetConfig, WeightSharing
@@ -89,6 +90,22 @@ def test_continued_training_equals_uninterrupted_training(trained: UniformSupern
     for _ in range(3):
         second.run_epoch()
     assert same(second.state_dict(), trained.state_dict())
+
+
+def test_training_with_dropout_goes_on_exactly() -> None:
+    def job() -> UniformSupernet:
+        made = UniformSupernet(replace(CONFIG, epochs=2), SPACE, SPLITS, CPU)
+        made.supernet.register_forward_hook(lambda module, inputs, output: F.dropout(output, 0.5))
+        return made
+
+    first = job()
+    first.run_epoch()
+    state = copy.deepcopy(first.state_dict())
+    first.run_epoch()
+    second = job()
+    second.load_state_dict(state)
+    second.run_epoch()
+    assert same(second.state_dict(), first.state_dict())
 
 
 def test_score_uses_the_batch_statistics_of_the_cell(trained: UniformSupernet) -> None:

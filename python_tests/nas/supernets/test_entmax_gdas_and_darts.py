@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -12,9 +13,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from automl_ext.data.images import Split
+from automl_ext.data.images import Split, load_images, split_images
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.supernet import Choice, Form, SuperCell, Supernet
 from automl_ext.nas.supernets import darts as darts_search
@@ -22,7 +24,7 @@ from automl_ext.nas.supernets import entmax_gdas, gdas
 from automl_ext.nas.supernets.darts import DARTSConfig
 from automl_ext.nas.supernets.entmax_gdas import EntmaxGDASConfig
 from automl_ext.nas.supernets.gdas import GDASConfig
-from automl_ext.nas.supernets.loop import alpha_scalars
+from automl_ext.nas.supernets.loop import SupernetSearch, alpha_scalars
 from automl_ext.nas.supernets.perturbation import PerturbationConfig
 from automl_ext.nas.supernets.supernet_options import SupernetConfig
 from automl_ext.training.errors import UserError
@@ -240,6 +242,27 @@ def test_configuration_error_names_the_field(config: SupernetConfig) -> None:
             replace(config, tau_max=0.5, tau_min=1.0)  # type: ignore
     with pytest.raises(ValueError, match=r"lr_min: expected 0 to lr \(0\.01\), got 0\.02"):
         replace(config, lr=0.01, lr_min=0.02)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_search_with_dropout_goes_on_exactly(name: str) -> None:
+    splits = split_images(load_images("digits", subset=60))
+    config = {"gdas": GDASConfig, "entmax-gdas": EntmaxGDASConfig, "darts": DARTSConfig}[name](epochs=2, channels=1)
+
+    def job() -> SupernetSearch:
+        made = SupernetSearch(config, NASBench201(), splits, torch.device("cpu"), ALGORITHMS[name])
+        made.supernet.register_forward_hook(lambda module, inputs, output: F.dropout(output, 0.5))
+        return made
+
+    first = job()
+    first.run_epoch()
+    state = copy.deepcopy(first.state_dict())
+    measured = first.run_epoch()
+    second = job()
+    second.load_state_dict(state)
+    assert second.run_epoch() == measured
+    for a, b in zip(first.supernet.parameters(), second.supernet.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("config", [GDASConfig(), EntmaxGDASConfig(), DARTSConfig(), PerturbationConfig()])
