@@ -249,6 +249,18 @@ def test_inheriting_changes_neither_the_parent_nor_global_generators() -> None:
     assert all(torch.equal(value, copy[name]) for name, value in state["training"]["network"].items())
 
 
+def test_the_random_state_of_a_child_does_not_depend_on_the_callers() -> None:
+    trained = evaluator()
+    state = trained.evaluate(PARENT).state
+    assert state is not None
+    states = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        start, _ = trained.inherited(SPACE.decode([3, 2, 1, 3, 2, 0]), state)
+        states.append(start["training"]["rng"]["torch"])
+    assert torch.equal(*states)
+
+
 def test_inherit_needs_equal_layers_in_equal_modules() -> None:
     def network(kernel: int) -> torch.nn.Sequential:
         operation = torch.nn.Sequential(torch.nn.Conv2d(2, 2, kernel), torch.nn.BatchNorm2d(2))
