@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from automl_ext.training.epochs import Job
+    from automl_ext.nas.estimators.weight_sharing import UniformSupernet
 
 
 @dataclass(frozen=True)
@@ -44,4 +44,4 @@ class Scoring(NamedTuple):
 
     evaluator: Callable[[], Evaluator]  # makes the evaluator; called after ``job`` has finished
     final: Callable[[], Evaluator] | None = None  # makes the evaluator of the finalists; None: scores are final
-    job: Job | None = None  # a training that must finish first, such as that of a supernet
+    job: UniformSupernet | None = None  # a training that must finish first

@@ -35,13 +35,13 @@ class History:
     """All evaluations of the strategy's candidates, in order. The best one has the highest score at the largest budget.
 
     Args:
-        seconds: cost of a screening before the evaluations.
+        seconds: cost of what precedes the evaluations: a screening, and the training of a supernet.
     """
 
     def __init__(self, space: Space[Any], seconds: float = 0.0) -> None:
         self.space = space
         self.entries: list[Entry] = []
-        self.seconds = seconds  # total cost of the screening and all evaluations
+        self.seconds = seconds  # total cost so far, with that of all evaluations
         self.failed = 0  # number of failed evaluations
         self.best: Entry | None = None
 
@@ -67,7 +67,8 @@ class History:
     def scalars(self) -> dict[str, float]:
         """Return the measurements of the last evaluation, the best score so far and totals, for ``metrics.jsonl``.
 
-        ``seconds`` is the cost of the screening and of all evaluations so far, ``failed`` the number of failed ones.
+        ``seconds`` is the total cost so far, with that of the screening and of the supernet; ``failed`` the number of
+        failed evaluations.
         """
         last = self.entries[-1]
         best = self.best.score if self.best else math.nan

@@ -103,7 +103,7 @@ def search(
                     states["screening"] = screen_job.state_dict()
                 if job is not None and not epochs.run(job, config.evaluator, states):
                     return None
-        done = Search(name, config, space, first_step, screening)
+        done = Search(name, config, space, first_step, screening, job.clock.wall if job else None)
         if search_state is not None:
             done.load_state_dict(search_state)
         done.before = {**states, "job": job.state_dict() if job else None}
@@ -126,21 +126,30 @@ class Search:
     Args:
         first_step: number of epochs of the jobs that precede the search; 0 without one.
         screening: the finished screening, or None.
+        supernet_seconds: cost of the training of the supernet; None: there is none.
     """
 
     before: dict[str, Any]  # the final states of the jobs before the search, part of every checkpoint
 
     def __init__(
-        self, name: str, config: SearchConfig, space: Space[Any], first_step: int, screening: Screening | None
+        self,
+        name: str,
+        config: SearchConfig,
+        space: Space[Any],
+        first_step: int,
+        screening: Screening | None,
+        supernet_seconds: float | None = None,
     ) -> None:
         self.name, self.config, self.space, self.first_step = name, config, space, first_step
-        self.screening_seconds: float | None = None
+        self.seconds_before: dict[str, float] = {}  # cost of what precedes the evaluations, by name in the result
+        if supernet_seconds is not None:
+            self.seconds_before["supernet_seconds"] = supernet_seconds
         if screening is not None and isinstance(config, ScreenedSearchConfig):
-            candidates, self.screening_seconds = screening.outcome()
+            candidates, self.seconds_before["screening_seconds"] = screening.outcome()
             self.strategy = config.strategy(space, candidates)
         else:
             self.strategy = config.strategy(space)
-        self.history = History(space, self.screening_seconds or 0.0)
+        self.history = History(space, sum(self.seconds_before.values()))
         self.pending: deque[Candidate] = deque()
         self.finalists: list[Entry] | None = None  # None: the strategy has not finished
         self.finals: list[Evaluation] = []  # results of the final trainings so far
@@ -152,7 +161,7 @@ class Search:
 
     @property
     def seconds(self) -> float:
-        """Cost of the screening, of all evaluations and of the final trainings."""
+        """Cost of the screening, of the supernet, of all evaluations and of the final trainings."""
         return self.history.seconds + sum(final.cost for final in self.finals)
 
     def search(self, run: Run, stop_after: int | None, evaluate: Evaluate) -> bool:
@@ -204,7 +213,8 @@ class Search:
         if self.seconds + evaluation.cost > seconds - number * cost:
             if len(self.history) == 0:
                 left = seconds - self.history.seconds
-                after = " after screening" if self.screening_seconds is not None else ""
+                before = [name.removesuffix("_seconds") for name in self.seconds_before]
+                after = f" after {' and '.join(before)}" if before else ""
                 raise UserError(f"budget: one evaluation takes {evaluation.cost:.1f} s, more than {left:g} s{after}")
             self.pending.appendleft(candidate)  # a checkpoint has it in flight
             return None
@@ -245,7 +255,6 @@ class Search:
         best, score, measured = self.best()
         apart = self.config.workers > 1 or current_cluster().address is not None
         finalists = {"finalists": self.final_scores()} if self.finals else {}
-        screening = {} if self.screening_seconds is None else {"screening_seconds": self.screening_seconds}
         return {
             "genotype": str(self.space.decode(best.indices)),
             "score": score,
@@ -255,8 +264,9 @@ class Search:
             **finalists,
             "pareto": self.history.pareto(best.budget),
             "times": {
-                "evaluation_seconds": self.seconds - (self.screening_seconds or 0.0),  # simulated with a table
-                **screening,
+                # Simulated with a table.
+                "evaluation_seconds": self.seconds - sum(self.seconds_before.values()),
+                **self.seconds_before,
                 "search_seconds": self.clock.wall,
                 # The clock measures this process only, which does not train if there are workers.
                 **({} if apart else {"search_cpu_seconds": self.clock.cpu}),

@@ -128,6 +128,18 @@ class Diverging(LowerFidelity):
         return Evaluation(world.quality(SPACE.encode(genotype)), 0.0)
 
 
+def test_the_training_of_a_supernet_counts_in_the_cost(tmp_path: Path) -> None:
+    result = search("random", RandomConfig(**TINY, evaluator="supernet", evaluations=2), tmp_path / "run")
+    assert result is not None
+    seconds = result["times"]["supernet_seconds"]
+    assert seconds > 0
+    first, last = [row for row in logged(tmp_path / "run") if "score" in row]
+    assert first["seconds"] == pytest.approx(seconds + first["cost"])
+    assert last["seconds"] == pytest.approx(seconds + result["times"]["evaluation_seconds"])
+    with pytest.raises(UserError, match=r"budget: one evaluation takes .* s after supernet"):
+        search("random", RandomConfig(**TINY, evaluator="supernet", budget=0.001), tmp_path / "short")
+
+
 def test_failed_candidates_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("automl_ext.nas.search.evaluators.LowerFidelity", Diverging)
     result = search("random", RandomConfig(**TINY, evaluations=40, finalists=0), tmp_path / "run")
