@@ -82,7 +82,7 @@ def print_run(prog: str, out: Path, config: Any, result: dict[str, Any]) -> None
         print_scores(result)
         Console().print(f"written to {out}/scores.csv and result.json", soft_wrap=True)
         return
-    rows = [(label, str(getattr(config, name))) for name, label in SUBJECT.items() if hasattr(config, name)]
+    rows = subject_rows(config)
     ablation = bool(result) and all(isinstance(value, list) for value in result.values())
     if ablation:
         rows += ablation_rows(result)
@@ -153,6 +153,14 @@ def next_commands(prog: str, out: Path, config: Any, result: dict[str, Any]) -> 
         flags = as_flags(RetrainConfig(genotype=result["genotype"], **same))
         commands.append(f"automl-ext retrain {flags} --out {run}-retrained")
     return commands
+
+
+def subject_rows(config: Any) -> list[Row]:
+    """Return what a run is about."""
+    rows = [(label, str(getattr(config, name))) for name, label in SUBJECT.items() if hasattr(config, name)]
+    if getattr(config, "evaluator", None) == "table":  # it reads no images
+        rows = [("table", config.table or "cifar10") if label == "data" else (label, text) for label, text in rows]
+    return rows
 
 
 def training_rows(result: dict[str, Any], episodes: int) -> list[Row]:

@@ -17,6 +17,7 @@ from automl_ext.nas.evaluation import Evaluation, Evaluator, Scoring
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.renas import ReNASConfig
 from automl_ext.nas.strategies.search_options import ScreenedSearchConfig, SearchConfig
+from automl_ext.nas.training.training_options import TrainingConfig
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.device import choose_device
 from automl_ext.training.seeding import derived_seed
@@ -25,13 +26,21 @@ FINAL_STREAM = 3  # random stream of the final trainings; 1 is that of ReNAS's c
 
 
 def table(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Scoring:
-    """Look scores up in the table of NAS-Bench-201."""
-    # A screening without a file of scores reads ``config.data``.
+    """Look scores up in the table of NAS-Bench-201.
+
+    Raises:
+        UserError: ``config`` sets an option of images or trainings, which the table does not have.
+    """
+    # A screening without a file of scores reads images.
     screens = isinstance(config, ScreenedSearchConfig) and config.screen is not None and config.scores is None
-    if data is not None or (config.data != type(config).data and not screens):
-        raise UserError(
-            f"data: the evaluator table reads no images, got {config.data!r}; expected the evaluator train or supernet"
-        )
+    used = {"space", "seed", "device"} | ({"data", "subset", "image_size", "image_mode"} if screens else set())
+    default = type(config)(evaluator="table")
+    for name in (field.name for field in fields(TrainingConfig) if field.name not in used):
+        if (value := getattr(config, name)) != getattr(default, name):
+            raise UserError(
+                f"{name}: the evaluator table reads no images and trains no network, got {value!r}; expected the "
+                "evaluator train or supernet"
+            )
     evaluator = TableEvaluator(Table.load(config.table or "cifar10"))
     evaluator.check_budget(config.limits()[1])
     return Scoring(lambda: evaluator)

@@ -141,12 +141,36 @@ def test_successive_halving_chooses_within_the_limit_at_the_largest_budget_that_
 
 def test_the_table_refuses_data_that_it_does_not_use(tmp_path: Path) -> None:
     for screening in ({}, {"screen": 5, "scores": "scores.csv"}):
-        with pytest.raises(UserError, match="the evaluator table reads no images, got 'folder:/no/such'") as error:
+        with pytest.raises(
+            UserError, match=r"^data: the evaluator table reads no images .*, got 'folder:/no/such'"
+        ) as error:
             search("random", RandomConfig(evaluator="table", data="folder:/no/such", **screening), tmp_path / "run")
         assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match=r"^table: "):  # a screening reads the images
         search("random", RandomConfig(evaluator="table", data="folder:x", screen=5, table="x"), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("epochs", 20), ("lr", 0.2), ("channels", 4), ("image_size", "8"), ("class_weights", "balanced")],
+)
+def test_the_table_refuses_options_that_it_does_not_use(name: str, value: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"^{name}: the evaluator table reads no images and trains no network, got"):
+        search("random", RandomConfig(evaluator="table", **{name: value}), tmp_path / "run")
+
+
+def test_the_summary_names_the_table() -> None:
+    pytest.importorskip("rich")
+    from automl_ext.summary import subject_rows
+
+    assert subject_rows(RandomConfig(evaluator="table")) == [
+        ("table", "cifar10"),
+        ("search space", "nb201"),
+        ("seed", "0"),
+    ]
+    assert ("table", "a.npz") in subject_rows(RandomConfig(evaluator="table", table="a.npz"))
+    assert subject_rows(RandomConfig())[0] == ("data", "digits")
 
 
 def test_latency_and_own_data_need_another_evaluator_than_the_table(tmp_path: Path) -> None:
