@@ -62,7 +62,9 @@ class UniformSupernetConfig:
         check_range(self, "batch_size", low=2, high=LARGEST)
         check_range(self, "shift", low=0, high=LARGEST)
         check_range(self, "lr", "grad_clip", above=0)
-        check_range(self, "lr_min", "weight_decay", low=0)
+        check_range(self, "weight_decay", low=0)
+        if not 0 <= self.lr_min <= self.lr:
+            raise ValueError(f"lr_min: expected 0 to lr ({self.lr}), got {self.lr_min}")
         check_range(self, "momentum", low=0, below=1)
         check_class_weights(self.class_weights)
 

@@ -35,6 +35,7 @@ def table(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Sc
     screens = isinstance(config, ScreenedSearchConfig) and config.screen is not None and config.scores is None
     used = {"space", "seed", "device"} | ({"data", "subset", "image_size", "image_mode"} if screens else set())
     default = type(config)(evaluator="table")
+    default = replace(default, epochs=default.training_epochs)
     for name in (field.name for field in fields(TrainingConfig) if field.name not in used):
         if (value := getattr(config, name)) != getattr(default, name):
             raise UserError(
@@ -73,7 +74,8 @@ def supernet(config: SearchConfig, space: Space[Any], data: ImageData | None) ->
             raise UserError(f"{name}: the evaluator supernet has no such option, got {getattr(config, name)}")
     splits = load_splits(config, data)
     names = [field.name for field in fields(UniformSupernetConfig) if hasattr(config, field.name)]
-    settings = UniformSupernetConfig(**{name: getattr(config, name) for name in names})
+    lr_min = min(UniformSupernetConfig.lr_min, config.lr)
+    settings = UniformSupernetConfig(**{name: getattr(config, name) for name in names}, lr_min=lr_min)
     job = UniformSupernet(settings, space, splits, choose_device(config.device))
     return Scoring(lambda: with_costs(WeightSharing(job.supernet, splits, space=space), config, space, splits), job=job)
 

@@ -74,7 +74,7 @@ def search(
             evaluation, or all architectures failed.
     """
     space = space or spaces.space(config.space)
-    config, images = own_data(config, data)
+    config, images = own_data(replace(config, epochs=config.training_epochs), data)
     # Before the run directory exists, because it raises an error for invalid options.
     make_evaluator, make_final, job = scoring(config, space, images)
     screening = prepare_screening(config, space, images)
@@ -234,7 +234,7 @@ class Search:
         number, seconds = self.config.final_trainings(), self.config.limits()[1]
         if number == 0:
             return 0, 0.0
-        epochs = self.config.epochs
+        epochs = self.config.training_epochs
         costs = [e.cost * epochs / (e.measured.get("epochs") or epochs) for e in self.history.entries if not e.failed]
         cost = max(costs, default=0.0)
         return int(min(number, seconds / (4 * cost))) if cost else number, cost

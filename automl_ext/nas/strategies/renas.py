@@ -165,8 +165,8 @@ class ReNASConfig(ScreenedSearchConfig):
         super().__post_init__()
         check_range(self, "population", "sample", low=1, high=MANY)
         check_range(self, "fine_tune", low=1, high=LARGEST)
-        if self.evaluator == "train" and self.fine_tune > self.epochs:
-            raise ValueError(f"fine_tune: expected at most {self.epochs} (epochs), got {self.fine_tune}")
+        if self.evaluator == "train" and self.fine_tune > self.training_epochs:
+            raise ValueError(f"fine_tune: expected at most {self.training_epochs} (epochs), got {self.fine_tune}")
 
     def strategy(self, space: Space[Any], screened: Sequence[Screened] = ()) -> ReNAS:
         warn_if_random(self, self.population)

@@ -12,6 +12,8 @@ from automl_ext.nas.strategies.strategy import Screened, Strategy
 from automl_ext.nas.training.training_options import LARGEST, MANY, TrainingConfig
 from automl_ext.training.checks import MOST_WORKERS, check_range
 
+EPOCHS, SUPERNET_EPOCHS = 4, 100  # default lengths of trainings
+
 
 @dataclass
 class SearchConfig(TrainingConfig):
@@ -36,7 +38,8 @@ class SearchConfig(TrainingConfig):
     max_macs: int | None = None  # Choose the best architecture with at most this number of multiply-adds per image.
     max_latency_ms: float | None = None  # Measure the latency (one image, one CPU thread); choose within this limit.
     channels: int = 8  # Channels of the first stage.
-    epochs: int = 4  # Epochs of each training, or of the supernet.
+    epochs: int | None = None  # type: ignore[assignment]
+    """Epochs of each training, or of the supernet. Default: 4, for a supernet 100."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,6 +54,13 @@ class SearchConfig(TrainingConfig):
             raise ValueError("max_latency_ms: the table has no latencies; expected the evaluator train or supernet")
         if self.evaluator == "table" and self.space != "nb201":
             raise ValueError(f"evaluator: the table holds NAS-Bench-201 cells (space nb201), not {self.space}")
+
+    @property
+    def training_epochs(self) -> int:
+        """The number of epochs of each training, or of the supernet."""
+        if self.epochs is not None:
+            return self.epochs
+        return SUPERNET_EPOCHS if self.evaluator == "supernet" else EPOCHS
 
     def cost_limits(self) -> dict[str, float]:
         """Return the largest costs of the architecture to choose, by name."""

@@ -18,9 +18,10 @@ pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 from automl_ext.data.images import load_images, split_images
 from automl_ext.nas.estimators.inheritance import Inheriting, inherit
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
+from automl_ext.nas.estimators.weight_sharing import UniformSupernetConfig
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.plot import plot_run
-from automl_ext.nas.search.evaluators import EVALUATORS
+from automl_ext.nas.search.evaluators import EVALUATORS, scoring
 from automl_ext.nas.search.history import pareto_front
 from automl_ext.nas.search.search import search
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
@@ -138,6 +139,26 @@ def test_the_training_of_a_supernet_counts_in_the_cost(tmp_path: Path) -> None:
     assert last["seconds"] == pytest.approx(seconds + result["times"]["evaluation_seconds"])
     with pytest.raises(UserError, match=r"budget: one evaluation takes .* s after supernet"):
         search("random", RandomConfig(**TINY, evaluator="supernet", budget=0.001), tmp_path / "short")
+
+
+def test_a_supernet_is_trained_longer_than_a_single_network(tmp_path: Path) -> None:
+    assert [RandomConfig(evaluator=name).training_epochs for name in EVALUATORS] == [4, 4, 100]
+    assert RandomConfig(evaluator="supernet", epochs=3).training_epochs == 3
+    assert SuccessiveHalvingConfig().training_epochs == 9
+    config = RandomConfig(subset=60, channels=1, batch_size=30, evaluator="supernet", evaluations=1, lr=1e-4)
+    search("random", config, tmp_path / "run")
+    assert json.loads((tmp_path / "run/config.json").read_text())["epochs"] == 100
+    assert sum("supernet_loss" in row for row in logged(tmp_path / "run")) == 100
+
+
+def test_the_rate_of_a_supernet_does_not_rise() -> None:
+    with pytest.raises(ValueError, match=r"lr_min: expected 0 to lr \(0\.01\), got 0\.02"):
+        UniformSupernetConfig(lr=0.01, lr_min=0.02)
+    splits = load_images("digits", subset=60)
+    config = RandomConfig(subset=60, channels=1, evaluator="supernet", epochs=1, lr=1e-4)
+    job = scoring(config, SPACE, splits).job
+    assert job is not None
+    assert job.config.lr_min == 1e-4
 
 
 def test_failed_candidates_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
