@@ -10,7 +10,6 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from automl_ext.nas.auto.plan import AutoConfig
 from automl_ext.nas.export.export import export, load_network
 from automl_ext.nas.export.program import RawImages
 from automl_ext.nas.supernets import darts, entmax_gdas, gdas
+from automl_ext.training.config import with_values
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object, short
 
@@ -81,13 +81,10 @@ def fit(
         options["data"], own = (f"folder:{path}" if is_path else str(data)), None
     else:
         own = data if labels is None else (data, labels)
-    valid = [field.name for field in fields(make_config)]
-    if unknown := [name for name in options if name not in valid]:
-        raise UserError(f"fit: {unknown[0]} is no option of search={search!r}; options: {', '.join(valid)}")
-    try:
-        config = make_config(**options)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"fit: {error}") from None
+    values = {name: plain(value) for name, value in options.items()}
+    if isinstance(values.get("image_size"), int):
+        values["image_size"] = str(values["image_size"])
+    config = with_values(make_config(), values, "fit")
     trust = (config.space.partition(":")[0],)  # for a user-defined space, MODULE:CLASS: the module that may be imported
     if out is not None:
         run_search(config, out, resume=resume, data=own)
@@ -101,6 +98,13 @@ def fit(
         raise
     weakref.finalize(fitted, shutil.rmtree, temporary, ignore_errors=True)
     return fitted
+
+
+def plain(value: Any) -> Any:
+    """Return the value of an option as a file would hold it: NumPy scalars as Python's, tuples as lists."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
 class FittedNetwork:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import torch
 from paths import ROOT
 from torch.utils.data import DataLoader, TensorDataset
 
-from automl_ext.nas import fit
+from automl_ext.nas import fit, fitting
 from automl_ext.nas.fitting import FittedNetwork
+from automl_ext.nas.supernets.gdas import GDASConfig
 from automl_ext.training.errors import UserError
 
 LABELS = torch.arange(90) % 3
@@ -101,7 +103,7 @@ def test_a_zip_file_may_have_the_prefix_of_the_option_data(tmp_path: Path) -> No
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="search: expected one of auto, entmax-gdas, gdas, darts, got 'x'"):
         fit(IMAGES, LABELS, search="x")
-    with pytest.raises(UserError, match=r"fit: epoch is no option of search='auto'; options: .* minutes,"):
+    with pytest.raises(UserError, match=r"fit: unknown key 'epoch'; valid ones are .* minutes,"):
         fit(IMAGES, LABELS, epoch=3)
     with pytest.raises(UserError, match="fit: minutes: expected above 0, got 0"):
         fit(IMAGES, LABELS, minutes=0)
@@ -114,6 +116,32 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="labels: expected one per image, got 3 for 90 images"):
         fit(IMAGES, LABELS[:3], out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("search", "options", "message"),
+    [
+        ("gdas", {"epochs": 1.5}, r"epochs must be int, got 1\.5"),
+        ("gdas", {"flip": "no"}, "flip must be bool, got 'no'"),
+        ("gdas", {"form": "foo"}, "form must be .*nb201.*, got 'foo'"),
+        ("auto", {"batch_size": 8.5}, r"batch_size must be int \| None, got 8\.5"),
+        ("auto", {"device": 3}, "device must be str, got 3"),
+        ("auto", {"minutes": None}, "minutes must be float, got None"),
+        ("auto", {"class_weights": (1.0, "2")}, r"class_weights must be .*, got \[1\.0, '2'\]"),
+    ],
+)
+def test_options_of_a_wrong_type_are_refused_by_name(search: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=f"^fit: {message}$"):
+        fit(IMAGES, LABELS, search=search, **options)
+
+
+def test_options_may_be_numpy_scalars_and_tuples(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(fitting, "SEARCHES", {"gdas": (GDASConfig, lambda config, *_, **__: given.append(config))})
+    options = {"epochs": np.int64(3), "lr": np.float32(0.5), "class_weights": (1, np.float64(2), 3.0), "image_size": 8}
+    with pytest.raises(UserError):  # nothing is searched
+        fit(IMAGES, LABELS, search="gdas", **options)
+    assert given == [GDASConfig(epochs=3, lr=0.5, class_weights=(1.0, 2.0, 3.0), image_size="8")]
 
 
 @pytest.mark.slow
