@@ -83,7 +83,7 @@ class DARTS:
         """
         set_cosine_lr(self.weight_optimizer, progress, self.config.lr, self.config.final_lr)
         loss, ran = self.weight_step(next(train))
-        if epoch < self.config.warmup * self.config.epochs:
+        if self.config.warms_up(epoch):
             return Iteration(loss, ran)
         alpha_loss, also_ran = self.alpha_step(next(valid))
         return Iteration(loss, ran + also_ran, alpha_loss)

@@ -98,7 +98,7 @@ class GDAS:
         tau = self.config.tau(epoch)
         set_cosine_lr(self.weight_optimizer, progress, self.config.lr, self.config.final_lr)
         loss, ran = self.weight_step(next(train), tau)
-        if epoch < self.config.warmup * self.config.epochs:
+        if self.config.warms_up(epoch):
             return Iteration(loss, ran, tau=tau)
         alpha_loss, also_ran = self.alpha_step(next(valid), tau)
         return Iteration(loss, ran + also_ran, alpha_loss, tau)

@@ -58,7 +58,8 @@ class SupernetConfig(ImageConfig):
 class AlphaConfig(SupernetConfig):
     """Options of a search that trains α by Adam."""
 
-    warmup: Annotated[float, Range(0.0, 0.8)] = 0.0  # Fraction of the epochs, at the start, during which α is fixed.
+    warmup: Annotated[float, Range(0.0, 0.8)] = 0.0
+    """Fraction of the epochs, at the start, during which α is fixed; the last epoch always trains α."""
     alpha_lr: Annotated[float, Range(1e-4, 0.1, log=True)] = 0.02  # Learning rate of Adam for α.
     alpha_beta1: float = 0.5  # First decay rate of Adam for α.
     alpha_beta2: float = 0.999  # Second decay rate of Adam for α.
@@ -70,6 +71,10 @@ class AlphaConfig(SupernetConfig):
         check_range(self, "alpha_lr", above=0)
         check_range(self, "alpha_weight_decay", low=0)
 
+    def warms_up(self, epoch: int) -> bool:
+        """Return whether α is fixed in an epoch: the number of completed ones."""
+        return epoch < min(self.warmup * self.epochs, self.epochs - 1)
+
 
 @dataclass
 class SampledConfig(AlphaConfig):
@@ -78,7 +83,8 @@ class SampledConfig(AlphaConfig):
     lr: Annotated[float, Range(0.01, 0.5, log=True)] = 0.2  # Initial learning rate of SGD for the weights.
     lr_min: float | None = None  # Final learning rate of the cosine schedule. Default: lr, a constant rate.
     weight_decay: Annotated[float, Range(1e-5, 1e-2, log=True)] = 5e-4  # Weight decay of SGD.
-    warmup: Annotated[float, Range(0.0, 0.8)] = 0.5  # Fraction of the epochs, at the start, during which α is fixed.
+    warmup: Annotated[float, Range(0.0, 0.8)] = 0.5
+    """Fraction of the epochs, at the start, during which α is fixed; the last epoch always trains α."""
     tau_max: Annotated[float, Range(1.0, 20.0, log=True)] = 10.0
     """Temperature τ of the samples in the first epoch; it falls linearly."""
     tau_min: Annotated[float, Range(0.05, 1.0, log=True)] = 1.0  # Temperature τ of the samples in the last epoch.

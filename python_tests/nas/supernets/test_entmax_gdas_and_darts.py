@@ -273,6 +273,14 @@ def test_a_tuner_may_take_every_corner_of_the_search_space(config: SupernetConfi
         with_point(config, dict(zip(space, corner, strict=True)))
 
 
+@pytest.mark.parametrize(
+    ("epochs", "warmup", "expected"), [(4, 0.5, 2), (5, 0.5, 3), (4, 0.0, 0), (3, 0.9, 2), (1, 0.5, 0), (2, 0.99, 1)]
+)
+def test_the_warm_up_ends_before_the_last_epoch(epochs: int, warmup: float, expected: int) -> None:
+    config = GDASConfig(epochs=epochs, warmup=warmup)
+    assert [config.warms_up(epoch) for epoch in range(epochs)] == [epoch < expected for epoch in range(epochs)]
+
+
 @pytest.mark.parametrize("lr", [0.1, 0.5])
 def test_the_rate_of_gdas_is_constant_unless_lr_min_is_given(lr: float) -> None:
     assert GDASConfig(lr=lr).final_lr == EntmaxGDASConfig(lr=lr).final_lr == lr
