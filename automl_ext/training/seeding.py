@@ -52,6 +52,9 @@ def draw_seed(rng: torch.Generator) -> int:
 def derived_seed(*numbers: int) -> int:
     """Derive a seed in [0, 2³⁰) from non-negative integers. Different integers give unrelated seeds.
 
+    Zeros at the end have no effect, because NumPy pads the integers with zeros: ``derived_seed(5)`` equals
+    ``derived_seed(5, 0)``. So streams that must differ are numbered from 1, or have equally many integers.
+
     The range leaves room for seeds counted up from it, one per environment, within 31 bits.
     """
     import numpy

@@ -9,6 +9,7 @@ from training_helpers import make
 
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import (
+    derived_seed,
     generator,
     numpy_generator_state,
     rng_state,
@@ -99,3 +100,9 @@ def test_generator_is_its_own():
     first = torch.randn(3, generator=generator(7))
     assert torch.equal(first, torch.randn(3, generator=generator(7)))
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_zeros_at_the_end_of_a_derived_seed_have_no_effect():
+    """The docstring says so; another function would change all results."""
+    assert derived_seed(5) == derived_seed(5, 0) == derived_seed(5, 0, 0)
+    assert len({derived_seed(5), derived_seed(5, 1), derived_seed(0, 5), derived_seed(5, 0, 1)}) == 4
