@@ -202,8 +202,8 @@ def adam(supernet: Supernet, config: AlphaConfig) -> torch.optim.Adam:
 
 @contextmanager
 def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Disable the gradients of the parameters within the context."""
-    parameters = list(parameters)
+    """Disable the gradients of the parameters within the context; those without a gradient stay so afterwards."""
+    parameters = [p for p in parameters if p.requires_grad]
     for p in parameters:
         p.requires_grad_(False)
     try:

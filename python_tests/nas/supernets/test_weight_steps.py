@@ -17,6 +17,7 @@ from automl_ext.data.images import Split
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.supernet import Choice, Supernet
 from automl_ext.nas.supernets.gdas import GDAS, GDASConfig, sample
+from automl_ext.nas.supernets.loop import frozen
 
 BENCHMARKS = ROOT / "benchmarks" / "steps"
 
@@ -189,3 +190,12 @@ def test_threads_and_backend_change_only_rounding() -> None:
                 assert torch.equal(a, b) if exact else (a - b).abs().max() <= 1e-3 * b.abs().max()
     finally:
         torch.set_num_threads(before)
+
+
+def test_parameters_that_a_supernet_has_frozen_stay_frozen() -> None:
+    layer = nn.Linear(2, 2)
+    layer.bias.requires_grad_(False)
+    with frozen(layer.parameters()):
+        assert not layer.weight.requires_grad
+    assert layer.weight.requires_grad
+    assert not layer.bias.requires_grad
