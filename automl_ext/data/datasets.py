@@ -8,6 +8,7 @@ load_images((images, labels))              arrays, tensors, or a list of Pillow 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -85,7 +86,9 @@ def _read_all(data: Any, size: Size | None, mode: str) -> tuple[Tensor, Tensor]:
         labels = torch.cat([labels for _, labels in batches]) if batches else torch.empty(0, dtype=torch.int64)
         return _unite(name, pieces, size, mode), labels
     if isinstance(data, Dataset):
-        items = iter(data) if isinstance(data, IterableDataset) else (data[i] for i in range(len(data)))  # type: ignore[arg-type]
+        if not isinstance(data, IterableDataset) and not hasattr(data, "__len__"):
+            raise UserError(f"{name}: expected a Dataset with __len__, or an IterableDataset")
+        items = iter(data) if isinstance(data, IterableDataset) else (data[i] for i in range(len(data)))
         pairs = [_item(f"{name}: item {i}", item) for i, item in enumerate(_limited(name, items))]
         return _unite(name, [image for image, _ in pairs], size, mode), torch.tensor([label for _, label in pairs])
     if isinstance(data, (tuple, list)) and len(data) == 2:
@@ -115,16 +118,16 @@ def _in_order(loader: DataLoader[Any]) -> Iterator[Any]:
     Raises:
         UserError: its sampler repeats images, which could then be both training and test images.
     """
-    if loader.batch_size is not None and not isinstance(loader.dataset, IterableDataset):
-        loader = DataLoader(
-            Subset(loader.dataset, _selected(loader.sampler)),
-            batch_size=loader.batch_size,
-            num_workers=loader.num_workers,
-            collate_fn=loader.collate_fn,
-        )
     try:
+        if loader.batch_size is not None and not isinstance(loader.dataset, IterableDataset):
+            loader = DataLoader(
+                Subset(loader.dataset, _selected(loader.sampler)),
+                batch_size=loader.batch_size,
+                num_workers=loader.num_workers,
+                collate_fn=loader.collate_fn,
+            )
         yield from loader
-    except TypeError as error:  # the default collation takes no Pillow images, and none of different sizes
+    except TypeError as error:  # a dataset without a length; or the default collation, which takes no Pillow images
         raise UserError(f"DataLoader: {short(error)}; pass its dataset instead") from None
     except RuntimeError as error:
         if "stack expects each tensor to be equal size" not in str(error):
@@ -215,8 +218,12 @@ def _class_names(data: Any, labels: Tensor) -> tuple[str, ...]:
     names = None
     while names is None and data is not None:
         names, data = getattr(data, "classes", None), getattr(data, "dataset", None)
+    given = tuple(map(str, names)) if isinstance(names, (list, tuple)) else None
     low, high = int(labels.min()), int(labels.max())
-    most = len(names) if isinstance(names, (list, tuple)) else len(labels)
-    if low < 0 or high >= most:
+    if low < 0 or high >= len(labels if given is None else given):
         raise UserError(f"labels: expected integers from 0 to K − 1 for K classes, got {low if low < 0 else high}")
-    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else tuple(map(str, range(high + 1)))
+    if given is None:
+        return tuple(map(str, range(high + 1)))
+    if repeated := [name for name, count in Counter(given).items() if count > 1]:
+        raise UserError(f"classes: expected a name of its own for each class, got several times: {short(repeated)}")
+    return given

@@ -35,6 +35,11 @@ class Items(Dataset):
         return self.items[i]
 
 
+class Lengthless(Dataset):
+    def __getitem__(self, i):
+        return IMAGES[i], LABELS[i]
+
+
 class Stream(IterableDataset):
     def __iter__(self):
         return iter(zip(IMAGES, LABELS, strict=True))
@@ -120,6 +125,9 @@ def test_test_part_class_names_and_subset():
         (Items([(IMAGES[0], "cat")]), "Items: item 0: label: expected integers, got <U3"),
         (Items([("cat.png", 0)]), "Items: item 0: expected a tensor, an array or a Pillow image, got str"),
         (Items([]), "Items: expected images, got none"),
+        (Items(pairs(), ["cat", "dog", "cat"]), r"classes: expected a name of its own .*: \['cat'\]"),
+        (Lengthless(), "Lengthless: expected a Dataset with __len__, or an IterableDataset"),
+        (DataLoader(Lengthless()), r"DataLoader: object of type 'Lengthless' has no len\(\); pass its dataset instead"),
         (DataLoader(Items(list(IMAGES))), "DataLoader: expected batches"),
         (
             DataLoader(TensorDataset(IMAGES, LABELS), sampler=Weighted([1.0] * 12, 40)),
