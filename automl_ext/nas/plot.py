@@ -20,10 +20,10 @@ from automl_ext.training.run import CONFIG, algorithm_of
 def plot_run(run: Path, trust: Iterable[str] = ()) -> list[Path]:
     """Plot a run of architecture search.
 
-    Every run gets ``curves.png`` of its logged metrics. Further files depend on the run: ``trajectory.png`` and
-    ``pareto.png`` for a search with a strategy, ``comparison.png`` for a comparison or an ensemble, ``accuracy.png``
-    for ``search auto``, ``cell.png`` and ``cell.svg`` for a run with a genotype, ``confusion.png`` for a run with a
-    trained network.
+    Every run gets ``curves.png`` of its logged metrics, except those of ``score``. Further files depend on the run:
+    ``trajectory.png`` and ``pareto.png`` for a search with a strategy, ``comparison.png`` for a comparison or an
+    ensemble, ``accuracy.png`` for ``search auto``, ``cell.png`` and ``cell.svg`` for a run with a genotype or of
+    ``score``, whose best cell is drawn, ``confusion.png`` for a run with a trained network.
 
     Args:
         run: a run directory, perhaps written by somebody else.
@@ -42,6 +42,8 @@ def plot_run(run: Path, trust: Iterable[str] = ()) -> list[Path]:
     config = read_object(run / "config.json") if (run / "config.json").is_file() else {}
     result = read_object(run / "result.json") if (run / "result.json").is_file() else {}
     title = run_title(algorithm, config, result)
+    if algorithm == "score":
+        return plot_scores(run, config, result, trust, title)
     draw_curves(rows, curves, title, "runs", None if algorithm == "nas-bench" else stages(config))
     drawn = plot_search(rows, run, title) + draw_comparison(result, run, title)
     if (genotype := _text(run / "result.json", result, "genotype")) is not None:
@@ -50,6 +52,18 @@ def plot_run(run: Path, trust: Iterable[str] = ()) -> list[Path]:
         drawn += plot_confusion(result, run)
     drawn += plot_auto(result, run / "accuracy.png", title)
     return [curves, *drawn]
+
+
+def plot_scores(
+    run: Path, config: dict[str, Any], result: dict[str, Any], trust: Iterable[str], title: str
+) -> list[Path]:
+    """Draw the architecture with the best rank of a run of ``score``, whose metrics tell only how far it is."""
+    best = result.get("best")
+    if not isinstance(best, list) or not best or not isinstance(best[0], dict):
+        raise UserError(f"plot: {run}: expected a finished run of score, whose result.json has the best architectures")
+    genotype = _text(run / "result.json", best[0], "genotype")
+    of_space = _text(run / CONFIG, config, "space") or "nb201"
+    return [] if genotype is None else _draw(genotype, run, stored_space(of_space, trust, run / CONFIG), title)
 
 
 def stages(config: dict[str, Any]) -> dict[str, Stage]:

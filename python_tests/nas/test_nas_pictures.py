@@ -14,6 +14,7 @@ from automl_ext.nas.auto.auto_report import plot_auto
 from automl_ext.nas.benchmarks.nas_bench_report import draw
 from automl_ext.nas.plot import plot_run
 from automl_ext.nas.training.network_pictures import run_title
+from automl_ext.training.errors import UserError
 from automl_ext.training.pictures.colors import color_of
 
 pytest.importorskip("matplotlib", reason="extra plot")
@@ -55,6 +56,16 @@ def test_all_pictures_of_a_search_have_the_title(tmp_path: Path, drawn_figures: 
     assert curves.get_suptitle() == title
     for cell in cells:
         assert title in [text.get_text().replace("\n", " ") for text in cell.axes[0].texts]
+
+
+def test_a_run_of_score_shows_the_architecture_with_the_best_rank(tmp_path: Path, drawn_figures: list[Any]) -> None:
+    rows = [{"step": 1, "score_architectures": 3, "score_seconds": 0.5}]
+    run = fake_run(tmp_path / "run", "score", rows, {"best": [{"genotype": CELL, "rank": 0.0}]})
+    assert [path.name for path in plot_run(run)] == ["cell.png", "cell.svg"]
+    shown = [text.get_text().replace("\n", " ") for text in drawn_figures[0].axes[0].texts]
+    assert "Best cell by training-free scores on digits" in shown
+    with pytest.raises(UserError, match=r"^plot: .*: expected a finished run of score"):
+        plot_run(fake_run(tmp_path / "part", "score", rows))
 
 
 def test_pictures_of_a_strategy_mark_the_best_architecture(tmp_path: Path, drawn_figures: list[Any]) -> None:

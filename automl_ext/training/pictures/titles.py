@@ -20,6 +20,7 @@ ALGORITHMS = {
     "retrain": "training of one cell",
     "compare": "comparison of cells",
     "ensemble": "ensemble",
+    "score": "best cell by training-free scores",
     "a2c": "A2C",
     "a3c": "A3C",
     "ppo": "PPO",
