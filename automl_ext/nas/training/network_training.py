@@ -169,6 +169,7 @@ class DropPath:
         generator: a generator on the CPU, so that a seed drops the same outputs on every device.
 
     Attributes:
+        operations: those whose outputs are dropped.
         probability: the present drop probability, initially 0.
 
     Raises:
@@ -179,7 +180,8 @@ class DropPath:
         if not hasattr(network, "paths"):
             raise UserError("--drop-path: networks of this space have no method paths, so drop-path is not supported")
         self.generator, self.probability = generator, 0.0
-        for operation in network.paths():  # type: ignore[operator]
+        self.operations: list[nn.Module] = list(network.paths())  # type: ignore[operator]
+        for operation in self.operations:
             operation.register_forward_hook(self._drop)
 
     def _drop(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

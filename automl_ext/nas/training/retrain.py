@@ -61,6 +61,8 @@ def retrain(
     used, held_out = (without_validation(splits), splits.valid) if config.validate else (splits, None)
     # This may raise an error, so it comes before the run directory is made.
     training = NetworkTraining(config, space, genotype, used, device, held_out)
+    if training.drop_path is not None and not training.drop_path.operations:
+        raise UserError(f"drop_path: {genotype} has no operation that can be dropped, so expected 0")
 
     def load(state: dict[str, Any]) -> None:
         training.load_state_dict(state["job"])

@@ -128,6 +128,16 @@ def test_paths_are_all_operations_except_identities() -> None:
     assert len(list(network.paths())) == 3 * 2 * 3
 
 
+@pytest.mark.parametrize(
+    ("space", "genotype"), [("convnet", "plain-s1-1-1-1"), ("nb201", str(NASBench201().decode([1] * 6)))]
+)
+def test_drop_path_without_an_operation_to_drop_is_refused(space: str, genotype: str, tmp_path: Path) -> None:
+    config = RetrainConfig(space=space, genotype=genotype, subset=60, channels=2, epochs=1, drop_path=0.2)
+    with pytest.raises(UserError, match=r"^drop_path: .* has no operation that can be dropped, so expected 0"):
+        retrain(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_drop_path_probability_rises_with_the_epoch() -> None:
     job = training(CONFIG)
     seen = []
