@@ -19,6 +19,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
+from time import process_time
 from typing import Any
 
 import torch
@@ -129,19 +130,24 @@ def plan_text(config: AutoConfig, space: Space[Any] | None = None, data: Any = N
 
 def prepare_race(config: AutoConfig, space: Space[Any] | None, data: Any) -> Race:
     config, splits = prepare(config, data)
-    return Race(config, Networks(config.space, space or spaces.space(config.space), splits))
+    start = process_time()
+    networks = Networks(config.space, space or spaces.space(config.space), splits)
+    return Race(config, networks, process_time() - start)
 
 
 class Race:
     """The state of a search.
 
+    Args:
+        seconds: cost of ``networks`` in CPU-seconds.
+
     Attributes:
         entrants: the networks in training: those of the plan, then the baselines.
-        spent: the cost of the finished tasks in CPU-seconds, by stage.
+        spent: the cost of the finished tasks in CPU-seconds, by stage; planning is part of the stage "probe".
         pending: the tasks in work.
     """
 
-    def __init__(self, config: AutoConfig, networks: Networks) -> None:
+    def __init__(self, config: AutoConfig, networks: Networks, seconds: float) -> None:
         self.config, self.networks = config, networks
         self.images = divide(networks.splits, config.seed)
         space = networks.spaces[config.space]
@@ -152,7 +158,7 @@ class Race:
         self.plan: Plan | None = None
         self.entrants: list[Entrant] = []
         self.tables: list[dict[str, Any]] = []  # scores of cells
-        self.spent: dict[str, float] = {}
+        self.spent = {"probe": seconds}
         self.pending: deque[Task] = deque()
 
     def next_task(self) -> Task | None:
@@ -289,6 +295,7 @@ class Race:
         stage = "baseline" if self.baselines else task.stage
         self.spent[stage] = self.spent.get(stage, 0.0) + finished.seconds
         if task.stage == "probe":
+            start = process_time()
             images = len(self.images.train.labels)
             times = {name: values.tolist() for name, values in (finished.table or {}).items()}
             macs, batch = affordable(self.config, self.networks, images, times["seconds"]), self.recipe.batch_size
@@ -297,6 +304,7 @@ class Race:
                 self.recipe, times["seconds"] = replace(self.recipe, bfloat16=True), times["bfloat16"]
             self.plan = make_plan(self.config, self.networks, images, times["seconds"])
             self.enter(self.plan.entries)
+            self.spent["probe"] += process_time() - start
         elif task.stage == "score":
             self.tables.append(finished.table or {})
             every = CHUNK * len(self.tables) >= len(self.candidates)

@@ -262,11 +262,12 @@ class Networks:
 
     def macs(self, entry: NetworkSpec) -> int:
         """Count the multiply-adds of a network for one image."""
-        if entry not in self.counted:
+        size = entry._replace(name="", rate=1.0)  # what the network is built from
+        if size not in self.counted:
             with torch.device("meta"):
                 shape = self.splits.in_channels, *self.splits.image_size
-                self.counted[entry] = max(count_macs(self.build(entry), shape), 1)
-        return self.counted[entry]
+                self.counted[size] = max(count_macs(self.build(size), shape), 1)
+        return self.counted[size]
 
 
 def largest(space: Space[Any], channels: int = 4) -> Any:

@@ -39,6 +39,7 @@ def clock() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Worker, "seconds", seconds)
         patch.setattr(auto_module, "make_plan", plan)
+        patch.setattr(auto_module, "process_time", lambda: 0.0)
         yield
 
 
@@ -127,6 +128,16 @@ def test_an_interrupted_search_ends_alike(tmp_path: Path, whole: dict[str, Any] 
     assert parts is not None
     for name in ("genotype", "rows", "race", "recipe", "trajectory"):
         assert parts[name] == whole[name], name
+
+
+def test_planning_counts_in_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter((1.0, 3.0, 10.0, 14.0))  # before and after the networks are prepared, then the plan
+    monkeypatch.setattr(auto_module, "process_time", lambda: next(times))
+    found = prepare_race(config(bfloat16=False, minutes=1), None, None)
+    probe = found.next_task()
+    assert probe is not None
+    found.take(probe, Finished(0.5, table={"seconds": torch.tensor([0.02, 0.2])}))
+    assert found.spent == {"probe": 2.0 + 0.5 + 4.0}
 
 
 def test_the_budget_is_kept_on_a_machine_that_slows_down(

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from automl_ext.data.images import Split, Splits
+from automl_ext.nas.auto import plan as plan_module
 from automl_ext.nas.auto.plan import (
     BEST_RANKED,
     EPOCHS,
@@ -18,6 +20,7 @@ from automl_ext.nas.auto.plan import (
     STEPS,
     AutoConfig,
     Networks,
+    NetworkSpec,
     cost_model,
     halving,
     make_plan,
@@ -114,6 +117,18 @@ def test_a_cost_is_a_fixed_time_and_one_per_multiply_add() -> None:
     narrow, wide = (NETWORKS.macs(entry) for entry in probed(NETWORKS))
     assert fixed + 64 * narrow * per_mac == pytest.approx(SPEED[0])
     assert fixed + 64 * wide * per_mac == pytest.approx(SPEED[1])
+
+
+def test_networks_of_one_size_are_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[nn.Module] = []
+    monkeypatch.setattr(plan_module, "count_macs", lambda network, shape: counted.append(network) or 7)
+    fresh = networks()
+    entry = NetworkSpec("pooled", "convnet", "pooled-s1-1-1-1", 8)
+    for other in (entry, entry._replace(name="probe"), entry._replace(rate=2.5)):
+        assert fresh.macs(other) == 7
+    assert len(counted) == 1
+    fresh.macs(entry._replace(channels=4))
+    assert len(counted) == 2
 
 
 def test_given_options_are_not_searched() -> None:
