@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -78,9 +77,7 @@ class Cluster:
         _entered.append(self)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         _entered.remove(self)
         torch.set_num_threads(self._threads_before)
         self.disconnect()

@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any
 
 MESSAGE = b"\nstopping with a checkpoint; Ctrl-C again stops at once\n"
@@ -30,9 +29,7 @@ class CtrlC:
             signal.signal(signal.SIGINT, self._handle)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
 

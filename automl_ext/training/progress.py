@@ -8,7 +8,6 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any
 
 PAUSE = 1.0  # smallest time between lines, in seconds; a look-up in a table takes microseconds
@@ -50,9 +49,7 @@ class Progress:
             self._task = self._bar.add_task(self.description, total=self.total, completed=self.start)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lines = False
         if self._bar is not None:
             self._bar.stop()
