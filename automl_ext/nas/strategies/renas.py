@@ -128,10 +128,8 @@ class ReNAS:
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
         parent = candidate.parent
         indices = tuple(self.space.encode(candidate.genotype))
-        if parent is None:
-            self.controller.learn(indices, evaluation)
-        else:
-            self.controller.learn(indices, evaluation, tuple(self.space.encode(parent.genotype)), parent.evaluation)
+        before = None if parent is None else (tuple(self.space.encode(parent.genotype)), parent.evaluation)
+        self.controller.learn(indices, evaluation, before)
         kept = evaluation if self.inherit else replace(evaluation, state=None)
         self.population.append(Evaluated(candidate.genotype, kept))
 

@@ -26,6 +26,7 @@ from automl_ext.nas.strategies.linear import (
 from automl_ext.nas.strategies.strategy import Screened, set_rng
 
 Change = tuple[int, int]  # index of a decision, index of its new choice
+Parent = tuple[Indices, Evaluation]
 
 
 class Controller(Protocol):
@@ -35,19 +36,13 @@ class Controller(Protocol):
         """Return one of ``changes``, the legal mutations of ``parent``."""
         ...
 
-    def learn(
-        self,
-        child: Indices,
-        evaluation: Evaluation,
-        parent: Indices | None = None,
-        parent_evaluation: Evaluation | None = None,
-    ) -> None:
+    def learn(self, child: Indices, evaluation: Evaluation, parent: Parent | None = None) -> None:
         """Learn from an evaluated architecture.
 
         It is called for mutated architectures in the order of the calls to :meth:`choose` that produced them.
 
         Args:
-            parent: None if the architecture was sampled uniformly.
+            parent: of a mutated architecture; None: it was sampled uniformly.
         """
         ...
 
@@ -147,17 +142,11 @@ class HistoryController:
         targets[~finite] = targets[finite].min()  # failed children
         return np.column_stack([design, child]), targets / max(targets.std(), 1e-12)
 
-    def learn(
-        self,
-        child: Indices,
-        evaluation: Evaluation,
-        parent: Indices | None = None,
-        parent_evaluation: Evaluation | None = None,
-    ) -> None:
+    def learn(self, child: Indices, evaluation: Evaluation, parent: Parent | None = None) -> None:
         self.history.append(child)
         self.scores.append(evaluation.score)
-        if self.inherit and parent is not None and parent_evaluation is not None and not parent_evaluation.failed:
-            self.parents.append((parent, parent_evaluation.score))
+        if self.inherit and parent is not None and not parent[1].failed:
+            self.parents.append((parent[0], parent[1].score))
         else:  # a failed parent has no weights to inherit
             self.parents.append(None)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.renas_controller import Change, Indices
+from automl_ext.nas.strategies.renas_controller import Change, Indices, Parent
 from automl_ext.nas.strategies.strategy import set_rng
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import seeded
@@ -95,20 +95,15 @@ class LSTMController:
         legal[decisions, choices] = True
         return self.policy(torch.tensor(parent), legal)[decisions, choices]
 
-    def learn(
-        self,
-        child: Indices,
-        evaluation: Evaluation,
-        parent: Indices | None = None,
-        parent_evaluation: Evaluation | None = None,
-    ) -> None:
+    def learn(self, child: Indices, evaluation: Evaluation, parent: Parent | None = None) -> None:
         if not evaluation.failed:
             self.scores.append(evaluation.score)
-        if parent is None or parent_evaluation is None:
+        if parent is None:
             return
         changes, chosen = self.out.popleft()
-        reward = self.reward(evaluation, parent_evaluation)
-        log_p = self.log_probabilities(parent, changes)[chosen]
+        indices, before = parent
+        reward = self.reward(evaluation, before)
+        log_p = self.log_probabilities(indices, changes)[chosen]
         self.optimizer.zero_grad()
         (-(reward - self.baseline) * log_p).backward()
         self.optimizer.step()

@@ -205,7 +205,7 @@ def test_history_controller_learns_from_differences_under_inheritance() -> None:
             parent = rng.choice(members)
             indices, generation = SPACE.encode(SPACE.mutate(SPACE.decode(parent[0]), rng)), parent[1] + 1
         evaluation = Evaluation(world.quality(indices) + 3.0 * generation, 1.0)
-        controller.learn(indices, evaluation, *((parent[0], parent[2]) if parent else ()))
+        controller.learn(indices, evaluation, (parent[0], parent[2]) if parent else None)
         members.append((indices, generation, evaluation))
     *effects, rise = np.array(controller.effects())
     effects = np.array(effects).reshape(6, 5)
@@ -217,9 +217,9 @@ def test_history_controller_with_failures_under_inheritance() -> None:
     controller = HistoryController(SPACE, 0, inherit=True)
     failed, zero = Evaluation(-math.inf, 1.0, failed=True), (0,) * 6
     controller.learn(zero, failed)
-    controller.learn((1, *zero[1:]), failed, zero, failed)
+    controller.learn((1, *zero[1:]), failed, (zero, failed))
     assert np.isfinite(controller.effects()).all()
-    controller.learn((2, *zero[1:]), Evaluation(0.5, 1.0), zero, failed)
-    controller.learn((2, 1, *zero[2:]), Evaluation(0.7, 1.0), (2, *zero[1:]), Evaluation(0.5, 1.0))
-    controller.learn((2, 2, *zero[2:]), failed, (2, *zero[1:]), Evaluation(0.5, 1.0))
+    controller.learn((2, *zero[1:]), Evaluation(0.5, 1.0), (zero, failed))
+    controller.learn((2, 1, *zero[2:]), Evaluation(0.7, 1.0), ((2, *zero[1:]), Evaluation(0.5, 1.0)))
+    controller.learn((2, 2, *zero[2:]), failed, ((2, *zero[1:]), Evaluation(0.5, 1.0)))
     assert np.isfinite(controller.effects()).all()

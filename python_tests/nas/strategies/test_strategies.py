@@ -276,7 +276,7 @@ def test_lstm_controller_learns_rewarded_mutations() -> None:
     for _ in range(100):
         decision, choice = controller.choose(parent, changes)
         child = (*parent[:decision], choice, *parent[decision + 1 :])
-        controller.learn(child, Evaluation(1.0 if choice == 3 else -1.0, 0.0), parent, before)
+        controller.learn(child, Evaluation(1.0 if choice == 3 else -1.0, 0.0), (parent, before))
     policy = controller.log_probabilities(parent, changes).exp()
     assert sum(p.item() for p, (_, k) in zip(policy, changes, strict=True) if k == 3) > 0.9
 
