@@ -28,6 +28,7 @@ from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.space import Space, supernet_of
 from automl_ext.nas.spaces.supernet import Choice, Supernet, recalibrate
 from automl_ext.nas.training.batches import accuracy, augment, epoch_batches, take, to_device
+from automl_ext.nas.training.sgd import sgd
 from automl_ext.nas.training.training_options import LARGEST, ClassWeights, check_class_weights, class_weights
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.epochs import set_cosine_lr
@@ -123,13 +124,7 @@ class UniformSupernet:
         with torch.no_grad():
             for alpha in self.supernet.alphas:
                 alpha.zero_()  # α is not used and not trained
-        self.optimizer = torch.optim.SGD(
-            self.supernet.weights(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.momentum > 0,
-        )
+        self.optimizer = sgd(self.supernet.weights(), config.lr, config.momentum, config.weight_decay)
 
     def draw(self, rng: torch.Generator) -> list[Choice]:
         """Draw an architecture uniformly.

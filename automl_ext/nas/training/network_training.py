@@ -22,6 +22,7 @@ from automl_ext.nas.training.batches import (
     to_device,
     train_and_valid,
 )
+from automl_ext.nas.training.sgd import sgd
 from automl_ext.nas.training.training_options import TrainingConfig, class_weights
 from automl_ext.training import ranks
 from automl_ext.training.epochs import set_cosine_lr
@@ -71,13 +72,7 @@ class NetworkTraining:
             add_auxiliary_head(network)
         self.network = network.to(device)
         self.trained = ranks.data_parallel(self.network)  # its gradients are the means over all processes
-        self.optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.momentum > 0,
-        )
+        self.optimizer = sgd(self.network.parameters(), config.lr, config.momentum, config.weight_decay)
         self.generator = generator(config.seed, torch.device("cpu"))
         self.drop_path = DropPath(self.network, self.generator) if config.drop_path else None
 
