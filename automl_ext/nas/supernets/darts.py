@@ -12,23 +12,20 @@ The run logs the shares of skip connections and "none", which show such a collap
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from automl_ext.data.images import Split
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.spaces.supernet import Choice, Supernet
-from automl_ext.nas.supernets.candidates import masked
-from automl_ext.nas.supernets.loop import Iteration, adam, frozen, sgd
+from automl_ext.nas.spaces.supernet import Choice
+from automl_ext.nas.supernets.loop import AlphaAlgorithm, Iteration
 from automl_ext.nas.supernets.run import search_supernet
 from automl_ext.nas.supernets.supernet_options import AlphaConfig
-from automl_ext.training import ranks
 from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.search_space import Range
 
@@ -58,23 +55,8 @@ def mix(alphas: Iterable[Tensor]) -> list[Choice]:
     return [Choice.support(torch.softmax(alpha, dim=-1)) for alpha in alphas]
 
 
-class DARTS:
+class DARTS(AlphaAlgorithm[DARTSConfig]):
     """The two steps of algorithm 1 at ξ = 0, an :class:`~automl_ext.nas.supernets.loop.SupernetAlgorithm`."""
-
-    def __init__(
-        self,
-        config: DARTSConfig,
-        supernet: Supernet,
-        allowed: Sequence[Tensor] | None,
-        class_weights: Tensor | None,
-        rng: torch.Generator,
-    ) -> None:
-        self.config, self.supernet, self.allowed = config, supernet, allowed
-        self.network = ranks.data_parallel(supernet)  # its gradients are the means over all processes
-        self.class_weights = class_weights  # nothing is drawn from rng
-        self.weight_optimizer = sgd(supernet, config, config.lr)
-        self.alpha_optimizer = adam(supernet, config)
-        self.optimizers = {"weight_optimizer": self.weight_optimizer, "alpha_optimizer": self.alpha_optimizer}
 
     def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:
         """Take a step on the weights, then one on α.
@@ -91,26 +73,13 @@ class DARTS:
     def weight_step(self, batch: Split) -> tuple[Tensor, list[Choice]]:
         """Step 1: update ω on a training batch, by SGD on the loss of the mixture."""
         with torch.no_grad():
-            choices = mix(masked(self.supernet.alphas, self.allowed))
-        self.weight_optimizer.zero_grad()
-        loss = F.cross_entropy(self.network(batch.images, *choices), batch.labels, self.class_weights)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip)
-        self.weight_optimizer.step()
-        return loss.detach(), choices
+            choices = mix(self.alphas())
+        return self.train_weights(batch, choices), choices
 
     def alpha_step(self, batch: Split) -> tuple[Tensor, list[Choice]]:
-        """Step 2: update α on a validation batch, by Adam on the loss at the new ω.
-
-        No gradients of ω are computed.
-        """
-        with frozen(self.supernet.weights()):
-            choices = mix(masked(self.supernet.alphas, self.allowed))
-            loss = F.cross_entropy(self.network(batch.images, *choices), batch.labels, self.class_weights)
-            self.alpha_optimizer.zero_grad()
-            loss.backward()
-            self.alpha_optimizer.step()
-        return loss.detach(), choices
+        """Step 2: update α on a validation batch, by Adam on the loss at the new ω."""
+        choices = mix(self.alphas())
+        return self.train_alphas(batch, choices), choices
 
 
 def search(

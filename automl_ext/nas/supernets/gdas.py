@@ -12,24 +12,21 @@ architecture is trained from scratch. The loop over batches and epochs is :mod:`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from automl_ext.data.images import Split
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.spaces.supernet import Choice, Form, Supernet
-from automl_ext.nas.supernets.candidates import masked
-from automl_ext.nas.supernets.loop import Iteration, adam, frozen, sgd
+from automl_ext.nas.spaces.supernet import Choice, Form
+from automl_ext.nas.supernets.loop import AlphaAlgorithm, Iteration
 from automl_ext.nas.supernets.run import search_supernet
 from automl_ext.nas.supernets.supernet_options import SampledConfig
 from automl_ext.ops.gumbel import gumbel_softmax
-from automl_ext.training import ranks
 from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.seeding import draw_seed
 
@@ -70,25 +67,10 @@ def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[C
     return choices
 
 
-class GDAS:
+class GDAS(AlphaAlgorithm[SampledConfig]):
     """The two steps of algorithm 1, an :class:`~automl_ext.nas.supernets.loop.SupernetAlgorithm`."""
 
     sample = staticmethod(sample)
-
-    def __init__(
-        self,
-        config: SampledConfig,
-        supernet: Supernet,
-        allowed: Sequence[Tensor] | None,
-        class_weights: Tensor | None,
-        rng: torch.Generator,
-    ) -> None:
-        self.config, self.supernet, self.allowed = config, supernet, allowed
-        self.network = ranks.data_parallel(supernet)  # its gradients are the means over all processes
-        self.class_weights, self.rng = class_weights, rng
-        self.weight_optimizer = sgd(supernet, config, config.lr)
-        self.alpha_optimizer = adam(supernet, config)
-        self.optimizers = {"weight_optimizer": self.weight_optimizer, "alpha_optimizer": self.alpha_optimizer}
 
     def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:
         """Take a step on the weights, then one on α.
@@ -104,32 +86,15 @@ class GDAS:
         return Iteration(loss, ran + also_ran, alpha_loss, tau)
 
     def weight_step(self, batch: Split, tau: float) -> tuple[Tensor, list[Choice]]:
-        """Step 1: update ω on a training batch, by SGD on the loss of a sampled architecture.
-
-        ``zero_grad`` sets the gradients to None. So operations that do not run get no update at all, neither weight
-        decay nor momentum. In the official code of GDAS, which sets the gradients to zero, both still apply.
-        """
+        """Step 1: update ω on a training batch, by SGD on the loss of a sampled architecture."""
         with torch.no_grad():
-            choices = self.sample(masked(self.supernet.alphas, self.allowed), tau, self.rng)
-        self.weight_optimizer.zero_grad()
-        loss = F.cross_entropy(self.network(batch.images, *choices), batch.labels, self.class_weights)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip)
-        self.weight_optimizer.step()
-        return loss.detach(), choices
+            choices = self.sample(self.alphas(), tau, self.rng)
+        return self.train_weights(batch, choices), choices
 
     def alpha_step(self, batch: Split, tau: float) -> tuple[Tensor, list[Choice]]:
-        """Step 2: update α on a validation batch, by Adam on the loss of another sample, through its weights.
-
-        No gradients of ω are computed.
-        """
-        with frozen(self.supernet.weights()):
-            choices = self.sample(masked(self.supernet.alphas, self.allowed), tau, self.rng)
-            loss = F.cross_entropy(self.network(batch.images, *choices), batch.labels, self.class_weights)
-            self.alpha_optimizer.zero_grad()
-            loss.backward()
-            self.alpha_optimizer.step()
-        return loss.detach(), choices
+        """Step 2: update α on a validation batch, by Adam on the loss of another sample, through its weights."""
+        choices = self.sample(self.alphas(), tau, self.rng)
+        return self.train_alphas(batch, choices), choices
 
 
 def search(

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -20,6 +21,7 @@ from automl_ext.nas.spaces.supernet import Choice, Supernet, batch_accuracy
 from automl_ext.nas.supernets.candidates import derived_choices, masked, without_none
 from automl_ext.nas.supernets.supernet_options import AlphaConfig, SupernetConfig
 from automl_ext.nas.training.batches import augment, check_batches, epoch_batches, take, to_device
+from automl_ext.nas.training.sgd import sgd
 from automl_ext.nas.training.training_options import class_weights
 from automl_ext.training import ranks
 from automl_ext.training.errors import UserError
@@ -27,6 +29,7 @@ from automl_ext.training.machine.clock import Clock
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import generator, rng_state, seed_everything, set_rng_state
 
+Config = TypeVar("Config", bound=AlphaConfig)
 VALID_IMAGES = 500  # largest number of validation images for the accuracy after each epoch
 WATCHED = {"skip": "skip_connect", "none": "none"}  # name in a metric → operation
 
@@ -69,6 +72,66 @@ class SupernetAlgorithm(Protocol):
             valid: the same of the images for α.
         """
         ...
+
+
+class AlphaAlgorithm(Generic[Config]):
+    """What algorithms share that train the weights by SGD and α by Adam.
+
+    The arguments are those of :class:`SupernetAlgorithm`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        supernet: Supernet,
+        allowed: Sequence[Tensor] | None,
+        class_weights: Tensor | None,
+        rng: torch.Generator,
+    ) -> None:
+        self.config, self.supernet, self.allowed = config, supernet, allowed
+        self.network = ranks.data_parallel(supernet)  # its gradients are the means over all processes
+        self.class_weights, self.rng = class_weights, rng
+        self.weight_optimizer = sgd(supernet.weights(), config.lr, config.momentum, config.weight_decay)
+        betas, decay = (config.alpha_beta1, config.alpha_beta2), config.alpha_weight_decay
+        self.alpha_optimizer = torch.optim.Adam(
+            supernet.alphas.parameters(), lr=config.alpha_lr, betas=betas, weight_decay=decay
+        )
+        self.optimizers: dict[str, Optimizer] = {
+            "weight_optimizer": self.weight_optimizer,
+            "alpha_optimizer": self.alpha_optimizer,
+        }
+
+    def alphas(self) -> list[Tensor]:
+        """Return α, −inf for operations that are no candidates."""
+        return masked(self.supernet.alphas, self.allowed)
+
+    def train_weights(self, batch: Split, choices: list[Choice]) -> Tensor:
+        """Take an SGD step on ω. Return the loss of the batch, 0-dim, detached.
+
+        ``zero_grad`` sets the gradients to None. So operations that do not run get no update at all, neither weight
+        decay nor momentum. In the official code of GDAS, which sets the gradients to zero, both still apply.
+        """
+        self.weight_optimizer.zero_grad()
+        loss = self.loss(batch, choices)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip)
+        self.weight_optimizer.step()
+        return loss.detach()
+
+    def train_alphas(self, batch: Split, choices: list[Choice]) -> Tensor:
+        """Take an Adam step on α, through the weights of ``choices``. Return the loss of the batch, 0-dim, detached.
+
+        No gradients of ω are computed.
+        """
+        with frozen(self.supernet.weights()):
+            loss = self.loss(batch, choices)
+            self.alpha_optimizer.zero_grad()
+            loss.backward()
+            self.alpha_optimizer.step()
+        return loss.detach()
+
+    def loss(self, batch: Split, choices: list[Choice]) -> Tensor:
+        return F.cross_entropy(self.network(batch.images, *choices), batch.labels, self.class_weights)
 
 
 class SupernetSearch:
@@ -186,18 +249,6 @@ def build_supernet(space: Space[Any], shape: dict[str, int], config: SupernetCon
     if type(supernet).derive is Supernet.derive:  # otherwise found after the last epoch
         raise UserError(f"{type(supernet).__name__}: expected a method derive, which returns a genotype")
     return supernet
-
-
-def sgd(supernet: Supernet, config: SupernetConfig, lr: float) -> torch.optim.SGD:
-    """Make the optimizer of the weights."""
-    momentum, decay = config.momentum, config.weight_decay
-    return torch.optim.SGD(supernet.weights(), lr=lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
-
-
-def adam(supernet: Supernet, config: AlphaConfig) -> torch.optim.Adam:
-    """Make the optimizer of α."""
-    betas, decay = (config.alpha_beta1, config.alpha_beta2), config.alpha_weight_decay
-    return torch.optim.Adam(supernet.alphas.parameters(), lr=config.alpha_lr, betas=betas, weight_decay=decay)
 
 
 @contextmanager

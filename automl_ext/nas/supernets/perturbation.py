@@ -37,10 +37,11 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import Choice, Supernet
 from automl_ext.nas.supernets.candidates import NONE, all_candidates, decode, masked
 from automl_ext.nas.supernets.darts import mix
-from automl_ext.nas.supernets.loop import Iteration, SupernetSearch, sgd
+from automl_ext.nas.supernets.loop import Iteration, SupernetSearch
 from automl_ext.nas.supernets.run import search_supernet
 from automl_ext.nas.supernets.supernet_options import SupernetConfig
 from automl_ext.nas.training.batches import epoch_batches
+from automl_ext.nas.training.sgd import sgd
 from automl_ext.nas.training.training_options import LARGEST
 from automl_ext.training import ranks
 from automl_ext.training.checks import check_range
@@ -86,7 +87,7 @@ class EqualWeights:
     ) -> None:
         self.config, self.supernet, self.allowed, self.class_weights = config, supernet, allowed, class_weights
         self.network = ranks.data_parallel(supernet)  # its gradients are the means over all processes
-        self.optimizer = sgd(supernet, config, config.lr)
+        self.optimizer = sgd(supernet.weights(), config.lr, config.momentum, config.weight_decay)
         self.optimizers: dict[str, Optimizer] = {"weight_optimizer": self.optimizer}
 
     def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:
@@ -125,7 +126,8 @@ class Perturbation:
         self.decisions = len(self.edges) + len(self.nodes)
         self.epoch, self.epochs = 0, orders * self.decisions
         self.images = Split(search.alpha_images.images[:IMAGES], search.alpha_images.labels[:IMAGES])
-        self.optimizer = sgd(self.supernet, search.config, search.config.lr / 10)
+        config = search.config
+        self.optimizer = sgd(self.supernet.weights(), config.lr / 10, config.momentum, config.weight_decay)
 
     def begin_order(self) -> None:
         """Allow all candidates again, and draw an order of edges and nodes."""
