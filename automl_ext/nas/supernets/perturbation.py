@@ -246,7 +246,7 @@ class Perturbation:
             return
         with self.search.clock:
             device, seed = self.search.weight_images.labels.device, self.search.config.seed
-            self.allowed = self.derived[by_rank(self.genotypes(), space, splits, device, seed)[0]]
+            self.allowed = self.derived[best_by_rank(self.genotypes(), space, splits, device, seed)]
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -287,10 +287,10 @@ def measure(supernet: Supernet, images: Split, batch_size: int, choices: list[Ch
     return correct / len(images.labels), -loss / len(images.labels)
 
 
-def by_rank(genotypes: Sequence[Any], space: Space[Any], splits: Splits, device: torch.device, seed: int) -> list[int]:
-    """Return the indices of architectures, the one with the highest rank by the training-free scores first.
+def best_by_rank(genotypes: Sequence[Any], space: Space[Any], splits: Splits, device: torch.device, seed: int) -> int:
+    """Return the index of the architecture with the highest rank by the training-free scores; of equal ones the first.
 
-    The scores are those of a screening, and the ranks those among ``genotypes``. Equal ones keep their order.
+    The scores are those of a screening, and the ranks those among ``genotypes``.
 
     Raises:
         UserError: fewer than four training images.
@@ -298,7 +298,7 @@ def by_rank(genotypes: Sequence[Any], space: Space[Any], splits: Splits, device:
     scoring = ScoreJob(space, genotypes, splits, device, RANK, seed=seed)
     while scoring.epoch < scoring.epochs:
         scoring.run_epoch()
-    return (-scoring.table().rank()).argsort(kind="stable").tolist()
+    return int(scoring.table().rank().argmax())
 
 
 def search(

@@ -16,7 +16,7 @@ from automl_ext.data.images import load_images, split_images
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.supernet import Choice
 from automl_ext.nas.supernets import perturbation
-from automl_ext.nas.supernets.perturbation import Perturbation, PerturbationConfig, by_rank, search
+from automl_ext.nas.supernets.perturbation import Perturbation, PerturbationConfig, best_by_rank, search
 from automl_ext.training.errors import UserError
 
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
@@ -36,9 +36,7 @@ def test_scores_choose_the_cell_that_can_compute_something() -> None:
     genotypes = [space.parse(cell) for cell in cells]
     for shift in range(3):
         rotated = genotypes[shift:] + genotypes[:shift]
-        order = by_rank(rotated, space, splits, torch.device("cpu"), seed=0)
-        assert sorted(order) == [0, 1, 2]
-        assert rotated[order[0]] == genotypes[1]
+        assert rotated[best_by_rank(rotated, space, splits, torch.device("cpu"), seed=0)] == genotypes[1]
 
 
 @pytest.mark.slow
@@ -56,12 +54,12 @@ def test_every_order_derives_a_cell_from_the_same_weights(
         orders.append(derivation.edges)
         weights.append(torch.cat([w.detach().flatten() for w in derivation.supernet.weights()]))
 
-    def choose(genotypes: list[Any], *rest: Any) -> list[int]:
+    def choose(genotypes: list[Any], *rest: Any) -> int:
         derived.extend(genotypes)
-        return [chosen]
+        return chosen
 
     monkeypatch.setattr(Perturbation, "begin_order", recorded)
-    monkeypatch.setattr(perturbation, "by_rank", choose)
+    monkeypatch.setattr(perturbation, "best_by_rank", choose)
     result = search(replace(TINY, orders=3), tmp_path / "run")
     assert result is not None
     assert len(orders) == len(derived) == 3
