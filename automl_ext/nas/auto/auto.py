@@ -63,6 +63,7 @@ FASTER = 0.8  # networks are computed in bfloat16 if a step then takes at most t
 FIRST_STEPS = 8  # of a baseline
 MEASURED = 0.2  # part of the budget after which the time of a step is known
 LEARNED = 0.2  # part of the mean recall above chance from which on a network tells whether images may be mirrored
+FLIPS = 0.8  # images are mirrored if this part of the mean recall above chance is left on mirrored ones
 LONG_EPOCHS, LONG_STEPS = 40, 4000  # a training is long if both are planned
 CUTMIX, WEIGHT_DECAY = 0.5, 1e-3  # of long trainings
 PART = 5.0  # seconds that a task takes
@@ -382,17 +383,18 @@ class Race:
 
 
 def survives_mirroring(mirrored: Tensor, plain: Tensor, images: Tensor) -> bool:
-    """Return whether training images may be mirrored: mirroring makes no class unrecognizable.
+    """Return whether training images may be mirrored: mirroring makes neither images nor a class unrecognizable.
 
-    Every class counts, however rare it is, because mirroring may turn a single class into another one. At least half
-    of its recognized images, rounded down, must also be recognized when they are mirrored.
+    Every class counts, however rare it is, because mirroring may turn a single class into another one: at least half of
+    its recognized images must also be recognized when they are mirrored, within 1.5 standard errors of their number.
 
     Args:
         mirrored, plain: number of recognized images of each class, mirrored and as they are.
         images: number of images of each class.
     """
-    present = images > 0
-    chance = 1 / len(images)
-    recall = (plain[present] / images[present]).mean().item()
-    learned = recall - chance >= LEARNED * (1 - chance)  # else the network recognizes no image, mirrored or not
-    return learned and bool((mirrored >= plain // 2).all())
+    present, chance = images > 0, 1 / len(images)
+    recall, left = ((x[present] / images[present]).mean().item() - chance for x in (plain, mirrored))
+    learned = recall >= LEARNED * (1 - chance)  # else the network recognizes no image, mirrored or not
+    error = (plain * (1 - (plain + 1) / (images + 2))).sqrt()
+    lost = plain - mirrored > plain / 2 + 1.5 * error
+    return learned and left >= FLIPS * recall and not bool(lost.any())

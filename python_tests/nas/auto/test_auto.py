@@ -188,7 +188,8 @@ ROUND, TURNED = [40, 40, 40], [40, 3, 2]  # recognized images of three classes; 
 @pytest.mark.parametrize(
     ("mirrored", "plain", "images", "flip"),
     [
-        ([38, 35, 20], ROUND, [50, 50, 50], True),
+        ([38, 37, 33], ROUND, [50, 50, 50], True),
+        ([30, 30, 30], ROUND, [50, 50, 50], False),  # each class keeps more than half, but too little is left
         (TURNED, ROUND, [50, 50, 50], False),
         ([850, 1, 2], [900, 20, 22], [900, 25, 25], False),  # of 97 % of the images, mirrored ones are recognized
         ([45, 1, 1], [45, 1, 2], [50, 50, 50], False),  # nothing is learned but the first class
@@ -207,7 +208,7 @@ def test_the_recipe_mirrors_images_if_no_class_is_lost(flip: bool) -> None:
     found, given = race([[0.2], [0.4]]), race([[0.2], [0.4]], flip=not flip)
     plain = torch.bincount(found.images.valid.labels)
     mirrored = plain.clone()
-    mirrored[0] *= flip
+    mirrored[:4] *= flip
     for each in (found, given):
         each.entrants[0].mirrored = (mirrored, plain)
     assert found.recipe_for(found.entrants[0]).flip is flip
