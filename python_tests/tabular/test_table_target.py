@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,8 +45,8 @@ def test_classes_of_a_file(values: list[str], classes: tuple[object, ...], rows:
     problem = problem_of(values, tmp_path)
     assert problem.task.classes == classes
     assert [type(label) for label in problem.task.classes] == [type(label) for label in classes]
-    assert len(problem.y) == len(problem.rows) == rows
-    assert [str(classes[i]) for i in problem.y] == [values[row] for row in problem.rows]
+    assert len(problem.y) == len(problem.frame) == rows
+    assert [str(classes[i]) for i in problem.y] == [values[row] for row in problem.frame.index]
 
 
 def test_a_word_among_numbers_is_missing(tmp_path: Path) -> None:
@@ -107,3 +108,18 @@ def test_dates_are_no_target() -> None:
     for values in (days, days.astype(str), days.dt.date):
         with pytest.raises(UserError, match="target 'day': expected numbers or classes, got dates or durations"):
             find_problem(classes(40).assign(day=values), "day")
+
+
+@pytest.mark.parametrize(
+    ("value", "given", "message"),
+    [
+        (-1.0, {"weight": "c"}, "column 'c' has -1 in row 31"),
+        ("much", {"weight": "c"}, "column 'c', row 31: expected a number, got 'much'"),
+        ("much", {"types": {"c": "boolean"}}, "column 'c', row 31: expected true or false, got 'much'"),
+    ],
+)
+def test_messages_have_the_numbers_of_the_given_rows(value: Any, given: Any, message: str) -> None:
+    frame = classes(60).assign(c=[1.0] * 30 + [value] + [1.0] * 29)
+    frame.loc[:9, "y"] = None
+    with pytest.raises(UserError, match=message):
+        find_problem(frame, "y", **given)

@@ -109,8 +109,13 @@ _CLEANERS = {"numeric": _numbers, "boolean": _booleans, "date": _dates, "categor
 
 
 def _refuse(values: Any, failed: Any, column: Column, expected: str) -> None:
-    """Raise UserError for the first value that is present but did not become ``expected``."""
+    """Raise UserError for the first value that is present but did not become ``expected``.
+
+    The index of ``values`` has the numbers of the rows in the given table, which may have lost some since.
+    """
     wrong = np.asarray(failed) & np.asarray(values.notna())
     if wrong.any():
         row = int(wrong.argmax())
-        raise UserError(f"column {column.name!r}, row {row + 1}: expected {expected}, got {short(values.iloc[row])}")
+        raise UserError(
+            f"column {column.name!r}, row {values.index[row] + 1}: expected {expected}, got {short(values.iloc[row])}"
+        )

@@ -37,8 +37,7 @@ class Problem:
     Attributes:
         task: the task.
         columns: the columns of the table, without the target.
-        frame: the cleaned table, of the rows that have a target.
-        rows: their numbers in the given table, [N].
+        frame: the cleaned table, of the rows that have a target; its index has their numbers in the given table.
         y: class numbers or numbers, [N].
         weight: of each row, mean 1, [N]; None: all are equal.
         kind: kind of split.
@@ -49,7 +48,6 @@ class Problem:
     task: TableTask
     columns: list[Column]
     frame: Any
-    rows: Array
     y: Array
     weight: Array | None
     kind: Kind
@@ -83,7 +81,7 @@ def find_problem(
         if name in (target, time, group, weight):
             why = f"the target {short(target)}: use --task" if name == target else f"{short(name)}: it is no feature"
             raise UserError(f"type: expected a column that models learn from, got {why}")
-    frame, rows, notes = _rows(check_frame(frame, source), target, task, time=time, group=group, weight=weight)
+    frame, notes = _rows(check_frame(frame, source), target, task, time=time, group=group, weight=weight)
     found = find_task(frame[target], target, metric, task)
     y = found.encode(frame[target])
     columns = _columns(frame.drop(columns=[target]), types, time=time, group=group, weight=weight)
@@ -107,11 +105,11 @@ def find_problem(
     weights = _weights(frame[weight]) if weight is not None else None
     groups = frame[group].astype(str) if group is not None else None
     splits = make_folds(kind, y, moments, groups, folds, seed, found, copies[0] if copies is not None else None)
-    return Problem(found, columns, cleaned, rows, y, weights, kind, splits, notes)
+    return Problem(found, columns, cleaned, y, weights, kind, splits, notes)
 
 
-def _rows(frame: Any, target: str, task: str | None, **special: str | None) -> tuple[Any, Array, list[str]]:
-    """Return the rows that have a target, their numbers, and notes about the others. Converts the target in place.
+def _rows(frame: Any, target: str, task: str | None, **special: str | None) -> tuple[Any, list[str]]:
+    """Return the rows that have a target, with their index, and notes about the others. Converts the target in place.
 
     ``special`` are the arguments that name a column which is no feature.
     """
@@ -140,7 +138,7 @@ def _rows(frame: Any, target: str, task: str | None, **special: str | None) -> t
             raise UserError(f"{argument}: expected a value in each row, column {short(name)} lacks some")
     if present.sum() < FEWEST_ROWS:
         raise UserError(f"the table: expected at least {FEWEST_ROWS} rows with a target, got {int(present.sum())}")
-    return frame[present].reset_index(drop=True), np.flatnonzero(present), notes
+    return frame[present], notes
 
 
 def _columns(frame: Any, types: Mapping[str, str], **special: str | None) -> list[Column]:
@@ -161,7 +159,7 @@ def _weights(values: Any) -> Array:
         row = int((~(found >= 0)).argmax())
         raise UserError(
             f"weight: expected finite numbers of at least 0 and not only zeros, column {column.name!r} has "
-            f"{found[row]:g} in row {row + 1}"
+            f"{found[row]:g} in row {values.index[row] + 1}"
         )
     return found / found.mean()
 
