@@ -309,6 +309,20 @@ def test_seconds_and_words_do_not_change_the_order() -> None:
     assert list(clean(pd.DataFrame({"day": ["Mon 03/05/2010"]}), [column])["day"]) == [14673]
 
 
+@pytest.mark.parametrize(
+    ("days", "remark"),
+    [
+        (["{:02d}/03/2020", "{:02d}/04/2020"], "month first assumed, because no number is above 12"),
+        (["{:02d}.03.2020", "{:02d}.04.2020"], "day first because of the dots"),
+    ],
+)
+def test_the_assumed_order_of_the_times_is_noted(days: list[str], remark: str) -> None:
+    frame = classes(48).assign(when=[day.format(i) for day in days for i in range(1, 13)] * 2)
+    assert find_problem(frame, "y", time="when").notes == [f"time 'when': dates as text, {remark}"]
+    frame["when"] = pd.to_datetime(frame["when"], dayfirst=True)
+    assert not find_problem(frame, "y", time="when").notes
+
+
 @pytest.mark.parametrize("value", ["{}.5%", "1,{}.50", "0,{}", "$ {}", "{} €"])
 def test_numbers_with_signs_and_separators_are_noted(value: str) -> None:
     frame = classes(60).assign(x=[value.format(100 + i) for i in range(60)])

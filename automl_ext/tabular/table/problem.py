@@ -101,7 +101,8 @@ def find_problem(
         rare := [found.classes[i] for i in np.flatnonzero(np.bincount(y) < FEWEST_OF_CLASS)]
     ):
         notes.append(f"classes with fewer than {FEWEST_OF_CLASS} rows, too few to validate them: {short(rare)}")
-    moments = _moments(frame[time]) if time is not None else None
+    moments, order = _moments(frame[time]) if time is not None else (None, [])
+    notes += order
     weights = _weights(frame[weight]) if weight is not None else None
     groups = frame[group].astype(str) if group is not None else None
     splits = make_folds(kind, y, moments, groups, folds, seed, found, copies[0] if copies is not None else None)
@@ -164,8 +165,8 @@ def _weights(values: Any) -> Array:
     return found / found.mean()
 
 
-def _moments(values: Any) -> Array:
-    """Return the times as numbers."""
+def _moments(values: Any) -> tuple[Array, list[str]]:
+    """Return the times as numbers, and a note on the order of day and month, which decides on the order of the rows."""
     column = find_column(values)
     is_number = column.kind == "numeric" or library("pandas").api.types.is_numeric_dtype(values.dtype)  # also ids
     if column.kind != "date" and not is_number:
@@ -174,4 +175,4 @@ def _moments(values: Any) -> Array:
     moments = np.asarray(clean(values.to_frame(), [column])[column.name])
     if np.isnan(moments).any():
         raise UserError(f"time: expected a value in each row, column {column.name!r} lacks some")
-    return moments
+    return moments, [f"time {column.name!r}: {column.why}"] if column.day_first is not None else []
