@@ -107,6 +107,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):
         check_classification_targets(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         self._fit(X, codes, "classification", sample_weight, groups)
+        self.classes_ = self.classes_[list(self.fitted_.classes)]  # without those of which all rows have the weight 0
         return self
 
     def predict_proba(self, X: Any) -> Array:

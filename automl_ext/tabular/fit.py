@@ -65,8 +65,8 @@ def fit(
         features: whether families of constructed features are tried.
         time: column of dates or numbers: models are validated on later rows than they are trained on. It is no feature.
         group: column whose groups are never on both sides of a split. It is no feature.
-        weight: column of numbers, at least 0: the losses of training and of the leaderboard are weighted means. It is
-            no feature, and new rows need none.
+        weight: column of numbers, at least 0: the losses of training and of the leaderboard are weighted means, and
+            rows of weight 0 are left out. It is no feature, and new rows need none.
         metric: "log_loss" (default), "auc" or "accuracy"; "rmse" (default) or "mae".
         task: "classification" or "regression", in place of the inferred one.
         types: column → "numeric", "categorical", "boolean", "date", "text" or "ignore", in place of the inferred type.

@@ -89,3 +89,12 @@ def test_labels_keep_their_type(labels: list[Any]) -> None:
     found = model.predict(x)
     assert found.dtype == y.dtype
     assert model.classes_.tolist() == sorted(labels)
+
+
+def test_a_class_of_which_all_rows_have_the_weight_0_is_none() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(90, 2)), np.array(["a", "b", "c"] * 30)
+    model = TabularClassifier(minutes=1, candidates=1).fit(x, y, sample_weight=(y != "b").astype(float))
+    assert list(model.classes_) == ["a", "c"]
+    assert model.predict_proba(x).shape == (90, 2)
+    assert set(model.predict(x)) == {"a", "c"}

@@ -239,6 +239,10 @@ def test_a_budget_that_is_far_too_small_still_gives_a_model() -> None:
         ({"group": "town"}, "group: there is no column 'town'"),
         ({"weight": "b"}, "weight: expected a value in each row, column 'b' lacks some"),
         ({"weight": "c"}, "weight: expected finite numbers of at least 0 and not only zeros, column 'c' has -0"),
+        (
+            {"weight": "w", "frame": classes().assign(w=[1] * 9 + [0] * 231)},
+            "at least 10 rows of a weight above 0, got 9",
+        ),
         ({"weight": "city", "frame": classes().dropna()}, "column 'city', row 1: expected a number"),
         ({"frame": [1]}, "expected a pandas.DataFrame"),
         ({"frame": classes(9)}, "at least 10 rows"),
@@ -310,8 +314,26 @@ def test_weights_have_no_unit_and_count_on_the_leaderboard() -> None:
     np.testing.assert_allclose(one.predict(frame.drop(columns="w")), thousand.predict(frame), rtol=1e-6)
     error = one.evaluation["predicted"] - one.evaluation["y"]
     rows = np.concatenate([split.valid for split in find_problem(frame, "price", weight="w").splits])
-    rmse = np.sqrt(np.average(error**2, weights=frame["w"].to_numpy()[rows]))
+    rmse = np.sqrt(np.average(error**2, weights=frame["w"][frame["w"] > 0].to_numpy()[rows]))
     assert one.leaderboard["rmse"][0] == pytest.approx(rmse)
+
+
+@pytest.mark.parametrize("arguments", [{"time": "day"}, {"group": "city"}, {}])
+def test_rows_of_weight_0_are_left_out_and_said(arguments: dict[str, str]) -> None:
+    """They are whole groups and the oldest rows, of which no fold could be made."""
+    frame = numbers(400).dropna(subset="city")
+    is_kept = (frame["day"] > frame["day"].quantile(0.4)) & (frame["city"] != "Bern")
+    frame["price"] = frame["price"].where(is_kept, 1e6)
+    frame["w"] = np.where(is_kept, 2.0, 0.0)
+    found = find_problem(frame, "price", weight="w", folds=3, **arguments)
+    without = find_problem(frame[is_kept], "price", weight="w", folds=3, **arguments)
+    assert found.notes == [f"{(~is_kept).sum()} rows of weight 0 are left out"]
+    assert (found.task, found.columns) == (without.task, without.columns)
+    assert (found.weight == 1).all()
+    np.testing.assert_array_equal(found.y, without.y)
+    np.testing.assert_array_equal(found.frame.index, np.flatnonzero(is_kept))
+    for split, expected in zip(found.splits, without.splits, strict=True):
+        np.testing.assert_array_equal(split.valid, expected.valid)
 
 
 @pytest.mark.parametrize(("scale", "offset"), [(1, 1e9), (1e-5, 0), (1e19, 0)])

@@ -37,9 +37,10 @@ class Problem:
     Attributes:
         task: the task.
         columns: the columns of the table, without the target.
-        frame: the cleaned table, of the rows that have a target; its index has their numbers in the given table.
+        frame: the cleaned table, of the rows that have a target and a weight above 0; its index has their numbers in
+            the given table.
         y: class numbers or numbers, [N].
-        weight: of each row, mean 1, [N]; None: all are equal.
+        weight: of each row, above 0, mean 1, [N]; None: all are equal.
         kind: kind of split.
         splits: the splits.
         notes: what the user should know about the table.
@@ -82,6 +83,10 @@ def find_problem(
             why = f"the target {short(target)}: use --task" if name == target else f"{short(name)}: it is no feature"
             raise UserError(f"type: expected a column that models learn from, got {why}")
     frame, notes = _rows(check_frame(frame, source), target, task, time=time, group=group, weight=weight)
+    weights = None
+    if weight is not None:
+        frame, weights, left_out = _weighted(frame, weight)
+        notes += left_out
     found = find_task(frame[target], target, metric, task)
     y = found.encode(frame[target])
     columns = _columns(frame.drop(columns=[target]), types, time=time, group=group, weight=weight)
@@ -103,7 +108,6 @@ def find_problem(
         notes.append(f"classes with fewer than {FEWEST_OF_CLASS} rows, too few to validate them: {short(rare)}")
     moments, order = _moments(frame[time]) if time is not None else (None, [])
     notes += order
-    weights = _weights(frame[weight]) if weight is not None else None
     groups = frame[group].astype(str) if group is not None else None
     splits = make_folds(kind, y, moments, groups, folds, seed, found, copies[0] if copies is not None else None)
     return Problem(found, columns, cleaned, y, weights, kind, splits, notes)
@@ -152,8 +156,13 @@ def _columns(frame: Any, types: Mapping[str, str], **special: str | None) -> lis
     ]
 
 
-def _weights(values: Any) -> Array:
-    """Return the weights with the mean 1."""
+def _weighted(frame: Any, weight: str) -> tuple[Any, Array, list[str]]:
+    """Return the rows of a weight above 0, their weights with the mean 1, and a note about the others.
+
+    Rows of weight 0 would still count in means of categories, in the scale of the target and in the splits; a fold of
+    nothing else could not be trained or measured.
+    """
+    values = frame[weight]
     column = Column(str(values.name), "numeric", "")
     found = np.asarray(clean(values.to_frame(), [column])[column.name])
     if not (found >= 0).all() or not 0 < found.sum() < np.inf:
@@ -162,7 +171,12 @@ def _weights(values: Any) -> Array:
             f"weight: expected finite numbers of at least 0 and not only zeros, column {column.name!r} has "
             f"{found[row]:g} in row {values.index[row] + 1}"
         )
-    return found / found.mean()
+    is_kept = found > 0
+    kept, left_out = int(is_kept.sum()), int((~is_kept).sum())
+    if kept < FEWEST_ROWS:
+        raise UserError(f"weight: expected at least {FEWEST_ROWS} rows of a weight above 0, got {kept}")
+    notes = [f"{left_out} rows of weight 0 are left out"] if left_out else []
+    return frame[is_kept], found[is_kept] / found[is_kept].mean(), notes
 
 
 def _moments(values: Any) -> tuple[Array, list[str]]:
