@@ -21,6 +21,7 @@ from automl_ext.tabular.table.metrics import TINY, likelihood, loss
 from automl_ext.tabular.table.problem import Problem
 from automl_ext.tabular.table.task import Array
 from automl_ext.training.ensembles.selection import select_members
+from automl_ext.training.files.reading import short
 
 VOTES = 30  # rounds of the greedy selection
 WORTH = 150  # cross-validation needs time for this number of trainings like the first; else one fold is held out
@@ -122,7 +123,7 @@ class TableSearch:
             models = [model if fold is chosen else self._train(first, fold, self.deadline) for fold in self.folds]
             return self._record(first, models, started)
         except failures() as error:
-            self.failed[first.name] = f"{type(error).__name__}: {error}"
+            self.failed[first.name] = f"{type(error).__name__}: {short(error)}"
             return None
 
     def _has_room(self, boosted: ModelCandidate, fold: Fold) -> bool:
@@ -181,7 +182,7 @@ class TableSearch:
                         return None
             return self._record(candidate, models, started)
         except failures() as error:  # one library's failure on unusual data must not end the search
-            self.failed[candidate.name] = f"{type(error).__name__}: {error}"
+            self.failed[candidate.name] = f"{type(error).__name__}: {short(error)}"
             return None
         finally:
             self.tried[candidate.learner] += 1
@@ -238,7 +239,7 @@ class TableSearch:
     def _select(self) -> list[int]:
         y = self.y[self.valid_rows]
         weight = np.ones(len(y)) if self.weight is None else self.weight[self.valid_rows]
-        share = torch.from_numpy(weight / (weight.sum() or 1.0))
+        share = torch.from_numpy(weight / weight.sum())
         if self.task.is_classification:
             likelihoods = np.stack([likelihood(y, trial.predicted) for trial in self.trials])
             return select_members(torch.from_numpy(likelihoods), lambda p: -p.clamp_min(TINY).log() @ share, VOTES)

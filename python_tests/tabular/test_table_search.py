@@ -106,10 +106,16 @@ def failing(*args: Any) -> Any:
     raise ValueError("cannot be trained")
 
 
+def failing_with_a_trace(*args: Any) -> Any:
+    raise ValueError("cannot be trained\nStack trace:\n" + "  [bt] (0) library.so\n" * 20)
+
+
 def test_a_library_that_refuses_the_table_does_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(LEARNERS, "xgboost", LEARNERS["xgboost"]._replace(train=failing))
-    fitted = fit(numbers(), "price", minutes=5, candidates=3)
-    assert "cannot be trained" in fitted.report["failed"]["xgboost default"]
+    monkeypatch.setitem(LEARNERS, "xgboost", LEARNERS["xgboost"]._replace(train=failing_with_a_trace))
+    fitted = fit(numbers(), "price", minutes=5, candidates=7)
+    failed = fitted.report["failed"]
+    assert set(failed) >= {"xgboost default", "xgboost slow"}
+    assert all("cannot be trained" in error and "\n" not in error and len(error) < 300 for error in failed.values())
     assert "lightgbm default" in set(fitted.leaderboard["name"])
 
 
