@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tables import numbers
+from tables import classes, numbers
 
 from automl_ext.tabular import fit, schedule
 from automl_ext.tabular.candidates import ModelCandidate, Tuner, defaults, early_stopping
@@ -47,6 +47,18 @@ def test_a_draw_that_was_given_up_is_known_with_its_loss(search: TableSearch) ->
     assert search.run(candidate, NEVER, bar=0.0) is None
     assert search.rejected["weak"] > 0
     assert not search.failed
+
+
+@pytest.mark.parametrize("rows", [100, 10_000])
+@pytest.mark.parametrize("metric", ["auc", "accuracy"])
+def test_the_ensemble_is_selected_by_the_metric(metric: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first model is far too sure; the second one makes more errors and would get votes by the log-loss."""
+    monkeypatch.setattr("automl_ext.tabular.search.SELECTION_ROWS", rows)
+    search = TableSearch(find_problem(classes(), "y", metric=metric), NEVER, 0, 1)
+    y, luck = search.y[search.valid_rows], np.random.default_rng(0).random(len(search.y))
+    sure, calibrated = (abs(np.where(luck < share, y, 1 - y) - rest) for share, rest in ((0.9, 1e-5), (0.8, 0.2)))
+    search.trials = [SimpleNamespace(predicted=np.stack([1 - p, p], axis=1)) for p in (sure, calibrated)]  # type: ignore[misc]
+    assert search.select() == [1, 0]
 
 
 @pytest.mark.parametrize("kind", ["random", "time"])
