@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,19 @@ from automl_ext.tabular.search import TableSearch
 from automl_ext.tabular.table.metrics import shown
 from automl_ext.tabular.table.task import Array
 
-Parts = tuple[list[Preparation], list[Member]]
+
+class Parts(NamedTuple):
+    """The parts of a fitted ensemble.
+
+    Attributes:
+        preparations: what was learned about the columns.
+        members: the models.
+        refitted: number of members that were trained again on all rows; None: the members are the folds' models.
+    """
+
+    preparations: list[Preparation]
+    members: list[Member]
+    refitted: int | None = None
 
 
 def bagged(search: TableSearch, votes: list[int]) -> Parts:
@@ -25,26 +37,28 @@ def bagged(search: TableSearch, votes: list[int]) -> Parts:
         for k, model in enumerate(trial.models):
             weight = share / len(trial.models)
             members.append(Member(trial.candidate.learner, weight, trial.rounds, keys.index((k, constructed)), model))
-    return _without_unused([search.folds[k].sets[constructed][0] for k, constructed in keys], members)
+    return Parts(*_without_unused([search.folds[k].sets[constructed][0] for k, constructed in keys], members))
 
 
 def refitted(search: TableSearch, votes: list[int]) -> Parts:
     """Train the chosen trials again on all rows, the one with most votes first.
 
-    A trial for which no time is left takes part with the model of its last fold.
+    A trial that fails then, or for which no time is left, takes part with the model of its last fold.
     """
     everything = Fold(np.arange(len(search.y)), np.arange(0))
     preparations: list[Preparation] = []
     members = []
+    count = 0
     for trial, share in _chosen(search, votes):
         model = search.refit(trial, everything, search.deadline) if search.remaining() > 0 else None
+        count += model is not None
         fold = everything if model is not None else search.folds[-1]
         preparation = search.matrices(fold, trial.candidate.basic)[0]
         if not any(preparation is known for known in preparations):
             preparations.append(preparation)
         position = next(i for i, known in enumerate(preparations) if known is preparation)
         members.append(Member(trial.candidate.learner, share, trial.rounds, position, model or trial.models[-1]))
-    return preparations, members
+    return Parts(preparations, members, count)
 
 
 def _chosen(search: TableSearch, votes: list[int]) -> list[tuple[Trial, float]]:
@@ -54,7 +68,7 @@ def _chosen(search: TableSearch, votes: list[int]) -> list[tuple[Trial, float]]:
     return sorted(chosen, key=lambda pair: -pair[1])
 
 
-def _without_unused(preparations: list[Preparation], members: list[Member]) -> Parts:
+def _without_unused(preparations: list[Preparation], members: list[Member]) -> tuple[list[Preparation], list[Member]]:
     used = sorted({member.preparation for member in members})
     position = {old: new for new, old in enumerate(used)}
     moved = [Member(m.learner, m.weight, m.rounds, position[m.preparation], m.model) for m in members]

@@ -114,7 +114,7 @@ def fit(
     baseline = search.run(constant(), math.inf)
     votes = search.select()
     again = by_time or len(search.folds) == 1
-    preparations, members = refitted(search, votes) if again else bagged(search, votes)
+    parts = refitted(search, votes) if again else bagged(search, votes)
     if baseline is not None:
         advice += beaten_by_constant(search, votes, baseline)
     facts = {
@@ -122,7 +122,7 @@ def fit(
         "split": problem.kind,
         "split_means": SPLITS[problem.kind],
         "folds": len(search.folds),
-        "refitted": again,
+        "refitted": parts.refitted,
         "leaderboard": leaderboard(search, votes),
         "features": [asdict(verdict) for verdict in verdicts],
         "notes": problem.notes,
@@ -134,7 +134,7 @@ def fit(
         "seconds": round(clock.monotonic() - started, 2),
     }
     evaluation = {"y": problem.y[search.valid_rows], "predicted": average(search, votes)}
-    return Fitted(problem.task, problem.columns, preparations, members, facts, evaluation)
+    return Fitted(problem.task, problem.columns, parts.preparations, parts.members, facts, evaluation)
 
 
 def _check(minutes: float, seed: int, workers: int, candidates: int | None, features: bool) -> None:

@@ -124,11 +124,11 @@ def cross_validate(
             raise UserError(f"{learner} failed on {config.table}: {search.failed.get(learner, 'it gave no result')}")
         search.run(constant(), NEVER)
         votes = [1, 0]
-        preparations, members = (refitted if problem.kind == "time" else bagged)(search, votes)
+        parts = (refitted if problem.kind == "time" else bagged)(search, votes)
         metric = problem.task.metric
         facts = {"rows": len(problem.y), "folds": len(search.folds), "leaderboard": leaderboard(search, votes)}
         evaluation = {"y": problem.y[search.valid_rows], "predicted": average(search, votes)}
-        Fitted(problem.task, problem.columns, preparations, members, facts, evaluation).save(run.path)
+        Fitted(problem.task, problem.columns, parts.preparations, parts.members, facts, evaluation).save(run.path)
         result = {
             "negative_loss": -trial.loss,
             f"valid_{metric}": shown(metric, trial.loss),

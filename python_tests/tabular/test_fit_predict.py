@@ -15,8 +15,9 @@ import pytest
 from tables import classes, numbers, table
 
 from automl_ext.tabular import Fitted, fit, load, schedule
-from automl_ext.tabular.candidates import ModelCandidate
+from automl_ext.tabular.candidates import ModelCandidate, Trial
 from automl_ext.tabular.learners.registry import LEARNERS
+from automl_ext.tabular.reports.page import final_models
 from automl_ext.tabular.search import TableSearch
 from automl_ext.tabular.table.metrics import auc, loss
 from automl_ext.tabular.table.problem import find_problem
@@ -167,10 +168,28 @@ def test_no_time_for_folds_gives_one_model_trained_on_all_rows(monkeypatch: pyte
     monkeypatch.setattr("automl_ext.tabular.search.WORTH", 1e9)
     fitted = fit(numbers(), "price", minutes=5, candidates=2, features=True)
     assert fitted.report["folds"] == 1
-    assert fitted.report["refitted"]
+    assert fitted.report["refitted"] == len(fitted.members)
+    assert final_models(fitted.report) == "The chosen candidates were trained again on all rows."
     assert [verdict["family"] for verdict in fitted.report["features"] if verdict["kept"]] == ["dates' parts"]
     assert len(fitted.members) == sum(votes > 0 for votes in fitted.leaderboard["votes"][1:])
     assert np.isfinite(fitted.predict(numbers(20))).all()
+
+
+@pytest.mark.parametrize(("failing", "expected"), [({"lightgbm"}, 1), ({"lightgbm", "xgboost"}, 0)])
+def test_the_number_of_models_trained_on_all_rows_is_reported(
+    failing: set[str], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refit = TableSearch.refit
+
+    def refit_or_fail(search: TableSearch, trial: Trial, *args: Any) -> Any:
+        return None if trial.candidate.learner in failing else refit(search, trial, *args)
+
+    monkeypatch.setattr(TableSearch, "refit", refit_or_fail)
+    monkeypatch.setattr(TableSearch, "select", lambda search: [2, 1, 0][: len(search.trials)])
+    fitted = fit(numbers(), "price", time="day", minutes=5, candidates=2, features=False)
+    assert fitted.report["refitted"] == expected
+    assert f"{expected} of 2 chosen candidates were trained again on all rows" in final_models(fitted.report)
+    assert len(fitted.members) == 2
 
 
 def test_no_time_for_folds_keeps_the_latest_rows_of_a_split_by_time(monkeypatch: pytest.MonkeyPatch) -> None:

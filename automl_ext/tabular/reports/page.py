@@ -68,9 +68,15 @@ def validation(facts: dict[str, Any]) -> str:
 
 def final_models(facts: dict[str, Any]) -> str:
     """Return a sentence on the models that predict."""
-    if facts["refitted"]:
+    refitted, chosen = facts["refitted"], sum(row["votes"] > 0 for row in facts["leaderboard"][1:])
+    if refitted is None:
+        return "Predictions are averages of the folds' models."
+    if refitted == chosen:
         return "The chosen candidates were trained again on all rows."
-    return "Predictions are averages of the folds' models."
+    return (
+        f"{refitted} of {chosen} chosen candidates were trained again on all rows. For the others, no time was left or "
+        "the training failed: they predict with their models of the last fold."
+    )
 
 
 def _picture(path: Path | None) -> str:
