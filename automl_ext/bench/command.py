@@ -51,7 +51,7 @@ class BenchCommand:
     compile: bool = True
     """Measure torch.compile."""
     check: bool = False
-    """Exit with code 1 if a target is missed, and list these."""
+    """Exit with code 1 if a target is missed, and list these; also of --table."""
     out: Path | None = None
     """Folder for bench.json and bench.png (needs the extra plot)."""
     table: Path | None = None
@@ -87,26 +87,22 @@ def bench(options: BenchCommand) -> int:
     if options.table is not None:
         result = read(options.table)
         print(readme.markdown(result), end="")
+    else:
+        if options.readme is not None and not options.readme.is_file():
+            raise UserError(f"--readme: no such file: {options.readme}")
         if options.out is not None:
-            draw(result, options.out)
-        if options.readme is not None:
-            readme.replace_table(options.readme, result)
-        return 0
-    if options.readme is not None and not options.readme.is_file():
-        raise UserError(f"--readme: no such file: {options.readme}")
-    if options.out is not None:
-        check_writable(options.out / "bench.json")
-    result = run(options)
-    report.show(result)
+            check_writable(options.out / "bench.json")
+        result = run(options)
+        report.show(result)
     falling_short = list(targets.shortfalls(result)) if options.check else []
     for line in falling_short:
         print(f"target missed: {line}")
     if options.check and not falling_short:
-        print("all targets are met" + (f" (of {', '.join(options.ops)})" if options.ops else ""))
+        print("all targets are met" + (f" (of {', '.join(result['ops'])})" if result["ops"] else ""))
     if options.readme is not None:
         readme.replace_table(options.readme, result)
     if options.out is not None:
-        write(result, options.out)
+        (write if options.table is None else draw)(result, options.out)
     return 1 if falling_short or any(targets.wrong(result)) else 0
 
 
@@ -116,6 +112,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         result = read_object(path)
         readme.markdown(result)
+        targets.shortfalls(result)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"--table: {path} is not a result of this command: {error!r}") from None
     return result

@@ -247,6 +247,23 @@ def test_table_and_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         bench("--table", tmp_path / "bench.json")
 
 
+def test_a_recorded_result_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(targets, "TARGETS", [EAGER])
+    monkeypatch.setattr(command, "run", lambda options: pytest.fail("it is not measured again"))
+    path = tmp_path / "bench.json"
+    for value, code, line in [(20, 0, "all targets are met"), (2, 1, "target missed: gumbel_softmax (1024, 1024)")]:
+        path.write_text(json.dumps(result_with([planted(EAGER, value)]) | FACTS))
+        assert bench("--table", path, "--check") == code
+        assert line in capsys.readouterr().out
+        assert bench("--table", path) == 0
+    path.write_text(
+        json.dumps(result_with([planted(EAGER, 20) | {"wrong": ["ours"], "errors": {"ours": 1.0}}]) | FACTS)
+    )
+    assert bench("--table", path) == 1
+
+
 def test_the_readme_shows_the_result_beside_it() -> None:
     root = ROOT
     if not (root / "README.md").exists():
