@@ -160,10 +160,13 @@ def raise_user_errors(kind: type) -> Iterator[None]:
 
 
 def option_value(flag: str, args: Sequence[str]) -> str | None:
-    """Return the value of --config or --preset, which set the defaults of the options that tyro parses."""
-    for i, arg in enumerate(args):
-        if arg == flag and i + 1 < len(args):
+    """Return the value of --config or --preset, which set the defaults of the options that tyro parses.
+
+    The last value of a repeated option counts, as for tyro.
+    """
+    for i in reversed(range(len(args))):
+        if args[i] == flag and i + 1 < len(args):
             return args[i + 1]
-        if arg.startswith(f"{flag}="):
-            return arg.removeprefix(f"{flag}=")
+        if args[i].startswith(f"{flag}="):
+            return args[i].removeprefix(f"{flag}=")
     return None

@@ -186,6 +186,9 @@ def test_toml_gives_defaults_and_flags_override_them(automl_ext: Run, tmp_path: 
     (tmp_path / "bad.toml").write_text("epoch = 1\n")
     refused(automl_ext("search", "gdas", "--config=bad.toml"), "epoch", "epochs")
     refused(automl_ext("search", "gdas", "--config", "none.toml"), "none.toml")
+    # The last one counts.
+    refused(automl_ext("search", "gdas", "--config=bad.toml", "--config", "none.toml"), "none.toml")
+    refused(automl_ext("search", "gdas", "--config", "none.toml", "--config=bad.toml"), "epoch", "epochs")
 
 
 def test_what_a_user_gets_wrong_is_one_line_and_exit_code_2(automl_ext: Run, tmp_path: Path) -> None:
