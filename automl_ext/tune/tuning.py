@@ -133,7 +133,8 @@ def tune(
 
     Raises:
         UserError: there is no budget, the space is empty, a point of ``first`` has other names, the run directory or
-            the storage cannot be used, the objective cannot be pickled, or all of the first trials failed.
+            the storage cannot be used, the objective cannot be pickled, all of the first trials failed, or no trial
+            finished.
         ModuleNotFoundError: Optuna is not installed.
     """
     check_installed(config.sampler)
@@ -215,7 +216,11 @@ class Tuning:
         return time.monotonic() - self.began
 
     def run_trials(self, stop_after: int | None, name: str) -> bool:
-        """Run the trials. Return False if ``stop_after`` ended them."""
+        """Run the trials. Return False if ``stop_after`` ended them.
+
+        Raises:
+            UserError: no trial finished, or the first ``MOST_FAILURES`` failed.
+        """
         percent = self.percent if self.config.trials is None else None
         total = self.config.trials or 100
         with (
@@ -225,6 +230,8 @@ class Tuning:
             while not steps.stopped:
                 jobs.fill(self.propose)
                 if not self.pending:
+                    if self.trials.best is None:
+                        raise self.without_result()
                     return True
                 self.end(*self.outcome(jobs, self.folder), steps)
         return False
@@ -290,20 +297,26 @@ class Tuning:
         """Tell the outcome of a trial and log it.
 
         Raises:
-            UserError: no trial has succeeded, and ``MOST_FAILURES`` trials, or all, have failed.
+            UserError: ``MOST_FAILURES`` trials have failed, and no other has ended.
         """
         self.study.tell(proposal.index, outcome)
         self.trials.ended.append((proposal, outcome))
         done, scalars = len(self.trials.ended), self.trials.scalars()
         steps.add(scalars, description=f"{steps.bar.description}, best {scalars['best']:.6g}")
-        failed = self.trials.count("failed")
         if done > self.run.step and outcome.state == "failed":
             warnings.warn(f"trial {proposal.index} failed: {outcome.error}", stacklevel=2)
-        if failed == done and (done >= MOST_FAILURES or not (self.pending or self.has_budget())):
-            which = f"the first {done} trials" if done > 1 else "the first trial"
-            raise UserError(
-                f"{which} failed, so the settings are probably wrong: {outcome.error}; choose another --out"
-            )
+        if self.trials.count("failed") == done >= MOST_FAILURES:
+            raise self.without_result()
+
+    def without_result(self) -> UserError:
+        """Return the error of a tuning run of which no trial has finished."""
+        failed, pruned = self.trials.count("failed"), self.trials.count("pruned")
+        error = next((outcome.error for _, outcome in reversed(self.trials.ended) if outcome.error), None)
+        if pruned:
+            why = f": {error}" if error else ""
+            return UserError(f"no trial finished, {pruned} were pruned and {failed} failed{why}; choose another --out")
+        which = f"the first {failed} trials" if failed > 1 else "the first trial"
+        return UserError(f"{which} failed, so the settings are probably wrong: {error}; choose another --out")
 
     def confirm(self) -> dict[str, Any]:
         """Evaluate the best trials again with each of the ``repeats``. Return what that changes in ``result.json``.
@@ -337,7 +350,7 @@ class Tuning:
 
     def result(self) -> dict[str, Any]:
         """Return the entries of ``result.json``."""
-        assert self.trials.best is not None, "end raises if all trials fail"
+        assert self.trials.best is not None, "run_trials raises if no trial finishes"
         proposal, outcome = self.trials.best
         return {
             "best": {"trial": proposal.index, "value": outcome.value, "point": proposal.point},

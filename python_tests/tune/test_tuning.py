@@ -345,6 +345,21 @@ def dying(point: dict[str, Any], out: Path) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:trial")
+@pytest.mark.parametrize("failing", [set(), {0}, {1, 2}])
+def test_without_a_finished_trial_the_numbers_are_named(failing: set[int], tmp_path: Path) -> None:
+    def objective(point: dict[str, Any], folder: Path) -> float:
+        if int(folder.name) in failing:
+            raise ValueError("no such environment")
+        raise Pruned
+
+    why = ": no such environment" if failing else ""
+    message = f"no trial finished, {4 - len(failing)} were pruned and {len(failing)} failed{why}; choose"
+    for resume in (None, "auto"):
+        with pytest.raises(UserError, match=message):
+            tune(objective, SPACE, TuneConfig(trials=4, sampler="random"), tmp_path / "run", resume=resume)
+
+
 def test_a_trial_whose_process_is_killed_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fork = multiprocessing.get_context("fork")  # a start with spawn imports torch
     monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: fork)
