@@ -23,7 +23,7 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.run import read_config
 from automl_ext.training.search_space import Categories, Range, search_space
 from automl_ext.tune.commands.command import CommandTuneConfig, known_points, tune_command
-from automl_ext.tune.commands.flags import as_flags, as_toml
+from automl_ext.tune.commands.flags import as_flags, as_toml, toml_value
 from automl_ext.tune.commands.objective import CommandObjective, TunedBy, value_of
 from automl_ext.tune.commands.ranges import space_of
 from automl_ext.tune.portfolio import Portfolio
@@ -282,6 +282,12 @@ def test_flags_and_toml_of_a_configuration() -> None:
     assert text == (
         '# note\nenv_id = "a b"\nmax_grad_norm = inf\nhidden = [4, 5]\nlr_decay = false\n\n[env]\nframe_stack = 2\n'
     )
+
+
+@pytest.mark.parametrize("value", ["plain", "🙂 ä € 𝄞", 'a "b" \\ c', "".join(map(chr, range(33))) + "\x7f\x80\u2028"])
+def test_strings_in_toml_are_read_back(value: str) -> None:
+    tomllib = pytest.importorskip("tomllib")
+    assert tomllib.loads(f"x = {toml_value(value)}") == {"x": value}
 
 
 def test_known_points_fit_the_space(monkeypatch: pytest.MonkeyPatch) -> None:

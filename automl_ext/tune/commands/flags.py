@@ -96,4 +96,6 @@ def toml_value(value: Any) -> str:
         return repr(value)  # inf and nan are valid
     if isinstance(value, int):
         return str(value)
-    return json.dumps(value.name if isinstance(value, Enum) else str(value) if isinstance(value, Path) else value)
+    word = value.name if isinstance(value, Enum) else str(value) if isinstance(value, Path) else value
+    # TOML has no surrogate pairs, which JSON would write above U+FFFF, and its strings cannot contain DEL.
+    return json.dumps(word, ensure_ascii=False).replace("\x7f", "\\u007f")
