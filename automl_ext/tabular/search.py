@@ -99,7 +99,7 @@ class TableSearch:
         y = self.task.scaled(self.y[fold.train])
         valid_y = None if valid is None else self.task.scaled(self.y[fold.valid])
         weight, valid_weight = (None if self.weight is None else self.weight[rows] for rows in (fold.train, fold.valid))
-        seed = self.seed + len(self.trials)
+        seed = (self.seed + len(self.trials)) % 2**32  # scikit-learn takes no larger seeds
         return FitJob(self.task, train, y, valid, valid_y, weight, valid_weight, seed, self.threads, deadline)
 
     def plan(self, first: ModelCandidate, boosted: ModelCandidate) -> Trial | None:

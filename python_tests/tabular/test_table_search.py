@@ -114,6 +114,14 @@ def test_features_are_judged_only_if_many_candidates_fit(
     assert any(row["why"] == "not judged: too little time" for row in fitted.report["features"]) != judged
 
 
+@pytest.mark.parametrize("learner", [name for name in LEARNERS if name != "constant"])
+def test_the_largest_seed_may_be_given(learner: str) -> None:
+    search = TableSearch(find_problem(numbers(60), "price", folds=2), NEVER, 2**32 - 1, 1)
+    settings = LEARNERS[learner].settings(**({"trees": 2} if learner == "forest" else {}))
+    for name in "ab":
+        assert search.run(ModelCandidate(name, learner, settings), NEVER) is not None, search.failed
+
+
 def failing(*args: Any) -> Any:
     raise ValueError("cannot be trained")
 
