@@ -17,6 +17,7 @@ from automl_ext.tabular.fitted import Fitted
 from automl_ext.tabular.schedule import run_schedule
 from automl_ext.tabular.search import Report, TableSearch
 from automl_ext.tabular.table.problem import Problem, find_problem
+from automl_ext.tabular.table.task import METRICS
 from automl_ext.training.checks import check_seed
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -81,7 +82,7 @@ def fit(
         ModuleNotFoundError: a library of the extra ``tabular`` is missing.
     """
     started = clock.monotonic()
-    _check(minutes, seed, workers, candidates, features)
+    _check(minutes, seed, workers, candidates, features, task, types)
     for name in ("lightgbm", "xgboost", "sklearn", "optuna"):
         library(name)
     problem = find_problem(
@@ -137,7 +138,9 @@ def fit(
     return Fitted(problem.task, problem.columns, parts.preparations, parts.members, facts, evaluation)
 
 
-def _check(minutes: float, seed: int, workers: int, candidates: int | None, features: bool) -> None:
+def _check(
+    minutes: float, seed: int, workers: int, candidates: int | None, features: bool, task: str | None, types: Any
+) -> None:
     """Check the arguments that do not depend on the table."""
     if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not 0 < minutes < math.inf:
         raise UserError(f"minutes: expected a finite number above 0, got {short(minutes)}")
@@ -146,6 +149,10 @@ def _check(minutes: float, seed: int, workers: int, candidates: int | None, feat
             raise UserError(f"{name}: expected an int of at least 1, got {short(value)}")
     if features not in (True, False):
         raise UserError(f"features: expected True or False, got {short(features)}")
+    if task is not None and task not in tuple(METRICS):
+        raise UserError(f"task: expected {' or '.join(METRICS)}, got {short(task)}")
+    if types is not None and not isinstance(types, Mapping):
+        raise UserError(f"types: expected a mapping from columns to types, got {short(types)}")
     try:
         check_seed(seed)
     except (ValueError, TypeError) as error:

@@ -251,6 +251,8 @@ def test_a_budget_that_is_far_too_small_still_gives_a_model() -> None:
         ({"minutes": float("nan")}, "minutes: expected"),
         ({"seed": -1}, "seed: expected"),
         ({"workers": 0}, "workers: expected an int of at least 1"),
+        ({"task": "binary"}, "task: expected classification or regression, got 'binary'"),
+        ({"types": ["a"]}, r"types: expected a mapping from columns to types, got \['a'\]"),
         ({"features": "some"}, "features: expected True or False"),
         ({"time": "y"}, "time: expected another column than the target"),
         ({"time": "city"}, "time: expected a value in each row, column 'city' lacks some"),
