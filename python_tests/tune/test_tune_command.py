@@ -26,6 +26,7 @@ from automl_ext.tune.commands.command import CommandTuneConfig, known_points, tu
 from automl_ext.tune.commands.flags import as_flags, as_toml, toml_value
 from automl_ext.tune.commands.objective import CommandObjective, TunedBy, value_of
 from automl_ext.tune.commands.ranges import space_of
+from automl_ext.tune.commands.report import table_of
 from automl_ext.tune.portfolio import Portfolio
 from automl_ext.tune.reporting import Pruned, Reports, reporting
 
@@ -288,6 +289,22 @@ def test_flags_and_toml_of_a_configuration() -> None:
 def test_strings_in_toml_are_read_back(value: str) -> None:
     tomllib = pytest.importorskip("tomllib")
     assert tomllib.loads(f"x = {toml_value(value)}") == {"x": value}
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "shown"),
+    [
+        ([{"trial": 3, "values": [5.0, 3.0, 4.0]}, {"trial": 0, "values": [4.5, 0.5, 1.0]}], 2.0),
+        ([{"trial": 3, "values": [5.0, 3.0, 4.0]}, {"trial": 0, "values": [4.5, None, 1.0]}], 4.5),
+        ([{"trial": 3, "values": [5.0, 3.0, 4.0]}], 4.5),
+        ([], 4.5),
+    ],
+)
+def test_the_table_compares_means_over_the_same_seeds(confirmed: Any, shown: float) -> None:
+    result = {"first_value": 4.5, "confirmed": confirmed, "metric": "score", "trials": [{"point": {"lr": 0.1}}]}
+    result["best"] = {"trial": 3, "value": 4.0, "point": {"lr": 0.2}}
+    table = table_of(result, {"lr": {"values": [0.1, 0.2]}})
+    assert [list(column.cells)[-1] for column in table.columns] == ["score", "", f"{shown:g}", "4"]
 
 
 def test_known_points_fit_the_space(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
@@ -13,10 +14,17 @@ def table_of(result: dict[str, Any], space: dict[str, dict[str, Any]]) -> Table:
     table = Table("option", "searched", "given (trial 0)", f"best (trial {result['best']['trial']})")
     for name in best:
         table.add_row(name, searched(space[name]), formatted(given[name]), formatted(best[name]))
-    first, best_value = result["first_value"], result["best"]["value"]
+    first = value_of_first(result)
     table.add_section()
-    table.add_row(result["metric"], "", "failed" if first is None else f"{first:.6g}", f"{best_value:.6g}")
+    table.add_row(result["metric"], "", "failed" if first is None else f"{first:.6g}", f"{result['best']['value']:.6g}")
     return table
+
+
+def value_of_first(result: dict[str, Any]) -> float | None:
+    """Return the value of trial 0, as that of the best trial is measured: its mean over the seeds, if it has others."""
+    values: list[Any] = next((row["values"] for row in result.get("confirmed", ()) if row["trial"] == 0), [None])
+    first: float | None = result["first_value"] if None in values else fmean(values)
+    return first
 
 
 def searched(values: dict[str, Any]) -> str:
