@@ -61,6 +61,10 @@ def run_tune(prog: str, args: Sequence[str]) -> int:
         raise UserError(
             f"--seeds: expected --seed, or --trial-seeds for several runs a trial, got --seeds {options.seeds}"
         )
+    if again is not None and options.resume is None:
+        from automl_ext.tabular.runs import read_problem
+
+        read_problem(settings)  # before the run directory is made: each trial reads the table, and would fail
     cluster = Cluster(options.cluster, options.cpus_per_trial, options.gpus_per_trial)
     with cluster, only_json(options.json):
         how: dict[str, Any] = {"resume": options.resume, "stop_after": options.stop_after, "again": again}

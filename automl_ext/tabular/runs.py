@@ -106,7 +106,7 @@ def cross_validate(
     """
     if stop_after is not None:
         raise UserError("stop_after: a training on a table has no checkpoints at which to stop")
-    problem = _read(config)
+    problem = read_problem(config)
     settings = LEARNERS[learner].settings(
         **{f.name: getattr(config, f.name) for f in fields(LEARNERS[learner].settings)}
     )
@@ -142,8 +142,12 @@ def cross_validate(
     return result
 
 
-def _read(config: TableOptions) -> Problem:
-    """Read the table. Return what was found out about it."""
+def read_problem(config: TableOptions) -> Problem:
+    """Read the table. Return what was found out about it.
+
+    Raises:
+        UserError: an option or the table is invalid.
+    """
     for name in ("table", "target"):
         if not getattr(config, name):
             raise UserError(f"{name}: expected a {'file' if name == 'table' else 'column'}, got none: --{name} NAME")

@@ -132,6 +132,10 @@ def test_by_time_a_model_of_all_rows_is_kept(command: Command, files: Path) -> N
         ("fit train.csv --target y --type y=categorical --out run", "got the target 'y': use --task"),
         ("fit train.csv --target y --metric rmse --out run", "metric: expected"),
         ("tune fit --learner xgboost --table train.csv --target y --max-depth 0 --trials 1 --out run", "max_depth: "),
+        ("tune fit --target y --trials 1 --out run", "table: expected a file, got none"),
+        ("tune fit --table absent.csv --target y --trials 1 --out run", "cannot read absent.csv"),
+        ("tune fit --table train.csv --trials 1 --out run", "target: expected a column, got none"),
+        ("tune fit --learner forest --table train.csv --target z --trials 1 --out run", "there is no column 'z'"),
         ("predict run new.csv", "model.json"),
     ],
 )
