@@ -72,7 +72,7 @@ class _TabularEstimator(BaseEstimator):
             X = check_array(X, dtype=None, ensure_all_finite=False, estimator=self)
         validate_data(self, X, reset=reset, skip_check_array=True)
         if isinstance(X, pd.DataFrame):
-            return X.rename(columns=str)
+            return X.set_axis(list(map(str, X.columns)), axis=1)  # also of a MultiIndex
         return pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])])
 
     def __sklearn_tags__(self) -> Any:

@@ -98,3 +98,10 @@ def test_a_class_of_which_all_rows_have_the_weight_0_is_none() -> None:
     assert list(model.classes_) == ["a", "c"]
     assert model.predict_proba(x).shape == (90, 2)
     assert set(model.predict(x)) == {"a", "c"}
+
+
+def test_a_table_with_two_levels_of_names() -> None:
+    frame = classes(60)[["a", "c"]].set_axis(pd.MultiIndex.from_tuples([("x", "a"), ("x", "c")]), axis=1)
+    model = TabularClassifier(**QUICK).fit(frame, classes(60)["y"])
+    assert [column.name for column in model.fitted_.columns] == ["('x', 'a')", "('x', 'c')"]
+    assert model.predict(frame).shape == (60,)
