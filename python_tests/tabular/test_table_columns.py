@@ -332,11 +332,14 @@ def test_numbers_with_signs_and_separators_are_noted(value: str) -> None:
     assert not [note for note in find_problem(frame, "y").notes if "'x'" in note]
 
 
-def test_durations_are_seconds() -> None:
-    durations = pd.Series(pd.to_timedelta([1.5, None, 90], unit="s"), name="t")
+@pytest.mark.parametrize("dtype", ["timedelta64[ns]", "duration[ns][pyarrow]", "duration[s][pyarrow]"])
+def test_durations_are_seconds(dtype: str) -> None:
+    if "pyarrow" in dtype:
+        pytest.importorskip("pyarrow", reason="durations of Arrow")
+    durations = pd.Series(pd.to_timedelta([15, None, 90], unit="s"), name="t").astype(dtype)
     column = find_column(pd.concat([durations] * 10))
     assert column.kind == "numeric"
-    np.testing.assert_array_equal(clean(durations.to_frame(), [column])["t"], [1.5, np.nan, 90])
+    np.testing.assert_array_equal(clean(durations.to_frame(), [column])["t"], [15, np.nan, 90])
 
 
 def test_rare_classes_are_noted() -> None:

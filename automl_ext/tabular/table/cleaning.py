@@ -41,7 +41,9 @@ def _numbers(values: Any, column: Column) -> Any:
     pandas = library("pandas")
     if pandas.api.types.is_datetime64_any_dtype(values.dtype):
         raise UserError(f"column {column.name!r}: expected numbers, got dates")
-    if pandas.api.types.is_timedelta64_dtype(values.dtype):
+    if pandas.api.types.is_complex_dtype(values.dtype):
+        raise UserError(f"column {column.name!r}: expected real numbers, got complex ones")
+    if values.dtype.kind == "m":
         values = values.dt.total_seconds()
     if not pandas.api.types.is_numeric_dtype(values.dtype):
         values = values.astype(object).where(values.notna(), None)

@@ -96,7 +96,7 @@ def find_column(values: Any) -> Column:
         return Column(name, "boolean", "true and false")
     if types.is_datetime64_any_dtype(values.dtype):
         return Column(name, "date", "dates")
-    if types.is_timedelta64_dtype(values.dtype):
+    if values.dtype.kind == "m":  # pandas' durations and Arrow's
         return Column(name, "numeric", "durations, in seconds")
     if types.is_complex_dtype(values.dtype):
         return Column(name, "ignore", "its values are complex numbers")

@@ -125,6 +125,8 @@ def _rows(frame: Any, target: str, task: str | None, **special: str | None) -> t
             raise UserError(f"{argument}: expected another column than the target, got {short(name)}")
     if is_nested(frame[target].dropna()):
         raise UserError(f"target: expected a column of numbers or texts, column {short(target)} has lists or objects")
+    if library("pandas").api.types.is_complex_dtype(frame[target].dtype):
+        raise UserError(f"target: expected a column of numbers or texts, column {short(target)} has complex numbers")
     frame[target], words = as_target(frame[target], task)
     present = frame[target].notna().to_numpy()
     types = library("pandas").api.types
@@ -164,7 +166,10 @@ def _weighted(frame: Any, weight: str) -> tuple[Any, Array, list[str]]:
     """
     values = frame[weight]
     column = Column(str(values.name), "numeric", "")
-    found = np.asarray(clean(values.to_frame(), [column])[column.name])
+    try:
+        found = np.asarray(clean(values.to_frame(), [column])[column.name])
+    except UserError as error:
+        raise UserError(f"weight: {error}") from None
     if not (found >= 0).all() or not 0 < found.sum() < np.inf:
         row = int((~(found >= 0)).argmax())
         raise UserError(
