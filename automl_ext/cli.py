@@ -57,7 +57,7 @@ class PlotCommand:
     space: str = "nb201"
     """Search space of --genotype; MODULE:CLASS for your own."""
     out: Path = Path(".")
-    """Folder for the plot of --genotype, or of several runs."""
+    """Folder for the plot of --genotype, or of several runs of agents."""
     trust: Trust = ()
     """Python module that a run's configuration may name; it is imported. May be repeated."""
 
@@ -134,6 +134,8 @@ def run(name: str, prog: str, args: Sequence[str]) -> int:
     )
     options = parsed.options
     if isinstance(options, AutoOptions) and options.dry_run:
+        if options.json:
+            raise UserError("--dry-run: prints the plan as text and writes no result.json; leave out --json")
         from automl_ext.nas.auto.auto import plan_text
 
         print(plan_text(parsed.settings))
@@ -162,7 +164,13 @@ def plot(prog: str, args: Sequence[str]) -> int:
 
     if not command.runs and command.genotype is None:
         raise UserError("plot: expected run directories or --genotype")
+    if command.genotype is None and command.space != PlotCommand.space:
+        raise UserError("plot: --space is that of --genotype; a run has its own")
     learning = [run for run in command.runs if algorithm_of(run) in named("agent")]
+    if command.genotype is None and command.out != PlotCommand.out and len(learning) < 2:
+        raise UserError(
+            "plot: --out is for --genotype and for several runs of agents; a run is drawn into its directory"
+        )
     written = [path for run in command.runs if run not in learning for path in plot_run(run, command.trust)]
     if learning:
         written += plot_runs(learning, command.out, command.trust)

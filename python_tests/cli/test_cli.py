@@ -206,6 +206,7 @@ def test_what_a_user_gets_wrong_is_one_line_and_exit_code_2(automl_ext: Run, tmp
         assert "Traceback" not in parsed.stderr
     refused(automl_ext("plot", "nowhere"), "nowhere")
     refused(automl_ext("plot"), "--genotype")
+    refused(automl_ext("search", "auto", "--dry-run", "--json"), "--dry-run", "--json")
 
 
 def test_plot_of_damaged_files(automl_ext: Run, tmp_path: Path) -> None:
@@ -213,6 +214,8 @@ def test_plot_of_damaged_files(automl_ext: Run, tmp_path: Path) -> None:
     process = automl_ext("plot", ".")
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "curves.png").stat().st_size > 2000
+    refused(automl_ext("plot", ".", "--out", "pictures"), "--out is for --genotype")
+    refused(automl_ext("plot", ".", "--space", "darts"), "--space is that of --genotype")
     (tmp_path / "result.json").write_text('{"genotype": ')
     refused(automl_ext("plot", "."), "result.json")
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "lo\n{"step": 2, "loss": 2.0}\n')
