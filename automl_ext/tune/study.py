@@ -28,7 +28,7 @@ from automl_ext.training.search_space import Space
 from automl_ext.training.seeding import derived_seed
 from automl_ext.tune.config import TuneConfig
 from automl_ext.tune.pruning import Rule, hyperband, pruned
-from automl_ext.tune.samplers import SeededSampler, direction_of, in_memory
+from automl_ext.tune.samplers import in_memory, make_sampler
 from automl_ext.tune.space import Distributions, distributions, nearest, rounded
 from automl_ext.tune.trials import Outcome
 
@@ -46,18 +46,23 @@ class Study:
     def __init__(self, name: str, config: TuneConfig, space: Space, first: Sequence[dict[str, Any]], out: Path) -> None:
         self.config = config
         self.ranges, self.space = space, distributions(space)
-        points = [nearest(space, point) for point in first]
+        self.first = [nearest(space, point) for point in first]
         self.storage = Storage(name, config, self.space, out)
-        seed = derived_seed(config.seed, self.storage.seed) if self.storage.seed else config.seed
-        self.sampler = SeededSampler(config.sampler, seed, self.space, points)
-        self.memory = in_memory(name, config.minimize, self.sampler)
+        self.seed = derived_seed(config.seed, self.storage.seed) if self.storage.seed else config.seed
+        self.memory = in_memory(name, config.minimize)
         self.running: dict[int, Trial] = {}
         self.steps: tuple[int, int] | None = None  # first and last step that the first finished trial reported
 
     def propose(self, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the parameters of a new trial as the sampler chose them, and as the point to try."""
+        """Return the parameters of a new trial as the sampler chose them, and as the point to try.
+
+        Each trial has a sampler of its own: the proposal depends on the trials before it and on ``index``, not on how
+        many were proposed by this object.
+        """
         self._add_others()
-        self.sampler.index = index
+        if index < len(self.first):
+            self.memory.enqueue_trial(self.first[index])
+        self.memory.sampler = make_sampler(self.config.sampler, derived_seed(self.seed, index))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # experimental samplers, and infinite values of failed trials
             trial = self.memory.ask(self.space)
@@ -133,12 +138,16 @@ class Storage:
             storage: Any = url
             if url.startswith(JOURNAL):
                 storage = optuna.storages.JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
-            direction = direction_of(config.minimize)
-            self.study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+            self.study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                direction="minimize" if config.minimize else "maximize",
+                load_if_exists=True,
+            )
             mine = [t for t in self.study.get_trials(deepcopy=False) if t.user_attrs.get("tuner") == self.tuner]
         except Exception as error:  # of SQLAlchemy, of a driver, of the file
             raise UserError(f"storage: cannot use {url}: {short(error)}") from None
-        if self.study.direction != direction:
+        if config.minimize != (self.study.direction.name == "MINIMIZE"):
             raise UserError(f"minimize: expected that of the study {name} in {url}, {self.study.direction.name}")
         self.added = {trial.user_attrs.get("trial") for trial in mine}
 
