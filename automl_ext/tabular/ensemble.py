@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from automl_ext.tabular.candidates import Fold, Trial
 from automl_ext.tabular.features.preparation import Preparation
 from automl_ext.tabular.fitted import Member
+from automl_ext.tabular.learners.job import Model
 from automl_ext.tabular.search import TableSearch
 from automl_ext.tabular.table.metrics import shown
 from automl_ext.tabular.table.task import Array
@@ -30,14 +32,11 @@ class Parts(NamedTuple):
 
 def bagged(search: TableSearch, votes: list[int]) -> Parts:
     """Return the models of all folds: each row is in the training of all of them but one."""
-    keys = [(k, constructed) for k, fold in enumerate(search.folds) for constructed in sorted(fold.sets)]
-    members = []
-    for trial, share in _chosen(search, votes):
-        constructed = bool(search.families) and not trial.candidate.basic
-        for k, model in enumerate(trial.models):
-            weight = share / len(trial.models)
-            members.append(Member(trial.candidate.learner, weight, trial.rounds, keys.index((k, constructed)), model))
-    return Parts(*_without_unused([search.folds[k].sets[constructed][0] for k, constructed in keys], members))
+    return _parts(
+        (search.matrices(fold, trial.candidate.basic)[0], trial, share / len(trial.models), model)
+        for trial, share in _chosen(search, votes)
+        for fold, model in zip(search.folds, trial.models, strict=True)
+    )
 
 
 def refitted(search: TableSearch, votes: list[int]) -> Parts:
@@ -46,19 +45,25 @@ def refitted(search: TableSearch, votes: list[int]) -> Parts:
     A trial that fails then, or for which no time is left, takes part with the model of its last fold.
     """
     everything = Fold(np.arange(len(search.y)), np.arange(0))
-    preparations: list[Preparation] = []
-    members = []
+    found = []
     count = 0
     for trial, share in _chosen(search, votes):
         model = search.refit(trial, everything, search.deadline) if search.remaining() > 0 else None
         count += model is not None
         fold = everything if model is not None else search.folds[-1]
-        preparation = search.matrices(fold, trial.candidate.basic)[0]
-        if not any(preparation is known for known in preparations):
-            preparations.append(preparation)
-        position = next(i for i, known in enumerate(preparations) if known is preparation)
-        members.append(Member(trial.candidate.learner, share, trial.rounds, position, model or trial.models[-1]))
-    return Parts(preparations, members, count)
+        found.append((search.matrices(fold, trial.candidate.basic)[0], trial, share, model or trial.models[-1]))
+    return _parts(found)._replace(refitted=count)
+
+
+def _parts(found: Iterable[tuple[Preparation, Trial, float, Model]]) -> Parts:
+    """Return the members of preparations, trials, weights and models. Members share a preparation that is the same."""
+    preparations: dict[int, Preparation] = {}
+    members = []
+    for preparation, trial, weight, model in found:
+        preparations[id(preparation)] = preparation
+        position = list(preparations).index(id(preparation))
+        members.append(Member(trial.candidate.learner, weight, trial.rounds, position, model))
+    return Parts(list(preparations.values()), members)
 
 
 def _chosen(search: TableSearch, votes: list[int]) -> list[tuple[Trial, float]]:
@@ -66,13 +71,6 @@ def _chosen(search: TableSearch, votes: list[int]) -> list[tuple[Trial, float]]:
     total = sum(votes)
     chosen = [(trial, n / total) for trial, n in zip(search.trials, votes, strict=True) if n]
     return sorted(chosen, key=lambda pair: -pair[1])
-
-
-def _without_unused(preparations: list[Preparation], members: list[Member]) -> tuple[list[Preparation], list[Member]]:
-    used = sorted({member.preparation for member in members})
-    position = {old: new for new, old in enumerate(used)}
-    moved = [Member(m.learner, m.weight, m.rounds, position[m.preparation], m.model) for m in members]
-    return [preparations[i] for i in used], moved
 
 
 def average(search: TableSearch, votes: list[int]) -> Array:

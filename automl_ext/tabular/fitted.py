@@ -150,7 +150,7 @@ class Fitted:
             "automl_ext": __version__,
             "task": asdict(self.task),
             "columns": [asdict(column) for column in self.columns],
-            "preparations": [preparation.to_json() for preparation in self.preparations],
+            "preparations": [asdict(preparation) for preparation in self.preparations],
             "members": members,
             "report": self.report,
         }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.tabular.candidates import ModelCandidate, constant
-from automl_ext.tabular.ensemble import average, bagged, leaderboard, refitted
+from automl_ext.tabular.ensemble import bagged, leaderboard, refitted
 from automl_ext.tabular.fitted import Fitted
 from automl_ext.tabular.learners.forest import ForestSettings
 from automl_ext.tabular.learners.lightgbm import LightGBMSettings
@@ -127,8 +127,7 @@ def cross_validate(
         parts = (refitted if problem.kind == "time" else bagged)(search, votes)
         metric = problem.task.metric
         facts = {"rows": len(problem.y), "folds": len(search.folds), "leaderboard": leaderboard(search, votes)}
-        evaluation = {"y": problem.y[search.valid_rows], "predicted": average(search, votes)}
-        Fitted(problem.task, problem.columns, parts.preparations, parts.members, facts, evaluation).save(run.path)
+        Fitted(problem.task, problem.columns, parts.preparations, parts.members, facts).save(run.path)
         result = {
             "negative_loss": -trial.loss,
             f"valid_{metric}": shown(metric, trial.loss),

@@ -389,3 +389,16 @@ def test_single_huge_targets_do_not_hide_the_others() -> None:
         trial = search.run(ModelCandidate(name, name, LEARNERS[name].settings()), NEVER)
         assert trial is not None
         assert np.median(np.abs(trial.predicted - y[search.valid_rows])) < 1
+
+
+def test_a_linear_model_of_an_earlier_version_is_loaded(tmp_path: Path) -> None:
+    """Its file has another array, the number of features."""
+    search = TableSearch(find_problem(numbers(60), "price", folds=2), NEVER, 0, 1)
+    trial = search.run(ModelCandidate("linear", "linear", LEARNERS["linear"].settings()), NEVER)
+    assert trial is not None
+    trial.models[0].save(tmp_path / "new.npz")
+    np.savez_compressed(tmp_path / "old.npz", features=np.array([6]), **np.load(tmp_path / "new.npz"))
+    x = search.matrices(search.folds[0], False)[2].x
+    np.testing.assert_array_equal(
+        LEARNERS["linear"].load(tmp_path / "old.npz", search.task).predict(x, 0), trial.models[0].predict(x, 0)
+    )

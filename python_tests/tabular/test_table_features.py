@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -87,7 +88,7 @@ def test_names_are_those_of_the_matrix() -> None:
     preparation, matrix = prepare(problem.frame, columns, problem.y, problem.task, list(FAMILIES))
     assert preparation.feature_names() == matrix.names
     assert len(set(matrix.names)) == len(matrix.names) == matrix.x.shape[1]
-    stored = json.loads(json.dumps(preparation.to_json()))
+    stored = json.loads(json.dumps(asdict(preparation)))
     read = Preparation(columns, stored["categories"], stored["families"])
     np.testing.assert_array_equal(read.apply(problem.frame).x, preparation.apply(problem.frame).x)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -78,13 +78,6 @@ class Preparation:
         x = np.column_stack([values for _, values in named]) if named else np.zeros((len(frame), 0))
         x = np.clip(x, -LARGEST, LARGEST)  # XGBoost computes in float32 and refuses infinite numbers
         return Matrix(x, [name for name, _ in named], categorical)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "columns": [asdict(column) for column in self.columns],
-            "categories": self.categories,
-            "families": self.families,
-        }
 
 
 def prepare(

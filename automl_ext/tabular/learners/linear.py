@@ -17,7 +17,7 @@ from automl_ext.training.files.npz import read_all
 from automl_ext.training.search_space import Range
 
 MOST_INDICATORS = 50  # categories of one feature; the others have no indicator
-ARRAYS = ("categorical", "features", "mean", "scale", "weight", "bias")
+ARRAYS = ("categorical", "mean", "scale", "weight", "bias")
 
 
 @dataclass
@@ -59,15 +59,7 @@ def train(settings: LinearSettings, job: FitJob) -> LinearModel:
     else:
         model = linear.Ridge(alpha=settings.penalty).fit(x, job.y, sample_weight=job.weight)
         weight, bias = model.coef_[None], np.array([model.intercept_])
-    features = np.array([job.train.x.shape[1]])
-    arrays = {
-        "categorical": categorical,
-        "features": features,
-        "mean": mean,
-        "scale": scale,
-        "weight": weight,
-        "bias": bias,
-    }
+    arrays = {"categorical": categorical, "mean": mean, "scale": scale, "weight": weight, "bias": bias}
     return LinearModel(arrays, job.task)
 
 

@@ -216,18 +216,16 @@ def find_leaks(frame: Any, columns: list[Column], y: Any, is_classification: boo
 
 def _is_perfect(values: Any, own: Any, column: Column, is_classification: bool) -> bool:
     if is_classification:
-        repeats = values.nunique() <= len(values) / 2
-        if repeats and bool((own.groupby(values.to_numpy()).nunique() == 1).all()):
+        if values.nunique() <= len(values) / 2 and _tells(values, own):
             return True
         if column.kind not in ("numeric", "date") or own.value_counts().min() < FEWEST_OF_CLASS:
             return False
         by_value = own.to_numpy()[np.argsort(values.to_numpy(), kind="stable")]
         changes = int((by_value[1:] != by_value[:-1]).sum())
-        return changes == own.nunique() - 1 and not _shares_a_value(values, own)
+        return changes == own.nunique() - 1 and _tells(values, own)
     if column.kind in ("numeric", "date"):
         return bool(abs(values.astype(float).rank().corr(own.rank())) > 1 - 1e-9)
-    means = own.groupby(values.to_numpy())
-    return bool(values.nunique() <= len(values) / 2 and (means.nunique() == 1).all())
+    return bool(values.nunique() <= len(values) / 2) and _tells(values, own)
 
 
 def _agreement(values: Any, own: Any, column: Column, is_classification: bool) -> float | None:
@@ -250,5 +248,6 @@ def _agreement(values: Any, own: Any, column: Column, is_classification: bool) -
     return float(share) if share >= NEARLY and 1 - share <= 0.1 * (1 - by_chance) else None
 
 
-def _shares_a_value(values: Any, own: Any) -> bool:
-    return bool((own.groupby(values.to_numpy()).nunique() > 1).any())
+def _tells(values: Any, own: Any) -> bool:
+    """Return whether each value occurs with one target only."""
+    return bool((own.groupby(values.to_numpy()).nunique() == 1).all())
