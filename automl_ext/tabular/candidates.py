@@ -40,6 +40,38 @@ class ModelCandidate:
     basic: bool = False
 
 
+# Both libraries' own defaults, exactly: 100 rounds, all of them used, no constructed features.
+DEFAULTS = (
+    ModelCandidate("xgboost default", "xgboost", XGBoostSettings(rounds=100, patience=0), basic=True),
+    ModelCandidate(LIGHTGBM, "lightgbm", LightGBMSettings(rounds=100, patience=0), basic=True),
+)
+# LightGBM's defaults with as many rounds as lower the validation loss, without constructed features.
+EARLY_STOPPING = ModelCandidate("lightgbm early stopping", "lightgbm", LightGBMSettings(), basic=True)
+# The baseline that stands on every leaderboard.
+CONSTANT = ModelCandidate("constant", "constant", ConstantSettings(), basic=True)
+# Different kinds of models that do well on many tables: linear, forests, slow boosting.
+PRESETS = (
+    ModelCandidate("linear", "linear", LinearSettings()),
+    ModelCandidate(
+        "lightgbm slow",
+        "lightgbm",
+        LightGBMSettings(learning_rate=0.05, num_leaves=24, feature_fraction=0.8, bagging_fraction=0.8),
+    ),
+    ModelCandidate("extra trees", "forest", ForestSettings()),
+    ModelCandidate(
+        "xgboost slow",
+        "xgboost",
+        XGBoostSettings(learning_rate=0.05, subsample=0.8, colsample_bytree=0.7, min_child_weight=2.0),
+    ),
+    ModelCandidate(
+        "lightgbm extra",
+        "lightgbm",
+        LightGBMSettings(extra_trees=True, learning_rate=0.06, num_leaves=48, feature_fraction=0.9),
+    ),
+    ModelCandidate("random forest", "forest", ForestSettings(extra=False, min_samples_leaf=3)),
+)
+
+
 @dataclass
 class Fold:
     """One split, prepared by what its training rows say.
@@ -81,48 +113,6 @@ class Trial:
     losses: list[float]
     seconds: float
     number: int = 0
-
-
-def defaults() -> list[ModelCandidate]:
-    """Return both libraries' own defaults, exactly: 100 rounds, all of them used, no constructed features."""
-    return [
-        ModelCandidate("xgboost default", "xgboost", XGBoostSettings(rounds=100, patience=0), basic=True),
-        ModelCandidate(LIGHTGBM, "lightgbm", LightGBMSettings(rounds=100, patience=0), basic=True),
-    ]
-
-
-def early_stopping() -> ModelCandidate:
-    """Return LightGBM's defaults with as many rounds as lower the validation loss, without constructed features."""
-    return ModelCandidate("lightgbm early stopping", "lightgbm", LightGBMSettings(), basic=True)
-
-
-def constant() -> ModelCandidate:
-    """Return the baseline that stands on every leaderboard."""
-    return ModelCandidate("constant", "constant", ConstantSettings(), basic=True)
-
-
-def presets() -> list[ModelCandidate]:
-    """Return different kinds of models that do well on many tables: linear, forests, slow boosting."""
-    return [
-        ModelCandidate("linear", "linear", LinearSettings()),
-        ModelCandidate(
-            "lightgbm slow",
-            "lightgbm",
-            LightGBMSettings(learning_rate=0.05, num_leaves=24, feature_fraction=0.8, bagging_fraction=0.8),
-        ),
-        ModelCandidate("extra trees", "forest", ForestSettings()),
-        ModelCandidate(
-            "xgboost slow",
-            "xgboost",
-            XGBoostSettings(learning_rate=0.05, subsample=0.8, colsample_bytree=0.7, min_child_weight=2.0),
-        ),
-        ModelCandidate(
-            "lightgbm extra",
-            "lightgbm",
-            LightGBMSettings(extra_trees=True, learning_rate=0.06, num_leaves=48, feature_fraction=0.9),
-        ),
-        ModelCandidate("random forest", "forest", ForestSettings(extra=False, min_samples_leaf=3)),
-    ]
 
 
 def portfolio() -> dict[str, list[ModelCandidate]]:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from automl_ext.tabular.advice import beaten_by_constant
-from automl_ext.tabular.candidates import constant
+from automl_ext.tabular.candidates import CONSTANT
 from automl_ext.tabular.ensemble import average, bagged, leaderboard, refitted
 from automl_ext.tabular.extra import library
 from automl_ext.tabular.features.choice import Verdict
@@ -112,7 +112,7 @@ def fit(
         if not search.trials:
             raise
         interrupted = True
-    baseline = search.run(constant(), math.inf)
+    baseline = search.run(CONSTANT, math.inf)
     votes = search.select()
     again = by_time or len(search.folds) == 1
     parts = refitted(search, votes) if again else bagged(search, votes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from automl_ext.tabular.candidates import ModelCandidate, constant
+from automl_ext.tabular.candidates import CONSTANT, ModelCandidate
 from automl_ext.tabular.ensemble import bagged, leaderboard, refitted
 from automl_ext.tabular.fitted import Fitted
 from automl_ext.tabular.learners.forest import ForestSettings
@@ -122,7 +122,7 @@ def cross_validate(
             trial = search.run(ModelCandidate(learner, learner, settings), NEVER, after_fold=after_fold)
         if trial is None:
             raise UserError(f"{learner} failed on {config.table}: {search.failed.get(learner, 'it gave no result')}")
-        search.run(constant(), NEVER)
+        search.run(CONSTANT, NEVER)
         votes = [1, 0]
         parts = (refitted if problem.kind == "time" else bagged)(search, votes)
         metric = problem.task.metric

@@ -11,15 +11,15 @@ import numpy as np
 
 from automl_ext.tabular.advice import order_matters
 from automl_ext.tabular.candidates import (
+    DEFAULTS,
+    EARLY_STOPPING,
     LIGHTGBM,
+    PRESETS,
     TUNED,
     ModelCandidate,
     Trial,
     Tuner,
-    defaults,
-    early_stopping,
     portfolio,
-    presets,
 )
 from automl_ext.tabular.features.choice import Verdict, judge_families
 from automl_ext.tabular.search import Report, TableSearch
@@ -53,8 +53,8 @@ def run_schedule(
         verdicts: gets what was decided about the families of features.
         advice: gets sentences for the user (:mod:`automl_ext.tabular.advice`).
     """
-    untried, boosted = iter(defaults()), early_stopping()
-    if not any(search.plan(candidate, boosted) for candidate in untried):
+    untried = iter(DEFAULTS)
+    if not any(search.plan(candidate, EARLY_STOPPING) for candidate in untried):
         raise UserError(f"no model can be trained on the table: {'; '.join(search.failed.values())}")
     _tell(search, report)
     refits = refits or len(search.folds) == 1
@@ -72,7 +72,7 @@ def run_schedule(
         search.families = tuple(verdict.family for verdict in verdicts if verdict.kept)
     # Equal numbers of trials of both learners do not depend on the time, which a number of candidates promises.
     cost = search.spent if limit is None else search.tried
-    for candidate in itertools.chain([boosted], presets(), _in_turn(cost, portfolio())):
+    for candidate in itertools.chain([EARLY_STOPPING], PRESETS, _in_turn(cost, portfolio())):
         if limit is not None and len(search.trials) + len(search.failed) >= limit:
             return
         if _expected(search, candidate.learner) < AFFORDABLE * _time_left(search, refits):

@@ -8,7 +8,7 @@ import pytest
 from tables import classes, numbers
 
 from automl_ext.tabular import fit
-from automl_ext.tabular.candidates import constant
+from automl_ext.tabular.candidates import CONSTANT
 from automl_ext.tabular.search import TableSearch
 from automl_ext.tabular.table.problem import find_problem
 
@@ -61,7 +61,7 @@ def test_the_constant_is_the_best_one(metric: str) -> None:
     frame = classes() if metric in ("log_loss", "accuracy") else numbers()
     target = frame.columns[-1]
     problem = find_problem(frame, target, metric=metric, types={"day": "ignore"})
-    trial = TableSearch(problem, float("inf"), 0, 1).run(constant(), float("inf"))
+    trial = TableSearch(problem, float("inf"), 0, 1).run(CONSTANT, float("inf"))
     assert trial is not None
     for split, predicted in zip(problem.splits, np.split(trial.predicted, 5), strict=True):
         y = problem.y[split.train]

@@ -10,7 +10,7 @@ import pytest
 from tables import classes, numbers
 
 from automl_ext.tabular import fit
-from automl_ext.tabular.candidates import defaults
+from automl_ext.tabular.candidates import DEFAULTS
 from automl_ext.tabular.features.choice import judge_families
 from automl_ext.tabular.features.families import FAMILIES, Rows, target_means_out_of_fold
 from automl_ext.tabular.features.preparation import prepare
@@ -63,7 +63,7 @@ def test_noise_with_many_categories_is_not_worth_target_means() -> None:
     frame, y = codes(300, 150)
     problem = find_problem(frame.assign(z=np.random.default_rng(1).normal(size=300), y=y), "y")
     search = TableSearch(problem, NEVER, 0, 1)
-    trial = search.run(defaults()[1], NEVER)
+    trial = search.run(DEFAULTS[1], NEVER)
     assert trial is not None
     verdicts = {verdict.family: verdict for verdict in judge_families(search, trial, NEVER)}
     assert not verdicts["target means"].kept

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from tables import numbers
 
-from automl_ext.tabular.candidates import defaults
+from automl_ext.tabular.candidates import DEFAULTS
 from automl_ext.tabular.features.choice import corrected_error, judge_families
 from automl_ext.tabular.features.families import FAMILIES, SMOOTHING, Rows
 from automl_ext.tabular.features.preparation import MOST_CATEGORIES, Preparation, prepare
@@ -106,7 +106,7 @@ def test_a_family_is_kept_if_and_only_if_it_gains() -> None:
     city = rng.choice(["Athens", "Bern", "Cairo"], 400)
     problem = find_problem(pd.DataFrame({"a": a, "b": b, "day": day, "city": city, "y": a > b}), "y")
     search = TableSearch(problem, NEVER, 0, 1)
-    trial = search.run(defaults()[1], NEVER)
+    trial = search.run(DEFAULTS[1], NEVER)
     assert trial is not None
     verdicts = {verdict.family: verdict for verdict in judge_families(search, trial, NEVER)}
     assert verdicts["arithmetic"].kept
@@ -139,7 +139,7 @@ def test_parts_of_dates_are_kept_unless_they_harm(
 ) -> None:
     """Gains within their error keep them; two folds with a gain suffice."""
     search = TableSearch(find_problem(numbers(), "price"), NEVER, 0, 1)
-    trial = search.run(defaults()[1], NEVER)
+    trial = search.run(DEFAULTS[1], NEVER)
     assert trial is not None
     rest = list(gains)
     losses = iter(trial.losses)

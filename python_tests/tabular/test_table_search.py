@@ -11,7 +11,7 @@ import pytest
 from tables import classes, numbers
 
 from automl_ext.tabular import fit, schedule
-from automl_ext.tabular.candidates import ModelCandidate, Tuner, defaults, early_stopping
+from automl_ext.tabular.candidates import DEFAULTS, EARLY_STOPPING, ModelCandidate, Tuner
 from automl_ext.tabular.learners.lightgbm import LightGBMSettings
 from automl_ext.tabular.learners.registry import LEARNERS
 from automl_ext.tabular.learners.xgboost import XGBoostSettings
@@ -30,7 +30,7 @@ def search() -> TableSearch:
 @pytest.mark.parametrize("learner", ["lightgbm", "xgboost"])
 def test_tpe_learns_from_the_defaults_and_from_draws_that_were_given_up(learner: str, search: TableSearch) -> None:
     tuner = Tuner(learner, 0)
-    (default,) = [candidate for candidate in defaults() if candidate.learner == learner]
+    (default,) = [candidate for candidate in DEFAULTS if candidate.learner == learner]
     tuner.add(SimpleNamespace(candidate=default, loss=1.0))  # its penalty of 0 is outside the space
     asked, _ = tuner.ask()
     tuner.tell(asked, None, rejected=3.0)
@@ -70,7 +70,7 @@ def test_slow_boosting_decides_on_the_folds(
     monkeypatch.setattr("automl_ext.tabular.search.ROOM", room)
     clock, trained, train = [0.0], [], search._train
     monkeypatch.setattr("automl_ext.tabular.search.time", SimpleNamespace(monotonic=lambda: clock[0]))
-    search.kind, search.deadline, candidate = kind, 1e9, early_stopping()
+    search.kind, search.deadline, candidate = kind, 1e9, EARLY_STOPPING
 
     def slow(given: ModelCandidate, fold: Any, deadline: float) -> Any:
         trained.append(given.name)
@@ -78,7 +78,7 @@ def test_slow_boosting_decides_on_the_folds(
         return train(given, fold, deadline)
 
     monkeypatch.setattr(search, "_train", slow)
-    first = search.plan(defaults()[0], candidate)
+    first = search.plan(DEFAULTS[0], candidate)
     assert first is not None
     assert first.seconds == len(search.folds) == folds
     trial = search.run(candidate, NEVER)
@@ -142,7 +142,7 @@ def test_a_library_that_refuses_the_table_does_not_end_the_search(monkeypatch: p
 def test_a_family_that_cannot_be_judged_is_dropped(monkeypatch: pytest.MonkeyPatch, search: TableSearch) -> None:
     from automl_ext.tabular.features.choice import judge_families
 
-    without = search.run(defaults()[1], NEVER)
+    without = search.run(DEFAULTS[1], NEVER)
     assert without is not None
     monkeypatch.setitem(LEARNERS, "lightgbm", LEARNERS["lightgbm"]._replace(train=failing))
     verdicts = judge_families(search, without, NEVER)
