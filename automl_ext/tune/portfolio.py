@@ -15,7 +15,7 @@ from typing import Any
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object, short
 
-FORMAT = 2  # format 1 also had the meta-features of the data sets
+FORMAT = 2
 FOLDER = Path(__file__).with_name("portfolios")
 Point = dict[str, Any]  # dotted name of an option -> its value
 
@@ -63,8 +63,7 @@ def read_portfolio(path: Path) -> Portfolio:
     """
     content = read_object(path)
     if (version := content.get("format")) != FORMAT:
-        again = "; build it again with automl-ext portfolio" if version == 1 else ""
-        raise UserError(f'{path}: "format": expected {FORMAT}, got {short(version)}{again}')
+        raise UserError(f'{path}: "format": expected {FORMAT}, got {short(version)}')
     points = [read_point(path, point) for point in checked(path, content, "points", list)]
     return Portfolio(checked(path, content, "command", str), points, checked(path, content, "source", str))
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -31,24 +31,13 @@ class PortfolioCommand:
 
 
 def run_portfolio(prog: str, args: Sequence[str]) -> int:
-    """Parse the options, build the portfolio and print a summary. Return exit code 0."""
-    text = "Build a portfolio, the points that a new study evaluates first, from finished studies."
-    options = parse_options(PortfolioCommand, prog, args, description=text)
-    result = write_portfolio(options)
-    summary = f"{options.out}: {result['points']} points from {result['studies']} studies of {result['command']}"
-    print(json.dumps(result) if options.json else summary)
-    return 0
-
-
-def write_portfolio(options: PortfolioCommand) -> dict[str, Any]:
-    """Build a portfolio from studies and write it.
-
-    Returns:
-        The command, the number of studies and the number of points.
+    """Build a portfolio from studies, write it and print a summary. Return exit code 0.
 
     Raises:
         UserError: an option out of range, or a file that is not a study; the message says which.
     """
+    text = "Build a portfolio, the points that a new study evaluates first, from finished studies."
+    options = parse_options(PortfolioCommand, prog, args, description=text)
     if not options.studies:
         raise UserError("portfolio: expected run directories of the command tune")
     if options.size < 1:
@@ -59,4 +48,8 @@ def write_portfolio(options: PortfolioCommand) -> dict[str, Any]:
     built = build_portfolio(studies, options.size, f"automl-ext portfolio, {len(studies)} studies")
     check_writable(options.out)
     write_output(options.out, (json.dumps(built.as_dict(), indent=1) + "\n").encode())
-    return {"command": built.command, "studies": len(studies), "points": len(built.points)}
+    if options.json:
+        print(json.dumps({"command": built.command, "studies": len(studies), "points": len(built.points)}))
+    else:
+        print(f"{options.out}: {len(built.points)} points from {len(studies)} studies of {built.command}")
+    return 0

@@ -195,13 +195,6 @@ def test_a_damaged_portfolio_is_refused(tmp_path: Path, change: dict[str, Any]) 
         read_portfolio(file)
 
 
-def test_a_portfolio_of_an_earlier_format_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "p.json"
-    file.write_text(json.dumps(Portfolio("train x", [], "test").as_dict() | {"format": 1, "data_sets": []}))
-    with pytest.raises(UserError, match='"format": expected 2, got 1; build it again with automl-ext portfolio'):
-        read_portfolio(file)
-
-
 @pytest.mark.parametrize("learner", ["lightgbm", "xgboost"])
 def test_the_points_of_the_package_are_in_the_spaces_of_the_learners(learner: str) -> None:
     from automl_ext.tabular.learners.registry import LEARNERS
