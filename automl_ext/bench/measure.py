@@ -12,12 +12,12 @@ from torch import Tensor
 from automl_ext.bench.cases.case import FORWARD, Case, nbytes, plain
 from automl_ext.bench.checking import allowed_error, error_of, exact_sample
 from automl_ext.bench.contenders import contenders, first_results, results_of, timed
+from automl_ext.bench.reports.cells import YARDSTICKS
 from automl_ext.bench.timing import cache_bytes, interleaved
 
 Row = dict[str, Any]
 MOST_SETS = 64
 CUDA_COPY_BYTES = 2**29  # bytes read and written
-YARDSTICKS = ("softmax", "copy")  # timed like contenders, for comparison only
 
 
 def measure(case: Case, device: torch.device, seconds: float, compiled: bool) -> Iterator[Row]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from automl_ext.bench.cases.case import FORWARD, Case, plain
+from automl_ext.bench.cases.case import FORWARD, Case, as_list, plain
 from automl_ext.bench.contenders import timed
 from automl_ext.bench.measure import copy_call, moved_bytes
 from automl_ext.bench.timing import Run, Times, elapsed, interleaved, summary
@@ -66,10 +66,9 @@ def call(case: Case, pass_: str) -> tuple[Callable[[], object], int]:
     """Return a call of our op, and the number of bytes that it must move."""
     torch.manual_seed(0)
     tensors = case.make()
-    outputs = case.ours(*tensors)
-    all_outputs = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
-    grads = None if pass_ == FORWARD else [torch.randn_like(all_outputs[0])]
-    size = case.moved or moved_bytes(case, pass_, tensors, all_outputs)
+    outputs = as_list(case.ours(*tensors))
+    grads = None if pass_ == FORWARD else [torch.randn_like(outputs[0])]
+    size = case.moved or moved_bytes(case, pass_, tensors, outputs)
     return timed(plain(case.ours), [tensors], case.trained, grads), size
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 OURS_AND_PYTORCH = ("ours", "eager", "compiled")
 BUSY = 0.7  # load average of the minute before the start, in processes; above it, the machine counts as busy
-YARDSTICKS = ("softmax", "copy")
+YARDSTICKS = ("softmax", "copy")  # timed like contenders, for comparison only
 
 
 def duration(seconds: float) -> str:
