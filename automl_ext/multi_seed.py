@@ -27,7 +27,9 @@ SHOWN = {
 
 
 def run_command(prog: str, function: Run, config: Any, options: RunOptions) -> dict[str, Any] | None:
-    """Run a command, once or for each seed.
+    """Run a command, once or for each seed (:func:`automl_ext.parallel.seeds.run_seeds`).
+
+    With seeds, trainings of agents are drawn together in ``OUT/learning.png``, if matplotlib is installed.
 
     Returns:
         The content of ``result.json`` or ``seeds.json``; None if it was interrupted.
@@ -50,23 +52,13 @@ def run_command(prog: str, function: Run, config: Any, options: RunOptions) -> d
             from automl_ext.rl.reports.ablation import ablate
 
             return ablate(config, options.out, seeds, resume=options.resume)
-        if seeds is not None:
-            return run_with_seeds(prog, function, config, options, seeds)
-        return function(config, options.out, resume=options.resume, stop_after=options.stop_after)
-
-
-def run_with_seeds(
-    prog: str, function: Run, config: Any, options: RunOptions, seeds: list[int]
-) -> dict[str, Any] | None:
-    """Run ``function`` once per seed; see :func:`automl_ext.parallel.seeds.run_seeds`.
-
-    If matplotlib is installed, trainings of agents are drawn together in ``OUT/learning.png``.
-    """
-    name = prog.split()[-1]
-    algorithm = ALIASES.get(name, name)
-    result = run_seeds(
-        function, algorithm, config, options.out, seeds, options.seed_workers, options.resume, options.stop_after
-    )
+        if seeds is None:
+            return function(config, options.out, resume=options.resume, stop_after=options.stop_after)
+        name = prog.split()[-1]
+        algorithm = ALIASES.get(name, name)
+        result = run_seeds(
+            function, algorithm, config, options.out, seeds, options.seed_workers, options.resume, options.stop_after
+        )
     if result is not None and name in named("agent") and importlib.util.find_spec("matplotlib"):
         from automl_ext.rl.reports.plot import draw_seeds
 

@@ -215,7 +215,7 @@ def test_runs_without_episodes_are_not_drawn(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("automl_ext.rl.reports.plot.draw_seeds", lambda runs, out: drawn.append(out.name))
     for name in ("forest", "lightgbm", "a2c"):
         options = RunOptions(tmp_path / name, seeds="0")
-        assert multi_seed.run_with_seeds(f"automl-ext train {name}", A2C.train, CONFIG, options, [0])
+        assert multi_seed.run_command(f"automl-ext train {name}", A2C.train, CONFIG, options)
     assert drawn == ["a2c"]
 
 
