@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
@@ -34,6 +34,9 @@ from automl_ext_cli.commands import (
 )
 from automl_ext_cli.options import parse_options
 from automl_ext_cli.table import COMMANDS, load, named
+
+if TYPE_CHECKING:
+    from automl_ext.rl.reports.record import RecordCommand
 
 Options = TypeVar("Options")
 Settings = TypeVar("Settings")
@@ -156,8 +159,7 @@ def run(name: str, prog: str, args: Sequence[str]) -> int:
     return 0
 
 
-def plot(prog: str, args: Sequence[str]) -> int:
-    command = parse_options(PlotCommand, prog, args, description="Plot runs, or draw one cell.")
+def plot(command: PlotCommand) -> int:
     from automl_ext.nas.plot import plot_genotype, plot_run
     from automl_ext.rl.reports.plot import plot_runs
     from automl_ext.training.run import algorithm_of
@@ -181,8 +183,7 @@ def plot(prog: str, args: Sequence[str]) -> int:
     return 0
 
 
-def evaluate(prog: str, args: Sequence[str]) -> int:
-    command = parse_options(EvalCommand, prog, args, description="Play episodes with a trained policy.")
+def evaluate(command: EvalCommand) -> int:
     from automl_ext.rl.reports.evaluate_run import evaluate_run
 
     videos = tuple(path for path in (command.gif, command.mp4) if path is not None)
@@ -197,11 +198,9 @@ def evaluate(prog: str, args: Sequence[str]) -> int:
     return 0
 
 
-def record(prog: str, args: Sequence[str]) -> int:
-    from automl_ext.rl.reports.record import RecordCommand, record_run
+def record(command: RecordCommand) -> int:
+    from automl_ext.rl.reports.record import record_run
 
-    text = "Record episodes of a trained policy, from which bc, cql and iql learn."
-    command = parse_options(RecordCommand, prog, args, description=text)
     with only_json(command.json):
         result = record_run(command)
     if command.json:
@@ -211,9 +210,7 @@ def record(prog: str, args: Sequence[str]) -> int:
     return 0
 
 
-def export(prog: str, args: Sequence[str]) -> int:
-    text = "Write a trained network or policy as files that need no automl_ext."
-    command = parse_options(ExportCommand, prog, args, description=text)
+def export(command: ExportCommand) -> int:
     from automl_ext.training.run import algorithm_of
 
     if algorithm_of(command.run) in named("agent"):
@@ -229,15 +226,13 @@ def export(prog: str, args: Sequence[str]) -> int:
     return 0
 
 
-def doctor(prog: str, args: Sequence[str]) -> int:
-    command = parse_options(DoctorCommand, prog, args, description="Show the build and the backend; check every op.")
+def doctor(command: DoctorCommand) -> int:
     from automl_ext.doctor import report
 
     return 0 if report(command.device) else 1
 
 
-def nas_table(prog: str, args: Sequence[str]) -> int:
-    command = parse_options(NASTableCommand, prog, args, description="Convert NATS-Bench's files to a table.")
+def nas_table(command: NASTableCommand) -> int:
     from automl_ext.nas.benchmarks.nats_files import convert
 
     out = command.out or Path(f"nasbench201_{command.dataset}.npz")
@@ -246,8 +241,7 @@ def nas_table(prog: str, args: Sequence[str]) -> int:
     return 0
 
 
-def demo(prog: str, args: Sequence[str]) -> int:
-    command = parse_options(DemoCommand, prog, args, description="Show ops, search strategies, an agent, a cell.")
+def demo(command: DemoCommand) -> int:
     from automl_ext.demo import demo as demonstrate
 
     demonstrate(command.out)
@@ -334,5 +328,9 @@ def _call(name: str, args: Sequence[str]) -> int:
         return completion(prog, args)
     if name in RUNNERS:
         return run(name, prog, args)
-    code: int = load(COMMANDS[name].run)(prog, args)
-    return code
+    command = COMMANDS[name]
+    function = load(command.run)
+    if not command.options:
+        return int(function(prog, args))
+    text = f"{command.help[:1].upper()}{command.help[1:]}."
+    return int(function(parse_options(load(command.options), prog, args, description=text)))

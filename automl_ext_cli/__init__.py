@@ -25,7 +25,9 @@ class Command:
     | alias | – | name of the command that this one stands for |
     | agent | configuration | class of the agent |
     | run | configuration | another function that makes a run directory |
-    | other | options | function from the program's name and the arguments to the exit code |
+    | other | options | function from the options to the exit code |
+
+    A command of kind other without options parses them itself: its function gets the program's name and the arguments.
 
     Raises:
         ValueError: there is no such kind.

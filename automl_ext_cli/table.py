@@ -195,7 +195,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "record": Command(
         "other",
-        "record episodes of a trained policy",
+        "record episodes of a trained policy, from which bc, cql and iql learn",
         "automl_ext.rl.reports.record:RecordCommand",
         "automl_ext.cli:record",
     ),
@@ -206,7 +206,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "portfolio": Command(
         "other",
-        "build from finished studies what a new study evaluates first",
+        "build a portfolio, the points that a new study evaluates first, from finished studies",
         "automl_ext.tune.portfolio_command:PortfolioCommand",
         "automl_ext.tune.portfolio_command:run_portfolio",
     ),
@@ -230,7 +230,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "export": Command(
         "other",
-        "write a trained network as files that need no automl_ext",
+        "write a trained network or policy as files that need no automl_ext",
         "automl_ext.cli:ExportCommand",
         "automl_ext.cli:export",
     ),
@@ -244,7 +244,7 @@ COMMANDS: dict[str, Command] = {
         "other",
         "compare the ops with PyTorch and other packages",
         "automl_ext.bench.command:BenchCommand",
-        "automl_ext.bench.command:main",
+        "automl_ext.bench.command:bench",
     ),
     "demo": Command(
         "other",

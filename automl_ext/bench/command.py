@@ -60,15 +60,6 @@ class BenchCommand:
     """Write the Markdown between the markers in this file."""
 
 
-def main(prog: str, args: Sequence[str]) -> int:
-    """Run ``automl-ext bench``. Return the exit code; see :func:`bench`."""
-    from automl_ext_cli.options import parse_options  # loads tyro, which bench() does without
-
-    return bench(
-        parse_options(BenchCommand, prog, args, description="Compare the ops with PyTorch and other packages.")
-    )
-
-
 def bench(options: BenchCommand) -> int:
     """Measure, print and write. Needs torch and NumPy only, but for pictures.
 

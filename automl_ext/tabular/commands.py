@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import time as clock
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +24,6 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import check_writable, is_special, write_output
 from automl_ext.training.files.reading import read_object
 from automl_ext.training.run import CONFIG, Run
-from automl_ext_cli.options import parse_options
 
 REPORT_SECONDS = 3.0  # for pictures and files, part of the budget
 MOST_OF_BUDGET = 0.7  # at least this share of a small budget is for the search
@@ -74,10 +72,9 @@ class PredictCommand:
     """CSV file to write: the prediction of each row, and the probability of each class."""
 
 
-def fit_command(prog: str, args: Sequence[str]) -> int:
+def fit_command(command: FitCommand) -> int:
     """Run ``automl-ext fit``. Return the exit code."""
     began = clock.monotonic()
-    command = parse_options(FitCommand, prog, args, description="Fit an ensemble of models to a table.")
     try:
         check_range(command, "minutes", above=0)
         check_range(command, "workers", low=1, high=1024)
@@ -129,9 +126,8 @@ def fit_command(prog: str, args: Sequence[str]) -> int:
     return 0
 
 
-def predict_command(prog: str, args: Sequence[str]) -> int:
+def predict_command(command: PredictCommand) -> int:
     """Run ``automl-ext predict``. Return the exit code."""
-    command = parse_options(PredictCommand, prog, args, description="Predict new rows with a fitted ensemble.")
     fitted = load(command.run)
     frame = read_table(command.table, [column.name for column in fitted.columns if column.kind in AS_WRITTEN])
     config = command.run / CONFIG

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +12,6 @@ import tyro
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import check_writable, write_output
 from automl_ext.tune.portfolio_building import build_portfolio, read_study
-from automl_ext_cli.options import parse_options
 
 
 @dataclass
@@ -30,14 +28,12 @@ class PortfolioCommand:
     """Print the result as JSON, and nothing else, on standard output."""
 
 
-def run_portfolio(prog: str, args: Sequence[str]) -> int:
+def run_portfolio(options: PortfolioCommand) -> int:
     """Build a portfolio from studies, write it and print a summary. Return exit code 0.
 
     Raises:
         UserError: an option out of range, or a file that is not a study; the message says which.
     """
-    text = "Build a portfolio, the points that a new study evaluates first, from finished studies."
-    options = parse_options(PortfolioCommand, prog, args, description=text)
     if not options.studies:
         raise UserError("portfolio: expected run directories of the command tune")
     if options.size < 1:

@@ -44,7 +44,9 @@ def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bench(*args: object) -> int:
-    return command.main("bench", [*SHORT, *(str(arg) for arg in args)])
+    from automl_ext_cli.options import parse_options
+
+    return command.bench(parse_options(command.BenchCommand, "bench", [*SHORT, *(str(arg) for arg in args)]))
 
 
 def case_of(op: str, dtype: torch.dtype = torch.float32) -> Case:

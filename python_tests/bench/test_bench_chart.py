@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from automl_ext.bench.command import main
+from automl_ext.bench.command import BenchCommand, bench
 from automl_ext.bench.reports.chart import FAMILIES, MOST_PLACES, draw, places_by_family
 
 pytest.importorskip("matplotlib", reason="extra plot")
@@ -48,7 +48,7 @@ def test_every_op_is_in_the_chart(result: Any) -> None:
 
 
 def test_recorded_result_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main("bench", ["--table", str(RESULT), "--out", str(tmp_path / "new")]) == 0
+    assert bench(BenchCommand(table=RESULT, out=tmp_path / "new")) == 0
     assert (tmp_path / "new/bench.png").stat().st_size > 1000
     assert not (tmp_path / "new/bench.json").exists()
     assert "entmax15" in capsys.readouterr().out

@@ -32,7 +32,9 @@ def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def bench(*args: object) -> int:
     pytest.importorskip("tyro", reason="the command line needs tyro")
-    return command.main("bench", [*SHORT, *(str(arg) for arg in args)])
+    from automl_ext_cli.options import parse_options
+
+    return command.bench(parse_options(command.BenchCommand, "bench", [*SHORT, *(str(arg) for arg in args)]))
 
 
 # ---- targets
