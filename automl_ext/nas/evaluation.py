@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-
-if TYPE_CHECKING:
-    from automl_ext.nas.estimators.weight_sharing import UniformSupernet
+from typing import Any, NamedTuple, Protocol
 
 
 @dataclass(frozen=True)
@@ -44,4 +41,4 @@ class Scoring(NamedTuple):
 
     evaluator: Callable[[], Evaluator]  # makes the evaluator; called after ``job`` has finished
     final: Callable[[], Evaluator] | None = None  # makes the evaluator of the finalists; None: scores are final
-    job: UniformSupernet | None = None  # a training that must finish first
+    job: Any = None  # a Job with a clock: a training that must finish first, such as that of a supernet

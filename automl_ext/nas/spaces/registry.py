@@ -9,7 +9,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from automl_ext.nas.spaces.own import own_space
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -38,15 +37,17 @@ def space(name: str) -> Space[Any]:
     Raises:
         UserError: no space has this name, or the user's class is not a space.
     """
-    if ":" in name:
-        return own_space(name)
     if name in SPACES:
         return SPACES[name]()
-    others = {entry.name: entry.value for entry in entry_points(group=GROUP)}
-    if name not in others:
-        names = ", ".join([*SPACES, *others])
-        raise UserError(f"--space: expected one of {names}, or MODULE:CLASS, got {name!r}")
-    return own_space(others[name])
+    if ":" not in name:
+        others = {entry.name: entry.value for entry in entry_points(group=GROUP)}
+        if name not in others:
+            names = ", ".join([*SPACES, *others])
+            raise UserError(f"--space: expected one of {names}, or MODULE:CLASS, got {name!r}")
+        name = others[name]
+    from automl_ext.nas.spaces.own import own_space  # only spaces of others need it
+
+    return own_space(name)
 
 
 def stored_space(name: str, trust: Iterable[str], source: Path) -> Space[Any]:
