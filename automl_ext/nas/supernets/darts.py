@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from automl_ext.data.images import Split
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import Choice
-from automl_ext.nas.supernets.loop import AlphaAlgorithm, Iteration
+from automl_ext.nas.supernets.loop import AlphaAlgorithm, Iteration, frozen
 from automl_ext.nas.supernets.run import search_supernet
 from automl_ext.nas.supernets.supernet_options import AlphaConfig
 from automl_ext.training.epochs import set_cosine_lr
@@ -74,12 +74,22 @@ class DARTS(AlphaAlgorithm[DARTSConfig]):
         """Step 1: update ω on a training batch, by SGD on the loss of the mixture."""
         with torch.no_grad():
             choices = mix(self.alphas())
-        return self.train_weights(batch, choices), choices
+        self.weight_optimizer.zero_grad()
+        loss = self.loss(batch, choices)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip)
+        self.weight_optimizer.step()
+        return loss.detach(), choices
 
     def alpha_step(self, batch: Split) -> tuple[Tensor, list[Choice]]:
         """Step 2: update α on a validation batch, by Adam on the loss at the new ω."""
-        choices = mix(self.alphas())
-        return self.train_alphas(batch, choices), choices
+        with frozen(self.supernet.weights()):  # no gradients of ω are computed
+            choices = mix(self.alphas())
+            loss = self.loss(batch, choices)
+            self.alpha_optimizer.zero_grad()
+            loss.backward()
+            self.alpha_optimizer.step()
+        return loss.detach(), choices
 
 
 def search(

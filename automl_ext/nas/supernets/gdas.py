@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from automl_ext.data.images import Split
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import Choice, Form
-from automl_ext.nas.supernets.loop import AlphaAlgorithm, Iteration
+from automl_ext.nas.supernets.loop import AlphaAlgorithm, Iteration, frozen
 from automl_ext.nas.supernets.run import search_supernet
 from automl_ext.nas.supernets.supernet_options import SampledConfig
 from automl_ext.ops.gumbel import gumbel_softmax
@@ -86,15 +86,29 @@ class GDAS(AlphaAlgorithm[SampledConfig]):
         return Iteration(loss, ran + also_ran, alpha_loss, tau)
 
     def weight_step(self, batch: Split, tau: float) -> tuple[Tensor, list[Choice]]:
-        """Step 1: update ω on a training batch, by SGD on the loss of a sampled architecture."""
+        """Step 1: update ω on a training batch, by SGD on the loss of a sampled architecture.
+
+        ``zero_grad`` sets the gradients to None. So operations that do not run get no update at all, neither weight
+        decay nor momentum. In the official code of GDAS, which sets the gradients to zero, both still apply.
+        """
         with torch.no_grad():
             choices = self.sample(self.alphas(), tau, self.rng)
-        return self.train_weights(batch, choices), choices
+        self.weight_optimizer.zero_grad()
+        loss = self.loss(batch, choices)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip)
+        self.weight_optimizer.step()
+        return loss.detach(), choices
 
     def alpha_step(self, batch: Split, tau: float) -> tuple[Tensor, list[Choice]]:
         """Step 2: update α on a validation batch, by Adam on the loss of another sample, through its weights."""
-        choices = self.sample(self.alphas(), tau, self.rng)
-        return self.train_alphas(batch, choices), choices
+        with frozen(self.supernet.weights()):  # no gradients of ω are computed
+            choices = self.sample(self.alphas(), tau, self.rng)
+            loss = self.loss(batch, choices)
+            self.alpha_optimizer.zero_grad()
+            loss.backward()
+            self.alpha_optimizer.step()
+        return loss.detach(), choices
 
 
 def search(

@@ -75,7 +75,7 @@ class SupernetAlgorithm(Protocol):
 
 
 class AlphaAlgorithm(Generic[Config]):
-    """What algorithms share that train the weights by SGD and α by Adam.
+    """The optimizers of algorithms that train the weights by SGD and α by Adam, and their loss.
 
     The arguments are those of :class:`SupernetAlgorithm`.
     """
@@ -105,32 +105,8 @@ class AlphaAlgorithm(Generic[Config]):
         """Return α, −inf for operations that are no candidates."""
         return masked(self.supernet.alphas, self.allowed)
 
-    def train_weights(self, batch: Split, choices: list[Choice]) -> Tensor:
-        """Take an SGD step on ω. Return the loss of the batch, 0-dim, detached.
-
-        ``zero_grad`` sets the gradients to None. So operations that do not run get no update at all, neither weight
-        decay nor momentum. In the official code of GDAS, which sets the gradients to zero, both still apply.
-        """
-        self.weight_optimizer.zero_grad()
-        loss = self.loss(batch, choices)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip)
-        self.weight_optimizer.step()
-        return loss.detach()
-
-    def train_alphas(self, batch: Split, choices: list[Choice]) -> Tensor:
-        """Take an Adam step on α, through the weights of ``choices``. Return the loss of the batch, 0-dim, detached.
-
-        No gradients of ω are computed.
-        """
-        with frozen(self.supernet.weights()):
-            loss = self.loss(batch, choices)
-            self.alpha_optimizer.zero_grad()
-            loss.backward()
-            self.alpha_optimizer.step()
-        return loss.detach()
-
     def loss(self, batch: Split, choices: list[Choice]) -> Tensor:
+        """Compute the mean loss of a batch, 0-dim, of the network with these choices."""
         return F.cross_entropy(self.network(batch.images, *choices), batch.labels, self.class_weights)
 
 
