@@ -174,7 +174,7 @@ class Envs:
                 rewards = rewards.astype(np.float32)
         # In C order: CartPole's vector environment returns transposed arrays, which a network rounds differently.
         # Copied, because a vector environment may return the same arrays at every step.
-        true_next = after = float32_array(after, copy=True)
+        true_next = after = float32_array(after.copy())
         done = terminated | truncated
         ended = done.nonzero()[0]
         valid = ~self._restarting
@@ -285,7 +285,7 @@ class Envs:
             raise self._fault("reset()", error) from None
         if self._packed is not None and self._packed.actions:
             self._check_masks(first, np.ones(self.n_envs, bool))
-        self.observations = float32_array(first, copy=True)
+        self.observations = float32_array(first.copy())
         self._restarting = np.zeros(self.n_envs, bool)
         self.running_returns = np.zeros(self.n_envs)
         self._begun = np.full(self.n_envs, self._calls)

@@ -234,13 +234,13 @@ def orthogonal_(weight: Tensor, gain: float) -> None:
         torch.set_num_threads(threads)
 
 
-def float32_array(observations: np.ndarray, copy: bool | None = None) -> np.ndarray:
-    """Convert observations of any float dtype to float32, in C order. Other dtypes are kept. ``copy``: of NumPy.
+def float32_array(observations: np.ndarray) -> np.ndarray:
+    """Convert observations of any float dtype to float32, in C order. Other dtypes are kept.
 
     Networks compute in float32, and a float64 replay would take twice the memory.
     """
     dtype = np.float32 if observations.dtype.kind == "f" else observations.dtype
-    return np.array(observations, dtype, order="C", copy=copy)
+    return np.ascontiguousarray(observations, dtype)
 
 
 def float32_space(space: gymnasium.Space) -> gymnasium.Space:
