@@ -21,6 +21,7 @@ from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import GAMMAS, LAMBDAS
 from automl_ext.rl.loop.policy import OnPolicyAgent, PolicyConfig, standardized
 from automl_ext.rl.loop.seams import Acted
+from automl_ext.rl.networks.modes import evaluating
 from automl_ext.rl.networks.parameters import FlatAdam, FlatRMSprop, clipped_gradient
 from automl_ext.training.checks import check_range
 from automl_ext.training.search_space import Categories, Range
@@ -154,7 +155,9 @@ class A2C(OnPolicyAgent):
     @torch.no_grad()
     def targets(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """Compute advantages and returns, [T·B] each."""
-        values, next_values = rollout.split_values(self.network.values(rollout.observations))
+        with evaluating(self.encoder_modules):  # as when acting
+            all_values = self.network.values(rollout.observations)
+        values, next_values = rollout.split_values(all_values)
         sequences = rollout.rewards, values, next_values, rollout.terminated, rollout.truncated
         advantages, returns = gae(*sequences, self.config.gamma, self.config.gae_lambda, valid=rollout.valid)
         return advantages.flatten(), returns.flatten()

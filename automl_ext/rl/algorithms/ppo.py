@@ -246,7 +246,8 @@ class PPO(OnPolicyAgent):
             kl: see :func:`kl_estimate`.
             clip_fraction: fraction of the steps whose ratio r left 1 ± ε.
         """
-        outputs = self.network.policy(steps.observations)
+        with evaluating(self.encoder_modules):
+            outputs = self.network.policy(steps.observations)
         log_ratio = self.network.distribution.log_probs(outputs, steps.actions) - steps.log_probs
         return {"kl": kl_estimate(log_ratio), "clip_fraction": (log_ratio.expm1().abs() > clip).float().mean()}
 

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from automl_ext.rl.networks.modes import evaluating
 from automl_ext.training.errors import UserError
 
 Layers = tuple[list[nn.Module], int]
@@ -126,7 +127,7 @@ def encoder_features(encoder: nn.Module, shape: Sequence[int]) -> int:
         UserError: it does not map observations [N, *shape] to [N, F].
     """
     try:
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(encoder.modules()):  # the zeros must not enter a batch norm's statistics
             out = encoder(torch.zeros(2, *shape))
         found = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
