@@ -177,8 +177,7 @@ class UniformSupernet:
         self.supernet.load_state_dict(state["supernet"])
         load_optimizer(self.optimizer, state["optimizer"])
         self.rng.set_state(state["rng"])
-        if "global_rng" in state:  # runs of earlier versions have none
-            set_rng_state(state["global_rng"])
+        set_rng_state(state["global_rng"])
         self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
 
 

@@ -206,8 +206,7 @@ class SupernetSearch:
         for name, optimizer in self.algorithm.optimizers.items():
             load_optimizer(optimizer, state[name])
         self.rng.set_state(state["rng"])
-        if "global_rng" in state:  # runs of earlier versions have none
-            set_rng_state(state["global_rng"])
+        set_rng_state(state["global_rng"])
         self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
 
 
