@@ -23,7 +23,7 @@ from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.replay.episode_files import FIELDS, read_episodes, write_episodes
 from automl_ext.rl.replay.episodes import RecordedEpisode, as_recorded
-from automl_ext.rl.reports.record import record
+from automl_ext.rl.reports.record import RecordCommand, record, record_run
 from automl_ext.summary import print_recording
 from automl_ext.training.config import to_dict
 from automl_ext.training.errors import UserError
@@ -187,6 +187,14 @@ def test_the_command_records_a_run(tmp_path: Path, capsys: Any) -> None:
         assert re.search(message, capsys.readouterr().err)
     assert main(["record", str(tmp_path / "none"), "--out", "x.npz"]) == 2
     assert "none: expected a run directory, it does not exist" in capsys.readouterr().err
+
+
+def test_dreamer_records_its_own_actions_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its recurrent state holds the last action: a random one instead would be unknown to it."""
+    agent = types.SimpleNamespace(algorithm="dreamer", envs=types.SimpleNamespace(close=lambda: None))
+    monkeypatch.setattr("automl_ext.rl.reports.record.agent_of", lambda *_: (None, agent))
+    with pytest.raises(UserError, match=r"--epsilon: expected 0 or 1 for dreamer, got 0.5"):
+        record_run(RecordCommand(tmp_path, tmp_path / "new.npz", epsilon=0.5))
 
 
 def test_the_next_command_is_for_the_environment_of_the_run(tmp_path: Path, capsys: Any) -> None:
