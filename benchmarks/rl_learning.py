@@ -24,10 +24,6 @@ ACROBOT = (
     "--learning-starts 0 --target-update-interval 250 --train-freq 4 --gradient-steps -1 --exploration-fraction 0.12 "
     "--final-epsilon 0.1 --n-step 1 --no-lr-decay"
 )
-LUNAR_LANDER = (
-    "--env-id LunarLander-v3 --total-steps 1000000 --n-envs 16 --n-steps 10 --gae-lambda 0.95 --ent-coef 0.01 "
-    "--optimizer adam --lr 2e-3 --no-normalize-rewards --eval-every 25000 --eval-episodes 20 --final-episodes 100"
-)
 MINATAR = "--preset minatar --env-id MinAtar/{}-v1"
 SWINGUP = (
     "--env-id dmc/cartpole-swingup --action-repeat 2 --continue-scale 0 --total-steps 50000 --eval-every 2500 "
@@ -51,7 +47,9 @@ TASKS = {
         "DQN CartPole-v1, one-step targets, constant rate", "dqn --env-id CartPole-v1 --n-step 1 --no-lr-decay", 5
     ),
     "dqn-acrobot": Task("DQN Acrobot-v1", f"dqn {ACROBOT}", 3),
-    "a2c-lunarlander": Task("A2C LunarLander-v3", f"a2c {LUNAR_LANDER}", 3),
+    "a2c-lunarlander": Task(
+        "A2C LunarLander-v3", "a2c --env-id LunarLander-v3 --total-steps 1000000 --final-episodes 100", 3
+    ),
     "ppo-cartpole": Task("PPO CartPole-v1, --preset cartpole-zoo", "ppo --preset cartpole-zoo --env-id CartPole-v1", 5),
     "ppo-lunarlander": Task("PPO LunarLander-v3", "ppo --preset lunarlander", 5),
     "ppo-pendulum": Task("PPO Pendulum-v1", "ppo --preset pendulum", 5),
