@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gpu as gpu_tests
@@ -12,8 +13,10 @@ import pytest
 import automl_ext
 from automl_ext import _native
 
-# Without gymnasium, only the tests that need a GPU run; none of them is in these folders.
-collect_ignore_glob = [] if importlib.util.find_spec("gymnasium") else ["rl/*"]
+# The tests need the extra test, except those of the ops and of their CUDA kernels.
+WITHOUT_EXTRA = {"cuda", "helpers", "ops"}
+FOLDERS = {folder.name for folder in Path(__file__).parent.iterdir() if folder.is_dir()}
+collect_ignore = [] if importlib.util.find_spec("sklearn") else sorted(FOLDERS - WITHOUT_EXTRA)
 
 
 @pytest.fixture(params=["native", "reference"])
@@ -60,12 +63,13 @@ def device(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def drawn_figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The matplotlib figures that the test saves, in order."""
-    figure = pytest.importorskip("matplotlib.figure", reason="extra plot").Figure
-    save, figures = figure.savefig, []
+    from matplotlib.figure import Figure
+
+    save, figures = Figure.savefig, []
 
     def savefig(self: Any, *args: Any, **options: Any) -> None:
         figures.append(self)
         save(self, *args, **options)
 
-    monkeypatch.setattr(figure, "savefig", savefig)
+    monkeypatch.setattr(Figure, "savefig", savefig)
     return figures

@@ -60,7 +60,6 @@ def rows_of(case: Case) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_every_op_json_and_chart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("matplotlib", reason="the chart needs matplotlib")
     status = bench("--no-compile", "--out", tmp_path)
     shown = capsys.readouterr().out
     assert status == 0, shown

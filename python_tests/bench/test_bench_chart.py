@@ -11,7 +11,6 @@ import pytest
 from automl_ext.bench.command import BenchCommand, bench
 from automl_ext.bench.reports.chart import FAMILIES, MOST_PLACES, draw, places_by_family
 
-pytest.importorskip("matplotlib", reason="extra plot")
 RESULT = Path(__file__).parents[2] / "benchmarks/results/bench.json"
 
 

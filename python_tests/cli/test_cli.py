@@ -14,12 +14,7 @@ import pytest
 import torch
 
 import automl_ext as package
-from automl_ext import __version__, _native, build_info
-
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-pytest.importorskip("tyro", reason="the command line needs tyro")
-pytest.importorskip("rich", reason="the command line needs rich")
-from automl_ext import cli
+from automl_ext import __version__, _native, build_info, cli
 from automl_ext.cli import main
 from automl_ext.doctor import names_of_ops
 from automl_ext.runners import RUNNERS

@@ -9,9 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("matplotlib", reason="extra plot")
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-
 from automl_ext import demo
 from automl_ext.bench.cases import peers
 from automl_ext.cli import COMMANDS

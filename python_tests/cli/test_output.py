@@ -18,9 +18,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-pytest.importorskip("tyro", reason="the command line needs tyro")
-pytest.importorskip("rich", reason="the command line needs rich")
 from automl_ext.cli import EvalCommand, main
 from automl_ext.completion import print_script
 from automl_ext.rl.algorithms.dqn import DQNConfig
@@ -76,7 +73,6 @@ def test_summary_of_a_training_and_the_commands_that_follow(command: Command) ->
     assert [re.sub(r" \d+", " N", line.split(":")[0]) for line in err.splitlines()] == ["a2c N/60, N s"] * 2
     assert "{" not in out
     assert [words[:2] for words in following(out)] == [["plot", "it's"], ["eval", "it's"]]
-    pytest.importorskip("matplotlib")
     for words in following(out):
         out, _ = command(*words)
     assert re.search(r"^policy +best, of step \d+$", out, re.MULTILINE)
@@ -86,7 +82,6 @@ def test_summary_of_a_training_and_the_commands_that_follow(command: Command) ->
 
 @pytest.mark.slow
 def test_summary_of_networks_and_the_commands_that_follow(command: Command) -> None:
-    pytest.importorskip("matplotlib")
     out, err = command("search", "random", *IMAGES, "--evaluations", "5", "--out", "found")
     assert re.search(r"^architecture +\|", out, re.MULTILINE)
     assert re.search(r"^score, validation accuracy +\d+\.\d\d %$", out, re.MULTILINE)

@@ -133,7 +133,6 @@ def test_the_op_is_built_and_conforms(tmp_path: Path) -> None:
 
 
 def test_the_strategy_searches(tmp_path: Path) -> None:
-    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     block, _ = blocks(NAS_PAGE, "A search strategy")
     apply(block, tmp_path)
     run = f"import os, runpy; os.chdir({str(tmp_path)!r}); runpy.run_path({block['file']!r}, run_name='__main__')"
@@ -179,8 +178,6 @@ def check_commands(folder: Path, path: Path, *space: str, run: Runner = script) 
 
 
 def test_the_strategy_and_the_algorithm_are_commands_after_one_file_and_one_entry(tmp_path: Path) -> None:
-    for package in ("sklearn", "gymnasium", "tyro", "rich"):
-        pytest.importorskip(package)
     root = tmp_path / "checkout"
     for name in ("automl_ext", "automl_ext_cli"):
         shutil.copytree(ROOT / name, root / name)
@@ -195,8 +192,6 @@ def test_the_strategy_and_the_algorithm_are_commands_after_one_file_and_one_entr
 @pytest.fixture
 def distribution(tmp_path: Path) -> Path:
     """The distribution of the page, installed into a folder."""
-    for package in ("sklearn", "gymnasium", "tyro", "rich", "setuptools"):
-        pytest.importorskip(package)
     source, target = tmp_path / "source", tmp_path / "installed"
     for block in blocks(OPS_PAGE, "A distribution of your own"):
         apply(block, source)

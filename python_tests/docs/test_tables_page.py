@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-for name in ("pandas", "sklearn", "lightgbm", "xgboost", "optuna"):
-    pytest.importorskip(name, reason="extra tabular")
 PAGE = (ROOT / "docs/how-to/tables.md").read_text()
 COMMANDS = [
     line.strip()

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-pytest.importorskip("gymnasium")
 CELL = re.compile(r"```\{code-cell\} ipython3\n(.*?)```", re.DOTALL)
 
 

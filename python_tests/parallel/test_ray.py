@@ -14,8 +14,6 @@ from typing import Any
 
 import nas_search_world
 import pytest
-
-pytest.importorskip("gymnasium")
 import torch
 
 from automl_ext.nas.search.search import search

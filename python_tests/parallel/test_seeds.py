@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("gymnasium")
-
 from automl_ext import multi_seed
 from automl_ext.cli import main
 from automl_ext.parallel import seeds

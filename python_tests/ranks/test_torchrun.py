@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("gymnasium")
 import rank_jobs
 import torch
 from compare_runs import newest, same

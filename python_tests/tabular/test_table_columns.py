@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from tables import classes, numbers
 
@@ -210,8 +211,7 @@ def test_periods_are_dates_and_nested_arrow_columns_are_ignored() -> None:
     assert column.kind == "date"
     days = clean(months.astype(str).to_frame(), [column])["column"]
     np.testing.assert_array_equal(clean(months.to_frame(), [column])["column"], days)
-    arrow = pytest.importorskip("pyarrow", reason="nested columns of Arrow")
-    lists = pd.Series([[1], [2, 3]] * 20, dtype=pd.ArrowDtype(arrow.list_(arrow.int64())), name="column")
+    lists = pd.Series([[1], [2, 3]] * 20, dtype=pd.ArrowDtype(pa.list_(pa.int64())), name="column")
     assert find_column(lists).kind == "ignore"
 
 
@@ -244,7 +244,6 @@ def test_columns_that_are_no_features_have_no_type_and_times_are_not_texts() -> 
 
 
 def test_decimals_are_numbers(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow", reason="writes Parquet")
     frame = numbers(60).assign(cost=[None, *(Decimal(i * i) / 4 for i in range(59))])
     frame["price"] = [Decimal(round(price * 100)) / 100 for price in frame["price"]]
     frame.to_parquet(tmp_path / "t.parquet")
@@ -256,7 +255,6 @@ def test_decimals_are_numbers(tmp_path: Path) -> None:
 
 
 def test_parquet_and_csv_are_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow", reason="reads Parquet")
     frame = classes(30).drop(columns="day")
     frame.to_csv(tmp_path / "t.csv", index=False)
     frame.to_parquet(tmp_path / "t.parquet")
@@ -334,8 +332,6 @@ def test_numbers_with_signs_and_separators_are_noted(value: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["timedelta64[ns]", "duration[ns][pyarrow]", "duration[s][pyarrow]"])
 def test_durations_are_seconds(dtype: str) -> None:
-    if "pyarrow" in dtype:
-        pytest.importorskip("pyarrow", reason="durations of Arrow")
     durations = pd.Series(pd.to_timedelta([15, None, 90], unit="s"), name="t").astype(dtype)
     column = find_column(pd.concat([durations] * 10))
     assert column.kind == "numeric"

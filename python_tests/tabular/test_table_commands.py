@@ -84,7 +84,6 @@ def test_one_learner_is_cross_validated(learner: str, command: Command, files: P
 @pytest.mark.parametrize("learner", ["lightgbm", "xgboost", "forest"])
 def test_one_learner_is_tuned(learner: str, command: Command, files: Path) -> None:
     """Trial 0 has the given settings, and the next command repeats the best ones."""
-    pytest.importorskip("optuna", reason="tuning needs the extra tune")
     size = ("--trees", "10") if learner == "forest" else ("--rounds", "20")
     flags = ["tune", "fit", "--learner", learner, "--table", "train.csv", "--target", "y", *size]
     code, printed, errors = command(*flags, "--trials", "3", "--confirm", "0", "--out", "tuned", "--json")
@@ -104,7 +103,6 @@ def test_one_learner_is_tuned(learner: str, command: Command, files: Path) -> No
 
 
 def test_the_portfolio_of_a_learner_comes_after_the_given_settings(command: Command, files: Path) -> None:
-    pytest.importorskip("optuna", reason="tuning needs the extra tune")
     flags = "tune fit --table train.csv --target y --rounds 5 --trials 2 --out tuned"
     assert command(*flags.split())[0] == 0
     trials = json.loads((files / "tuned/result.json").read_text())["trials"]
@@ -199,7 +197,6 @@ def test_rows_that_cannot_be_predicted_are_named(command: Command, files: Path) 
 
 
 def test_lists_in_a_table_are_ignored(files: Path) -> None:
-    pytest.importorskip("pyarrow", reason="writes Parquet")
     frame = classes(200)
     frame.assign(tags=[[i % 3] for i in range(200)]).to_parquet("lists.parquet")
     losses = [

@@ -10,9 +10,6 @@ from pathlib import Path
 import interrupts
 import pytest
 
-pytest.importorskip("gymnasium")
-pytest.importorskip("tyro", reason="the command line needs tyro")
-pytest.importorskip("rich", reason="the command line needs rich")
 # Modules that are interrupted while they are imported, and turn the KeyboardInterrupt into another error.
 INTERRUPTED = """
 import os, signal, time

@@ -6,13 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("gymnasium")
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-pytest.importorskip("tyro", reason="the command line needs tyro")
-pytest.importorskip("rich", reason="the command line needs rich")
 import nas_search_world as world
+import pytest
 import torch
 from run_commands import COMMANDS, GENOTYPE, Refused, command
 from test_refused import full_disk
@@ -59,8 +54,6 @@ def test_a_disk_that_fills_keeps_the_last_checkpoint(
 
 @pytest.mark.slow
 def test_other_commands_on_a_full_disk(tmp_path: Path, refused: Refused, policy: Path, network: Path) -> None:
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("PIL")
     (policy / "curves.png").write_bytes(b"before")
     with full_disk(100):
         assert "curves.png" in refused("plot", policy)

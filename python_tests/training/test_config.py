@@ -14,11 +14,6 @@ from automl_ext.training.config import apply_toml, differences, to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.device import choose_device
 
-needs_toml = pytest.mark.skipif(
-    sys.version_info < (3, 11) and __import__("importlib.util").util.find_spec("tomli") is None,
-    reason="tomli is not installed",
-)
-
 
 class Colour(enum.Enum):
     RED = 1
@@ -57,7 +52,6 @@ def apply(tmp_path, text):
     return apply_toml(Config(), path)
 
 
-@needs_toml
 def test_values_replace_the_given_ones(tmp_path):
     text = """
         epochs = 5
@@ -88,7 +82,6 @@ def test_values_replace_the_given_ones(tmp_path):
     assert apply(tmp_path, "") == Config()
 
 
-@needs_toml
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -125,7 +118,6 @@ def test_bad_files_are_one_clear_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
-@needs_toml
 def test_a_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"cannot read the configuration .*none.toml: No such file"):
         apply_toml(Config(), tmp_path / "none.toml")

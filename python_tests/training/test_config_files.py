@@ -6,11 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("gymnasium")
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-pytest.importorskip("tyro", reason="the command line needs tyro")
-pytest.importorskip("rich", reason="the command line needs rich")
 from run_commands import Refused
 
 TOML = {
@@ -32,14 +27,12 @@ TOML = {
 
 @pytest.mark.parametrize("name", TOML)
 def test_a_configuration_of_any_kind(name: str, tmp_path: Path, refused: Refused) -> None:
-    pytest.importorskip("tomllib")
     (tmp_path / "c.toml").write_bytes(TOML[name])
     assert "c.toml" in refused("retrain", "--config", "c.toml", "--out", "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_configuration_that_is_no_file(tmp_path: Path, refused: Refused) -> None:
-    pytest.importorskip("tomllib")
     os.mkfifo(tmp_path / "pipe")
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(1 << 33)

@@ -9,11 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("gymnasium")
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-pytest.importorskip("tyro", reason="the command line needs tyro")
-pytest.importorskip("rich", reason="the command line needs rich")
 import torch
 from run_commands import COMMANDS, Refused, command
 from test_refused import HOSTILE
@@ -26,7 +21,6 @@ from automl_ext.training.files.weights import read_tensors, write_tensors
 @pytest.mark.parametrize("content", HOSTILE, ids=range(len(HOSTILE)))
 @pytest.mark.parametrize("file", ["config.json", "environment.json", "result.json", "metrics.jsonl"])
 def test_damaged_files_of_a_run(file: str, content: bytes, refused: Refused, policy: Path, network: Path) -> None:
-    pytest.importorskip("matplotlib")
     for run in (policy, network):
         (run / file).write_bytes(content)
     calls = {
@@ -55,7 +49,6 @@ LINES = [
 
 @pytest.mark.parametrize("line", LINES, ids=range(len(LINES)))
 def test_metrics_of_wrong_types(line: str, refused: Refused, policy: Path) -> None:
-    pytest.importorskip("matplotlib")
     (policy / "metrics.jsonl").write_text(line + "\n" + '{"step": 2, "loss": 1.0}\n')
     assert "line 1" in refused("plot", policy)
 
@@ -63,7 +56,6 @@ def test_metrics_of_wrong_types(line: str, refused: Refused, policy: Path) -> No
 def test_names_that_matplotlib_would_read_as_formulas(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: Path
 ) -> None:
-    pytest.importorskip("matplotlib")
     monkeypatch.chdir(tmp_path)
     (policy / "metrics.jsonl").write_text('{"step": 1, "$\\\\bad{$": 1.0, "eval_return": 1.0}\n')
     other = Path(shutil.copytree(policy, tmp_path / "other"))

@@ -6,6 +6,7 @@ import math
 import sys
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from training_helpers import Config, Optimizer, logged, make, train
@@ -46,14 +47,13 @@ def test_lines_are_on_disk_at_once(tmp_path):
 
 
 def test_what_is_not_a_number_or_plain_is_refused(tmp_path):
-    numpy = pytest.importorskip("numpy")
     with make(tmp_path) as run:
         with pytest.raises(TypeError, match="expected a number for 'loss', got str"):
             run.log(1, loss="low")
         with pytest.raises(TypeError, match=r"cells\[1\]: Tensor is not plain Python"):
             run.finish({"cells": [1, torch.ones(1)]})
         with pytest.raises(TypeError, match="accuracy: float32"):
-            run.finish({"accuracy": numpy.float32(1)})
+            run.finish({"accuracy": np.float32(1)})
     assert not (tmp_path / "result.json").exists()
     assert logged(tmp_path) == []
     with pytest.raises(TypeError, match="config: expected a dataclass instance, got dict"):
@@ -218,7 +218,6 @@ def test_another_algorithm_torch_or_thread_count(tmp_path, monkeypatch):
 
 
 def test_tensorboard_scalars_when_installed(tmp_path):
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     train(tmp_path)
@@ -282,7 +281,6 @@ def test_fast_measurements_share_a_line_and_the_last_one_is_shown(tmp_path, caps
 
 @pytest.mark.parametrize("level", ["shown", "quiet"])
 def test_progress_on_a_terminal(tmp_path, monkeypatch, capsys, level):
-    pytest.importorskip("rich")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     logger = logging.getLogger("automl_ext")
     monkeypatch.setattr(logger, "level", logging.ERROR if level == "quiet" else logging.NOTSET)

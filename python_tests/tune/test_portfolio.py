@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("tyro", reason="the commands of automl-ext need tyro")
-
 from automl_ext.training.errors import UserError
 from automl_ext.tune.portfolio import FOLDER, Portfolio, file_name, portfolio, read_portfolio
 from automl_ext.tune.portfolio_building import (
@@ -147,7 +145,6 @@ def test_what_the_package_contains_is_readable() -> None:
 
 
 def test_the_command_builds_a_file_that_is_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("tyro", reason="the command line needs tyro")
     from automl_ext.cli import main
 
     studies = [
@@ -178,7 +175,6 @@ def test_wrong_options_end_the_command(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    pytest.importorskip("tyro", reason="the command line needs tyro")
     from automl_ext.cli import main
 
     monkeypatch.chdir(tmp_path)

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("optuna", reason="tuning needs the extra tune")
-pytest.importorskip("tensorboard", reason="the script imports it before it forks")
-
 
 @pytest.mark.slow
 def test_killed_tuning_runs_end_as_the_one_left_alone(tmp_path: Path) -> None:

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("optuna", reason="tuning needs the extra tune")
-pytest.importorskip("gymnasium")
 from automl_ext.cli import main
 from automl_ext.rl.algorithms.a2c import A2CConfig
 from automl_ext.rl.envs.making import EnvOptions

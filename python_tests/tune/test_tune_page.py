@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-pytest.importorskip("optuna", reason="tuning needs the extra tune")
-pytest.importorskip("gymnasium")
 from automl_ext.cli import main
 from automl_ext.runners import TUNABLE
 from automl_ext.training.search_space import Categories, Range

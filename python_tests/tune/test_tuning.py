@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
 
-import pytest
-
-pytest.importorskip("optuna", reason="tuning needs the extra tune")
-pytest.importorskip("tyro", reason="the options of tuning need tyro")
+import matplotlib.pyplot as plt
 import optuna
+import pytest
 
 from automl_ext.training.errors import UserError
 from automl_ext.tune import Categories, Range, TuneConfig, report, tune
@@ -128,14 +126,13 @@ def slow(point: dict[str, Any], out: Path) -> float:
 
 
 def test_the_first_trials_are_visible_in_the_slices() -> None:
-    pyplot = pytest.importorskip("matplotlib.pyplot")
-    picture, axes = pyplot.subplots()
+    picture, axes = plt.subplots()
     points = axes.scatter([1, 2], [1, 2], c=[0, 9], cmap="Blues")  # as Optuna draws them
     picture.colorbar(points)
     darken_early_trials(picture)
     assert max(points.to_rgba(0)[:2]) < 0.8  # on white; Optuna's is 0.97
     assert max(points.to_rgba(9)[:2]) < 0.4
-    pyplot.close(picture)
+    plt.close(picture)
 
 
 def full(point: dict[str, Any], out: Path) -> float:
@@ -207,8 +204,6 @@ def test_failed_trials_are_counted_and_say_why(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes", "gp"])
 def test_an_interrupted_run_is_resumed_exactly(tmp_path: Path, sampler: Any) -> None:
-    for package in {"cmaes": ["cmaes"], "gp": ["scipy"]}.get(sampler, []):
-        pytest.importorskip(package)
     config = TuneConfig(trials=13, sampler=sampler, pruner="hyperband")
     whole = tune(parabola, SPACE, config, tmp_path / "whole", first=FIRST)
     objective = functools.partial(interrupted, 11)

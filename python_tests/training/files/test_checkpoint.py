@@ -1,5 +1,6 @@
 """Checkpoints: damage, allowed states, number kept."""
 
+import numpy as np
 import pytest
 import torch
 from training_helpers import flip, logged, make, train
@@ -77,9 +78,8 @@ def test_state_is_tensors_and_plain_python(tmp_path, state, message):
 
 
 def test_state_with_numpy_is_refused(tmp_path):
-    numpy = pytest.importorskip("numpy")
     with make(tmp_path) as run:
-        for value in (numpy.ones(2), numpy.float64(1), numpy.int64(1)):
+        for value in (np.ones(2), np.float64(1), np.int64(1)):
             with pytest.raises(TypeError, match=r"state\['rng'\]\['x'\]: .*got numpy\."):
                 run.save(1, {"rng": {"x": value}})
 

@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from automl_ext.training.pictures.colors import ALGORITHMS, PALETTE, distinct_colors
 from automl_ext.training.pictures.curves import Stage, draw_curves, panels_of
 from automl_ext.training.pictures.metric_names import METRICS, in_unit, metric
 from automl_ext.training.pictures.titles import count, data_name, percent
 
-pytest.importorskip("matplotlib", reason="extra plot")
 STAGES = {
     "search": Stage("search"),
     "retrain": Stage("training of the cell"),
