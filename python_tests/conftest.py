@@ -33,9 +33,12 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
     """Run the command line in this process: exit code, standard output and standard error."""
     from automl_ext.cli import main
 
-    def run(*args: str) -> tuple[int, str, str]:
+    def run(*args: object) -> tuple[int, str, str]:
         capsys.readouterr()
-        code = main(list(args))
+        try:
+            code = main([str(arg) for arg in args])
+        except SystemExit as exit_:  # tyro's
+            code = int(exit_.code or 0)
         return code, *capsys.readouterr()
 
     return run

@@ -15,7 +15,6 @@ import torch
 
 import automl_ext as package
 from automl_ext import __version__, _native, build_info, cli
-from automl_ext.cli import main
 from automl_ext.doctor import names_of_ops
 from automl_ext.runners import RUNNERS
 
@@ -34,20 +33,15 @@ Run = Callable[..., Done]
 
 
 @pytest.fixture
-def automl_ext(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def automl_ext(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., tuple[int, str, str]]) -> Run:
     """Return a function that runs a command in tmp_path, in this process: torch takes seconds to import."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(*args: object) -> Done:
-        capsys.readouterr()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            try:
-                code = main([str(arg) for arg in args])
-            except SystemExit as exit_:  # tyro's
-                code = int(exit_.code or 0)
-        out, err = capsys.readouterr()
+            code, out, err = command(*args)
         return Done(code, out, err + "".join(f"{w.message}\n" for w in caught))
 
     return run

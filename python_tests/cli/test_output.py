@@ -33,18 +33,16 @@ Command = Callable[..., tuple[str, str]]
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., tuple[int, str, str]]) -> Command:
     """Return a function that runs a command in tmp_path and returns what it printed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(progress, "PAUSE", 0)
 
     def run(*args: str) -> tuple[str, str]:
-        capsys.readouterr()
-        code = main(list(args))
-        printed = capsys.readouterr()
-        assert code == 0, printed.err
-        return re.sub(" +$", "", printed.out, flags=re.MULTILINE), printed.err
+        code, out, err = command(*args)
+        assert code == 0, err
+        return re.sub(" +$", "", out, flags=re.MULTILINE), err
 
     return run
 

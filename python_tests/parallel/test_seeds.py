@@ -45,26 +45,12 @@ def test_parse_seeds(text: str, numbers: list[int]) -> None:
     ("text", "fault"), [("1,1", "a seed is repeated"), ("3:1", "END must be above FIRST"), ("3:3", "END must be above")]
 )
 def test_the_fault_of_seeds_is_named(text: str, fault: str) -> None:
-    with pytest.raises(ValueError, match=fault):
+    with pytest.raises(ValueError, match=f"seeds: expected FIRST:END .*{fault}"):
         parse_seeds(text)
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "a",
-        "3:3",
-        "3:1",
-        "0:2000",
-        "1,1",
-        "1,",
-        ":3",
-        "-1:2",
-        "0:99999999999",
-        "4294967296",
-        "4294967295:4294967297",
-    ],
+    "text", ["", "a", "0:2000", "1,", ":3", "-1:2", "0:99999999999", "4294967296", "4294967295:4294967297"]
 )
 def test_other_texts_are_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="seeds: expected FIRST:END or seeds separated by commas"):

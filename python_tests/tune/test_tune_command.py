@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from automl_ext.cli import main
 from automl_ext.rl.algorithms.a2c import A2CConfig
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.extras import Extras
@@ -34,20 +33,11 @@ RETURN = TunedBy("eval_return_mean", "eval_return")
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Any) -> Any:
     """Return a function that runs a command in tmp_path. It returns exit code, standard output and error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*args: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        try:
-            code = main([str(arg) for arg in args])
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        return (code, *capsys.readouterr())
-
-    return call
+    return command
 
 
 def objective(settings: Any = TINY, by: TunedBy = RETURN) -> CommandObjective:

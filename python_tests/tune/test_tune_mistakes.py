@@ -12,7 +12,6 @@ from automl_ext.rl.algorithms.a2c import A2CConfig
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.training.errors import UserError
 from automl_ext.tune import Range, TuneConfig, tune
-from automl_ext.tune.commands import command
 from automl_ext.tune.commands.flags import as_flags
 from automl_ext.tune.portfolio import portfolio
 
@@ -84,12 +83,6 @@ def test_another_number_of_seeds_cannot_resume(tmp_path: Path, capsys: pytest.Ca
     assert main(words) == 0
     assert main([*words, "--trial-seeds", "2", "--resume", "auto"]) == 2
     assert "trial_seeds" in capsys.readouterr().err
-
-
-def test_a_portfolio_does_not_repeat_the_given_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = [{"lr": 0.1}, {"lr": 0.01}]
-    monkeypatch.setattr("automl_ext.tune.portfolio.portfolio", lambda name, file: known)
-    assert command.known_points("train a2c", SPACE, {"lr": 0.1}) == [{"lr": 0.01}]
 
 
 def test_the_path_of_a_portfolio_may_be_a_string(tmp_path: Path) -> None:
