@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from automl_ext.tabular.learners.job import FitJob, as_predictions
+from automl_ext.tabular.learners.job import ArrayModel, FitJob, as_predictions
 from automl_ext.tabular.table.metrics import mean
-from automl_ext.tabular.table.task import Array, TableTask
-from automl_ext.training.files.npz import read_all
-
-ARRAYS = ("value", "features")
+from automl_ext.tabular.table.task import Array
 
 
 @dataclass
@@ -40,13 +36,10 @@ def _median(y: Array, weight: Array | None) -> float:
     return float(y[order][np.searchsorted(total, total[-1] / 2)])
 
 
-class ConstantModel:
+class ConstantModel(ArrayModel):
     """A constant prediction."""
 
-    rounds, was_cut = 0, False
-
-    def __init__(self, arrays: dict[str, Array], task: TableTask) -> None:
-        self.arrays, self.task = arrays, task
+    names = ("value", "features")
 
     def predict(self, x: Array, rounds: int = 0) -> Array:
         found = np.tile(self.arrays["value"], (len(x), 1))
@@ -54,12 +47,3 @@ class ConstantModel:
 
     def importance(self, rounds: int) -> Array:
         return np.zeros(int(self.arrays["features"][0]))
-
-    def save(self, path: Path) -> None:
-        np.savez_compressed(path, allow_pickle=False, **self.arrays)
-
-
-def load(path: Path, task: TableTask) -> ConstantModel:
-    """Read a constant. Raises UserError if the file is damaged."""
-    arrays = read_all(path, ARRAYS)
-    return ConstantModel(arrays, task)

@@ -10,15 +10,13 @@ from typing import Annotated, Any
 import numpy as np
 
 from automl_ext.tabular.extra import library
-from automl_ext.tabular.learners.job import FitJob, as_predictions
+from automl_ext.tabular.learners.job import ArrayModel, FitJob, as_predictions
 from automl_ext.tabular.table.task import Array, TableTask
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
-from automl_ext.training.files.npz import read_all
 from automl_ext.training.search_space import Categories, Range
 
 STEP = 10  # trees between two looks at the clock
-ARRAYS = ("roots", "feature", "threshold", "left", "right", "value", "fill", "importance")
 
 
 @dataclass
@@ -107,13 +105,10 @@ def _arrays(trees: list[Any], labels: Array | None, outputs: int) -> dict[str, A
     }
 
 
-class ForestModel:
+class ForestModel(ArrayModel):
     """A forest, as arrays over the nodes of all trees."""
 
-    rounds = 0
-
-    def __init__(self, arrays: dict[str, Array], task: TableTask, was_cut: bool) -> None:
-        self.arrays, self.task, self.was_cut = arrays, task, was_cut
+    names = ("roots", "feature", "threshold", "left", "right", "value", "fill", "importance")
 
     def predict(self, x: Array, rounds: int = 0) -> Array:
         a = self.arrays
@@ -137,20 +132,17 @@ class ForestModel:
     def importance(self, rounds: int) -> Array:
         return self.arrays["importance"]
 
-    def save(self, path: Path) -> None:
-        np.savez_compressed(path, allow_pickle=False, **self.arrays)
+    @classmethod
+    def load(cls, path: Path, task: TableTask) -> ArrayModel:
+        """Read a forest.
 
-
-def load(path: Path, task: TableTask) -> ForestModel:
-    """Read a forest.
-
-    Raises:
-        UserError: the file is damaged; every child comes after its parent, so that no prediction hangs.
-    """
-    arrays = read_all(path, ARRAYS)
-    nodes = np.arange(len(arrays["left"]))
-    for name in ("left", "right"):
-        child = arrays[name]
-        if child.shape != nodes.shape or not ((child >= nodes) & (child < len(nodes))).all():
-            raise UserError(f"{path}: expected {name} children that follow their parents")
-    return ForestModel(arrays, task, was_cut=False)
+        Raises:
+            UserError: the file is damaged; every child comes after its parent, so that no prediction hangs.
+        """
+        model = super().load(path, task)
+        nodes = np.arange(len(model.arrays["left"]))
+        for name in ("left", "right"):
+            child = model.arrays[name]
+            if child.shape != nodes.shape or not ((child >= nodes) & (child < len(nodes))).all():
+                raise UserError(f"{path}: expected {name} children that follow their parents")
+        return model

@@ -11,6 +11,7 @@ import numpy as np
 
 from automl_ext.tabular.features.preparation import Matrix
 from automl_ext.tabular.table.task import Array, TableTask
+from automl_ext.training.files.npz import read_all
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,24 @@ class Model(Protocol):
     def save(self, path: Path) -> None:
         """Write the model to a file."""
         ...
+
+
+class ArrayModel:
+    """A model that consists of arrays, as its file does; a subclass lists their ``names``."""
+
+    names: tuple[str, ...]
+    rounds = 0
+
+    def __init__(self, arrays: dict[str, Array], task: TableTask, was_cut: bool = False) -> None:
+        self.arrays, self.task, self.was_cut = arrays, task, was_cut
+
+    def save(self, path: Path) -> None:
+        np.savez_compressed(path, allow_pickle=False, **self.arrays)
+
+    @classmethod
+    def load(cls, path: Path, task: TableTask) -> ArrayModel:
+        """Read a model. Raises UserError if the file is damaged."""
+        return cls(read_all(path, cls.names), task)
 
 
 class TableLearner(NamedTuple):

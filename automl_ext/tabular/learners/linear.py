@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 
 from automl_ext.tabular.extra import library
-from automl_ext.tabular.learners.job import FitJob, as_predictions
-from automl_ext.tabular.table.task import Array, TableTask
+from automl_ext.tabular.learners.job import ArrayModel, FitJob, as_predictions
+from automl_ext.tabular.table.task import Array
 from automl_ext.training.checks import check_range
-from automl_ext.training.files.npz import read_all
 from automl_ext.training.search_space import Range
 
 MOST_INDICATORS = 50  # categories of one feature; the others have no indicator
-ARRAYS = ("categorical", "mean", "scale", "weight", "bias")
 
 
 @dataclass
@@ -86,13 +83,10 @@ def _per_class(coef: Array, intercept: Array, labels: Array, classes: int) -> tu
     return weight, bias
 
 
-class LinearModel:
+class LinearModel(ArrayModel):
     """A trained linear model."""
 
-    rounds, was_cut = 0, False
-
-    def __init__(self, arrays: dict[str, Array], task: TableTask) -> None:
-        self.arrays, self.task = arrays, task
+    names = ("categorical", "mean", "scale", "weight", "bias")
 
     def predict(self, x: Array, rounds: int = 0) -> Array:
         a = self.arrays
@@ -107,12 +101,3 @@ class LinearModel:
         widths = np.maximum(self.arrays["categorical"], 1)
         sums = np.abs(self.arrays["weight"]).sum(0)
         return np.add.reduceat(sums, np.cumsum([0, *widths])[:-1]) if len(widths) else sums
-
-    def save(self, path: Path) -> None:
-        np.savez_compressed(path, allow_pickle=False, **self.arrays)
-
-
-def load(path: Path, task: TableTask) -> LinearModel:
-    """Read a model. Raises UserError if the file is damaged."""
-    arrays = read_all(path, ARRAYS)
-    return LinearModel(arrays, task)

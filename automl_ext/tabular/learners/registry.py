@@ -7,11 +7,11 @@ from automl_ext.tabular.learners import constant, forest, lightgbm, linear, xgbo
 from automl_ext.tabular.learners.job import TableLearner
 
 LEARNERS = {
-    "constant": TableLearner(constant.ConstantSettings, constant.train, constant.load, ".npz"),
+    "constant": TableLearner(constant.ConstantSettings, constant.train, constant.ConstantModel.load, ".npz"),
     "lightgbm": TableLearner(lightgbm.LightGBMSettings, lightgbm.train, lightgbm.load, ".txt"),
     "xgboost": TableLearner(xgboost.XGBoostSettings, xgboost.train, xgboost.load, ".json"),
-    "forest": TableLearner(forest.ForestSettings, forest.train, forest.load, ".npz"),
-    "linear": TableLearner(linear.LinearSettings, linear.train, linear.load, ".npz"),
+    "forest": TableLearner(forest.ForestSettings, forest.train, forest.ForestModel.load, ".npz"),
+    "linear": TableLearner(linear.LinearSettings, linear.train, linear.LinearModel.load, ".npz"),
 }
 
 
