@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from automl_ext.bench.cases.replay_peers import tianshou
+from automl_ext.bench.timing import interleaved, warm_allocator
 from automl_ext.rl import PrioritizedReplay, Step
 
 BATCH_SIZE, N_ENVS = 256, 8
@@ -59,45 +59,20 @@ def ours_cycle(replay: PrioritizedReplay, errors: torch.Tensor) -> Callable[[], 
     return cycle
 
 
-def tianshou_cycle(capacity: int, observation: Observation, errors: torch.Tensor) -> Callable[[], None] | None:
+def tianshou_cycle(capacity: int, observation: Observation, errors: torch.Tensor) -> Callable[[], object] | None:
     """Return a call that makes one cycle of tianshou's buffer, which is full; None if tianshou is not installed."""
     try:
-        from tianshou.data import Batch, PrioritizedReplayBuffer
+        import tianshou.data as package
     except ImportError:
         return None
-    rng = np.random.default_rng(0)
-    buffer = PrioritizedReplayBuffer(capacity, alpha=0.6, beta=0.4)
-    obs = observations(rng, 2, observation)
-    no = np.array(False)
-    buffer.add(
-        Batch(obs=obs[0], act=np.int64(0), rew=1.0, terminated=no, truncated=no, done=no, obs_next=obs[1], info=Batch())
-    )
-    # Adding a million transitions one by one takes minutes: write directly where add() would write.
-    for name in ("obs", "obs_next"):
-        getattr(buffer._meta, name)[:] = observations(rng, capacity, observation)
-    buffer._size = capacity
-    buffer.weight[np.arange(capacity)] = 1.0
-
-    def cycle() -> None:
-        _, indices = buffer.sample(BATCH_SIZE)
-        buffer.update_weight(indices, errors)
-
-    return cycle
+    filled = observations(np.random.default_rng(0), capacity + 1, observation)
+    return tianshou(package, filled, torch.ones(capacity), errors, alpha=0.6, beta=0.4)
 
 
-def medians(calls: list[Callable[[], None]], seconds: float) -> list[float]:
-    """Return the median seconds per call of each function. They alternate every 50 calls."""
-    times: list[list[float]] = [[] for _ in calls]
-    for call in calls:
-        call()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[0]) < 250:
-        for call, results in zip(calls, times, strict=True):
-            for _ in range(50):
-                start = time.perf_counter()
-                call()
-                results.append(time.perf_counter() - start)
-    return [statistics.median(results) for results in times]
+def medians(calls: list[Callable[[], object]], seconds: float) -> list[float]:
+    """Return the median seconds per call of each function."""
+    times = interleaved(torch.device("cpu"), {str(i): call for i, call in enumerate(calls)}, seconds)
+    return [found["median"] for found in times.values()]
 
 
 def main() -> None:
@@ -105,7 +80,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("--seconds", type=float, default=5, help="minimum time per row")
     args = parser.parse_args()
-    torch.empty(7_500_000)  # after freeing a large block, the C library keeps memory; else every call page-faults
+    warm_allocator()
     errors = torch.rand(BATCH_SIZE) + 0.01
     rows = []
     cases = (("vector", 1_000_000, ((4,), np.float32)), ("image", 20_000, ((4, 84, 84), np.uint8)))

@@ -25,12 +25,21 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-Rates = dict[str, list[float]]
+Contender = Callable[[int, int], float]  # steps, seed → steps per second
+
+
+def our_rate(agent: Any, steps: int) -> float:
+    """Train until the step ``steps``. Return the steps per CPU-second."""
+    before, start = agent.envs.steps, time.process_time()
+    while agent.envs.steps < steps:
+        agent.iterate()
+    return float((agent.envs.steps - before) / (time.process_time() - start))
 
 
 def our_a2c(steps: int, seed: int) -> float:
@@ -39,10 +48,7 @@ def our_a2c(steps: int, seed: int) -> float:
     theirs: dict[str, Any] = {"lr": 7e-4, "lr_decay": False, "gae_lambda": 1.0, "ent_coef": 0.0}
     agent = A2C(A2CConfig(total_steps=steps, seed=seed, normalize_rewards=False, **theirs))
     agent.iterate()  # the first calls are slower, for both contenders
-    before, start = agent.envs.steps, time.process_time()
-    while agent.envs.steps < steps:
-        agent.iterate()
-    return (agent.envs.steps - before) / (time.process_time() - start)
+    return our_rate(agent, steps)
 
 
 def stable_baselines3_a2c(steps: int, seed: int) -> float:
@@ -66,10 +72,7 @@ def our_ppo(steps: int, seed: int) -> float:
     constant = {"lr": 1e-3, "lr_decay": False, "clip_decay": False, "normalize_rewards": False}
     agent = PPO(PPOConfig(total_steps=steps, seed=seed, **constant, **ZOO))
     agent.iterate()
-    before, start = agent.envs.steps, time.process_time()
-    while agent.envs.steps < steps:
-        agent.iterate()
-    return (agent.envs.steps - before) / (time.process_time() - start)
+    return our_rate(agent, steps)
 
 
 def stable_baselines3_ppo(steps: int, seed: int) -> float:
@@ -87,11 +90,7 @@ def stable_baselines3_ppo(steps: int, seed: int) -> float:
 def our_dqn(steps: int, seed: int) -> float:
     from automl_ext.rl import DQN, DQNConfig
 
-    agent = DQN(DQNConfig(total_steps=steps, seed=seed, n_step=1, lr_decay=False))
-    start = time.process_time()
-    while agent.envs.steps < steps:
-        agent.iterate()
-    return agent.envs.steps / (time.process_time() - start)
+    return our_rate(DQN(DQNConfig(total_steps=steps, seed=seed, n_step=1, lr_decay=False)), steps)
 
 
 def stable_baselines3_dqn(steps: int, seed: int) -> float:
@@ -118,27 +117,6 @@ def stable_baselines3_dqn(steps: int, seed: int) -> float:
     return agent.num_timesteps / (time.process_time() - start)
 
 
-def in_turn(contenders: dict[str, Callable[[int, int], float]], steps: int, repeats: int) -> Rates:
-    """Return the rates of each contender, one per seed."""
-    rates: Rates = {name: [] for name in contenders}
-    for seed in range(repeats):
-        for name, contender in contenders.items():
-            rates[name].append(contender(steps, seed))
-    return rates
-
-
-def measure_a2c(steps: int, repeats: int) -> Rates:
-    return in_turn({"automl_ext": our_a2c, "stable_baselines3": stable_baselines3_a2c}, steps, repeats)
-
-
-def measure_ppo(steps: int, repeats: int) -> Rates:
-    return in_turn({"automl_ext": our_ppo, "stable_baselines3": stable_baselines3_ppo}, steps, repeats)
-
-
-def measure_dqn(steps: int, repeats: int) -> Rates:
-    return in_turn({"automl_ext": our_dqn, "stable_baselines3": stable_baselines3_dqn}, steps, repeats)
-
-
 def a3c_rate(workers: int, steps: int, seed: int) -> float:
     from automl_ext.rl import A3C, A3CConfig
 
@@ -153,32 +131,28 @@ def a3c_rate(workers: int, steps: int, seed: int) -> float:
         agent.envs.close()
 
 
-def measure_a3c(steps: int, repeats: int) -> Rates:
-    contenders = {
-        "two processes": lambda steps, seed: a3c_rate(2, steps, seed),
-        "one process": lambda steps, seed: a3c_rate(1, steps, seed),
-    }
-    return in_turn(contenders, steps, repeats)
-
-
 # The first contender is compared with the second.
-MEASURES: dict[str, Callable[[int, int], Rates]] = {
-    "a2c": measure_a2c,
-    "ppo": measure_ppo,
-    "dqn": measure_dqn,
-    "a3c": measure_a3c,
+CONTENDERS: dict[str, dict[str, Contender]] = {
+    "a2c": {"automl_ext": our_a2c, "stable_baselines3": stable_baselines3_a2c},
+    "ppo": {"automl_ext": our_ppo, "stable_baselines3": stable_baselines3_ppo},
+    "dqn": {"automl_ext": our_dqn, "stable_baselines3": stable_baselines3_dqn},
+    "a3c": {"two processes": partial(a3c_rate, 2), "one process": partial(a3c_rate, 1)},
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--algorithm", choices=MEASURES, required=True)
+    parser.add_argument("--algorithm", choices=CONTENDERS, required=True)
     parser.add_argument("--steps", type=int, default=40_000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rates = MEASURES[args.algorithm](args.steps, args.repeats)
+    contenders = CONTENDERS[args.algorithm]
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for seed in range(args.repeats):
+        for name, contender in contenders.items():
+            rates[name].append(contender(args.steps, seed))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     ours, peer = list(medians.values())[:2]
     facts: dict[str, Any] = {
