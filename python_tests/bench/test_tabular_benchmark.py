@@ -261,9 +261,7 @@ def test_rows_are_appended_and_replaced(part: Import, tmp_path: Path) -> None:
 def test_results_become_tables_of_the_page(part: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from docs_tables import tabular, text
 
-    for module in (tabular, text):
-        monkeypatch.setattr(module, "RESULTS", tmp_path)
-    assert tabular.tabular_ranks() == tabular.samplers() == tabular.experience_wins() == "Not measured yet.\n"
+    monkeypatch.setattr(text, "RESULTS", tmp_path)
     rows = [row("a", "ours", 2.0, seed) for seed in (0, 1)] + [row("a", "ours-features", 1.5, 0)]
     rows += [row("a", "ours-features", 2.2, 1), row("b", "ours", 1.0, 0), row("b", "ours-features", None, 0)]
     found = part("ranks").comparison(rows, 1.0)

@@ -6,9 +6,8 @@ import math
 import statistics
 from typing import Any
 
-from docs_tables.text import RESULTS, ROOT, load, table
+from docs_tables.text import ROOT, load, table
 
-MISSING = "Not measured yet.\n"
 NAMES = {
     "xgboost": "XGBoost, defaults",
     "lightgbm": "LightGBM, defaults",
@@ -26,8 +25,6 @@ NAMES = {
 
 
 def comparisons() -> list[dict[str, Any]]:
-    if not (RESULTS / "tabular_summary.json").exists():
-        return []
     found: list[dict[str, Any]] = load("tabular_summary")["comparisons"]
     return found
 
@@ -42,8 +39,7 @@ def error(values: list[float | None]) -> str:
 
 
 def tabular_ranks() -> str:
-    if not (found := comparisons()):
-        return MISSING
+    found = comparisons()
     header = "contender | " + " | ".join(
         f"{one['minutes']:g} min of CPU time, {len(one['data_sets'])} data sets" for one in found
     )
@@ -60,9 +56,7 @@ def tabular_ranks() -> str:
 
 
 def tabular_errors() -> str:
-    if not (found := comparisons()):
-        return MISSING
-    one = found[0]
+    one = comparisons()[0]
     methods = [name for name in one["ranks"] if name in ("ours-features", "hyperopt", "flaml", "lightgbm")]
     lines = [
         [f"`{name}`", metric, *(error(one["errors"][method][name]) for method in methods)]
@@ -86,7 +80,7 @@ def tabular_features() -> str:
             each = ", ".join(f"{gain:+.1f}" for gain in gains)
             lines.append([f"{one['minutes']:g}", f"`{name}`", f"{statistics.fmean(gains):+.1f}", each])
     lines.sort(key=lambda line: (line[0], -float(line[2]), line[1]))
-    return table("CPU-minutes | data set | lower error by features, % | each seed", lines) if lines else MISSING
+    return table("CPU-minutes | data set | lower error by features, % | each seed", lines)
 
 
 def tabular_dates() -> str:
@@ -107,8 +101,6 @@ def tabular_dates() -> str:
 
 
 def experience_wins() -> str:
-    if not (RESULTS / "experience.json").exists():
-        return MISSING
     rows = load("experience")["rows"]
     lines = []
     for learner in dict.fromkeys(row["learner"] for row in rows):
@@ -129,8 +121,6 @@ def percent_above(rows: list[dict[str, Any]], name: str) -> str:
 
 
 def samplers() -> str:
-    if not (RESULTS / "samplers_summary.json").exists():
-        return MISSING
     rows = load("samplers_summary")["rows"]
     counts = list(dict.fromkeys(row["trials"] for row in rows))
     cells = {
