@@ -238,12 +238,8 @@ def test_doctor_finds_every_op_well(automl_ext: Run) -> None:
     words = " ".join(process.stdout.split())
     assert "backend on cpu" in words
     assert "backend on cuda" in words
-    if _native.is_loaded() and not automl_ext_cuda():
+    if _native.is_loaded() and build_info()["cuda"] is None:
         assert "AUTOML_EXT_CUDA=1" in words
-
-
-def automl_ext_cuda() -> bool:
-    return build_info()["cuda"] is not None
 
 
 @pytest.mark.skipif(not _native.is_loaded(), reason="the native library is not built")

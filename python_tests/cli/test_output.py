@@ -213,13 +213,6 @@ def test_every_option_of_tuning_has_a_help_text(options: dict[str, dict[str, str
         assert without_help(options[name]) == []
 
 
-def test_options_without_a_help_text_are_found() -> None:
-    assert without_help({"--lr": "", "--eps": "(default: 1)", "--n": "Number of steps. (default: 3)"}) == [
-        "--lr",
-        "--eps",
-    ]
-
-
 def test_groups_of_options_have_titles(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit):

@@ -6,11 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from automl_ext.cli import main
 
 LONG = "x" * 5000
 
@@ -27,15 +26,12 @@ def test_a_closed_pipe_ends_a_command_silently(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("option", ["--preset", "--device", "--out", "--lr", "--body", "unknown option", "no option"])
 def test_long_values_are_cut_in_messages(
-    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., tuple[int, str, str]]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = {"unknown option": [f"--{LONG}"], "no option": [LONG]}.get(option, [option, LONG])
-    try:
-        code = main(["train", "a2c", *arguments, "--total-steps", "1"])
-    except SystemExit as end:  # tyro's
-        code = int(end.code or 0)
+    code, _, error = command("train", "a2c", *arguments, "--total-steps", 1)
     assert code == 2
-    printed = "".join(capsys.readouterr().err.replace("│", "").split())
+    printed = "".join(error.replace("│", "").split())
     assert "x" * 150 in printed
     assert len(printed) < 1500

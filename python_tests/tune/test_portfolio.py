@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from automl_ext.tune.portfolio_building import (
     read_study,
     score_table,
 )
+
+Command = Callable[..., tuple[int, str, str]]
 
 
 def study_file(path: Path, values: dict[float, float | None], **changes: Any) -> Path:
@@ -144,16 +147,14 @@ def test_what_the_package_contains_is_readable() -> None:
     assert portfolio("train ../unknown") == []
 
 
-def test_the_command_builds_a_file_that_is_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from automl_ext.cli import main
-
+def test_the_command_builds_a_file_that_is_read_again(tmp_path: Path, command: Command) -> None:
     studies = [
         study_file(tmp_path / "a.json", {0.1: 0.8, 0.2: 0.9, 0.3: 0.1, 0.4: None}),
         study_file(tmp_path / "b.json", {0.1: 0.8, 0.2: 0.3, 0.3: 0.1, 0.4: 0.2}),
     ]
     out = tmp_path / "new" / "p.json"
-    assert main(["portfolio", *map(str, studies), "--out", str(out), "--size", "2", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"command": "train x", "studies": 2, "points": 2}
+    code, printed, _ = command("portfolio", *studies, "--out", out, "--size", 2, "--json")
+    assert (code, json.loads(printed)) == (0, {"command": "train x", "studies": 2, "points": 2})
     assert portfolio("train x", out) == [{"lr": 0.2}, {"lr": 0.1}]
     with pytest.raises(UserError, match=r"expected a portfolio of 'train y', got one of 'train x'"):
         portfolio("train y", out)
@@ -169,17 +170,12 @@ def test_the_command_builds_a_file_that_is_read_again(tmp_path: Path, capsys: py
     ],
 )
 def test_wrong_options_end_the_command(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
-    from automl_ext.cli import main
-
     monkeypatch.chdir(tmp_path)
-    assert main(["portfolio", *arguments]) == 2
-    assert message in capsys.readouterr().err
+    code, _, error = command("portfolio", *arguments)
+    assert code == 2
+    assert message in error
     assert list(tmp_path.iterdir()) == []
 
 

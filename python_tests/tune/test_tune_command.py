@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -332,15 +331,11 @@ class Validating:
     seed: int = 0
 
 
-def _load() -> Any:
-    return Validating, saved
-
-
 def test_what_the_metric_needs_is_set(tmp_path: Path) -> None:
     (tmp_path / "ranges.toml").write_text("[lr]\nlow = 0.1\nhigh = 1.0")
     config = CommandTuneConfig(trials=2, ranges=tmp_path / "ranges.toml")
     by = TunedBy("score", needs=(("validate", True),))
-    result = tune_command("x", functools.partial(_load), by, Validating(), config, tmp_path / "run")
+    result = tune_command("x", lambda: (Validating, saved), by, Validating(), config, tmp_path / "run")
     assert result is not None
     assert result["first_value"] == 0.1
     assert result["command_line"].endswith("--validate")
