@@ -10,14 +10,14 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_json
 from automl_ext.training.files.reading import read_object, short
 
 State = Literal["finished", "failed", "pruned"]
-STATES = ("finished", "failed", "pruned")
+STATES = get_args(State)
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,14 @@ class Outcome:
 
 
 def folder_of(trials: Path, index: int) -> Path:
-    """Return the folder of a trial."""
     return trials / f"{index:04d}"
 
 
 def file_of(trials: Path, index: int) -> Path:
-    """Return the file of a trial."""
     return trials / f"{index:04d}.json"
 
 
 def write_trial(trials: Path, proposal: Proposal, outcome: Outcome | None = None) -> None:
-    """Write the file of a trial."""
     content = dataclasses.asdict(proposal) | ({"outcome": dataclasses.asdict(outcome)} if outcome else {})
     write_json(file_of(trials, proposal.index), content)
 

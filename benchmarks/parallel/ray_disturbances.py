@@ -39,7 +39,6 @@ def comparable(value: Any) -> Any:
 
 
 def start(command: list[str], out: Path, *flags: str) -> subprocess.Popen[bytes]:
-    """Start the command."""
     line = [sys.executable, "-m", "automl_ext", *command, "--out", str(out), *flags]
     with (out.parent / f"{out.name}.log").open("ab") as log:
         return subprocess.Popen(line, stdout=log, stderr=log)

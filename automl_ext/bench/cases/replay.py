@@ -12,12 +12,11 @@ from torch import Tensor
 from automl_ext._native import backend
 from automl_ext.bench.cases.case import Case, Peer
 from automl_ext.bench.cases.laws import choices_follow, relative
-from automl_ext.bench.cases.replay_peers import tianshou, torchrl
+from automl_ext.bench.cases.replay_peers import Call, tianshou, torchrl
 
 ALPHA, BETA, EPS = 0.6, 0.4, float(np.finfo(np.float32).eps)  # EPS: tianshou's fixed value
 OBSERVATION = 4  # size of CartPole's observation
 BYTES = 2 * (2 * 4 * OBSERVATION + 8 + 4 + 4 + 1 + 4 + 8)  # per transition of a batch, read and written
-Call = Callable[[], tuple[Any, Any]]
 
 
 def replay_cases(shape: tuple[int, ...], dtype: torch.dtype, device: str, modules: dict[str, Any]) -> list[Case]:

@@ -51,7 +51,6 @@ class LightGBMSettings:
 
 
 def train(settings: LightGBMSettings, job: FitJob) -> LightGBMModel:
-    """Train a model."""
     lgb = library("lightgbm")
     n = len(job.y)
     parameters = {

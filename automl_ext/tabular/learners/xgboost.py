@@ -50,7 +50,6 @@ class XGBoostSettings:
 
 
 def train(settings: XGBoostSettings, job: FitJob) -> XGBoostModel:
-    """Train a model."""
     xgb = library("xgboost")
     parameters = {
         **_objective(job.task),

@@ -25,13 +25,11 @@ def split_kind(task: TableTask, time: Any, group: Any) -> Kind:
     """Return how rows are split. Raises UserError if both a time and a group are given."""
     if time is not None and group is not None:
         raise UserError("time and group: expected at most one of them")
-    return (
-        "time"
-        if time is not None
-        else "group"
-        if group is not None
-        else ("stratified" if task.is_classification else "random")
-    )
+    if time is not None:
+        return "time"
+    if group is not None:
+        return "group"
+    return "stratified" if task.is_classification else "random"
 
 
 def make_folds(
