@@ -22,6 +22,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from fuzzing.process import group_ends
+
 FIRST, LAST = 0.05, 3.0  # CPU seconds until the interrupt
 WAITS = 20.0  # seconds after which it is sent in any case, for commands that wait for their workers
 LIMIT = 60.0  # seconds within which all processes of a command must end
@@ -75,7 +77,7 @@ def interrupted(command: str, moment: float, group: bool, folder: Path) -> tuple
             code = process.wait(LIMIT)
         except subprocess.TimeoutExpired:
             code = None
-        left = not _group_ended(process.pid, LIMIT)
+        left = not group_ends(process.pid, LIMIT)
         process.wait()
         output.seek(0)
         text = output.read()
@@ -96,19 +98,6 @@ def cpu_seconds(process: int) -> float:
         return int(Path(f"/proc/{process}/schedstat").read_text().split()[0]) / 1e9
     except OSError:
         return 0.0
-
-
-def _group_ended(group: int, limit: float) -> bool:
-    """Return whether all processes of a group end within ``limit`` seconds; kill the others."""
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.02)
-    os.killpg(group, signal.SIGKILL)
-    return False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
