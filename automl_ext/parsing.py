@@ -69,7 +69,6 @@ def parse(form: Any, kinds: Sequence[type], default: Callable[[Any], Any], prog:
             UserError.
         default: returns the default of ``form`` with given settings: --config and --preset set them.
         prog: the command, for messages.
-        args: the arguments.
 
     Raises:
         UserError: a value is wrong, a file is missing, an option was removed, or a file names a module that --trust

@@ -38,7 +38,6 @@ class Processes:
 
     Args:
         function: the function to call; it is pickled once per set of processes.
-        count: number of processes.
         threads: number of threads of PyTorch in each process.
     """
 

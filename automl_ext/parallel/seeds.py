@@ -75,11 +75,7 @@ class SeedTask(NamedTuple):
 
 
 class SeedRunner:
-    """Runs one seed; executed by the workers.
-
-    Args:
-        function: the command's function.
-    """
+    """Runs one seed of the command's ``function``; executed by the workers."""
 
     def __init__(self, function: Run) -> None:
         self.function = function
@@ -121,7 +117,6 @@ def run_seeds(
         algorithm: the name under which it stores its runs.
         config: its configuration; the field ``seed`` is replaced.
         out: parent of the run directories; absent or empty, unless ``resume`` is "auto".
-        seeds: the seeds.
         workers: number of seeds that run at the same time.
         resume: None or "auto".
         stop_after: interrupt each seed after this number of steps.

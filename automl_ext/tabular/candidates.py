@@ -29,8 +29,6 @@ class ModelCandidate:
 
     Attributes:
         name: for the leaderboard; unique.
-        learner: name of the learner.
-        settings: its settings.
         basic: without constructed features.
     """
 
@@ -95,7 +93,6 @@ class Trial:
     """A candidate trained on every fold.
 
     Attributes:
-        candidate: the candidate.
         models: one per fold.
         rounds: number of rounds that predictions use: the mean over the folds of the best ones.
         predicted: predictions of the validation rows, fold after fold.

@@ -32,11 +32,9 @@ class Member:
     """One model of the ensemble.
 
     Attributes:
-        learner: name of its learner.
         weight: its share of the average.
         rounds: number of rounds that its predictions use.
         preparation: position of its preparation.
-        model: the model.
     """
 
     learner: str

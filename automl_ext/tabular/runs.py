@@ -91,7 +91,6 @@ def cross_validate(
     """Train one learner on every fold, and save the average of the folds' models.
 
     Args:
-        learner: name of the learner.
         config: its settings and the :class:`TableOptions`.
         out: the run directory.
         resume: None, or "auto": a run that did not finish starts again, since it has no checkpoints.

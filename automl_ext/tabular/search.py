@@ -148,7 +148,6 @@ class TableSearch:
         """Train a candidate on every fold.
 
         Args:
-            candidate: the candidate.
             deadline: when to give up.
             bar: give up if the first of several folds' loss is above it, or if this fold takes more than its share of
                 the time.

@@ -30,7 +30,6 @@ class Verdict:
     """Decision on a family of constructed features.
 
     Attributes:
-        family: its name.
         kept: whether the models use it.
         gain: mean decrease of the loss; None: not judged.
         error: the corrected standard error of ``gain``.

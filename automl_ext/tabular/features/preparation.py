@@ -24,7 +24,6 @@ class Matrix:
 
     Attributes:
         x: float64 [N, features], NaN where a value is missing or a category unknown.
-        names: the features' names.
         categorical: numbers of the features that are category codes.
     """
 
@@ -89,7 +88,6 @@ def prepare(
         frame: the cleaned training rows.
         columns: its used columns, the most important first if ``families`` combine columns.
         y: class numbers or numbers, [N].
-        task: the task.
         families: names of families of features.
         seed: of the inner folds of the target means.
     """

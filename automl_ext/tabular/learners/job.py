@@ -19,13 +19,11 @@ class FitJob:
     """Rows to learn from.
 
     Attributes:
-        task: the task.
         train: the training rows.
         y: their class numbers, or the numbers as :meth:`TableTask.scaled` returns them.
         valid, valid_y: rows for early stopping; None: train all rounds.
         weight, valid_weight: of the rows; None: all are equal.
         seed: of all randomness.
-        threads: number of threads.
         deadline: the time of ``time.monotonic`` at which training ends, with the rounds that are done.
     """
 

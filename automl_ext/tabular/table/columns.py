@@ -34,7 +34,6 @@ class Column:
     """One column of the training table.
 
     Attributes:
-        name: its name.
         kind: one of ``KINDS`` or ``IGNORED``.
         why: how the kind was found out.
         missing: texts that stand for a missing number.

@@ -35,14 +35,12 @@ class Problem:
     """A task with its cleaned rows and their split.
 
     Attributes:
-        task: the task.
         columns: the columns of the table, without the target.
         frame: the cleaned table, of the rows that have a target and a weight above 0; its index has their numbers in
             the given table.
         y: class numbers or numbers, [N].
         weight: of each row, above 0, mean 1, [N]; None: all are equal.
         kind: kind of split.
-        splits: the splits.
         notes: what the user should know about the table.
     """
 

@@ -94,7 +94,6 @@ def _group_folds(codes: Array, strata: Array, count: int, seed: int) -> Array:
     Args:
         codes: the group of each row, [N].
         strata: whole numbers [N]; a group has the stratum of its first row.
-        count: number of folds.
         seed: of the order of groups with equally many rows.
     """
     sizes = np.bincount(codes)

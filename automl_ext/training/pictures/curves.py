@@ -116,7 +116,6 @@ def draw_curves(
     Args:
         rows: the rows of ``metrics.jsonl``.
         path: image file to write.
-        title: title of the picture.
         x: title of the x axis of metrics that belong to no stage.
         stages: prefix → stage; the prefix "" stands for metrics without one. None: steps are drawn as logged.
         best: a step to mark in the first panel, and its name in the legend.
