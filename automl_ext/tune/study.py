@@ -59,7 +59,8 @@ class Study:
         Each trial has a sampler of its own: the proposal depends on the trials before it and on ``index``, not on how
         many were proposed by this object.
         """
-        self._add_others()
+        if self.config.storage is not None and self.config.sampler != "cmaes":  # CMA-ES learns from its own points only
+            self.memory.add_trials(self.storage.others())
         if index < len(self.first):
             self.memory.enqueue_trial(self.first[index])
         self.memory.sampler = make_sampler(self.config.sampler, derived_seed(self.seed, index))
@@ -113,11 +114,6 @@ class Study:
             worst = math.inf if self.config.minimize else -math.inf
             self.memory.tell(trial, worst if outcome.value is None else outcome.value)
         self.storage.add(index, self.memory.get_trials(deepcopy=False)[trial.number], outcome.error)
-
-    def _add_others(self) -> None:
-        """Learn from other tuning runs with the same storage. CMA-ES learns from its own points only."""
-        if self.config.storage is not None and self.config.sampler != "cmaes":
-            self.memory.add_trials(self.storage.others())
 
 
 class Storage:

@@ -30,7 +30,7 @@ from automl_ext.training.run import Run
 from automl_ext.training.search_space import Categories, Range, Space
 from automl_ext.tune.config import TuneConfig, check_installed
 from automl_ext.tune.evaluation import Evaluate, Objective, name_of
-from automl_ext.tune.trials import Outcome, Proposal, read_trial, write_trial
+from automl_ext.tune.trials import STATES, Outcome, Proposal, read_trial, write_trial
 
 if TYPE_CHECKING:
     from automl_ext.tune.pruning import Rule
@@ -355,9 +355,7 @@ class Tuning:
         return {
             "best": {"trial": proposal.index, "value": outcome.value, "point": proposal.point},
             "first_value": self.trials.ended[0][1].value,
-            "finished": self.trials.count("finished"),
-            "failed": self.trials.count("failed"),
-            "pruned": self.trials.count("pruned"),
+            **{state: self.trials.count(state) for state in STATES},
             "trials": [row(*trial) for trial in self.trials.ended],
             "seconds": self.seconds,
         }
