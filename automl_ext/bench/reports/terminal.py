@@ -7,7 +7,6 @@ from typing import Any
 from automl_ext.bench.reports.cells import HEADER, bandwidth, cells, left_out, machine, shape_of, times
 
 WIDTHS = (23, 22, 9, 10, 16, 16, 22, 28, 8, 15, 10, 12)
-GPU_HEADER = [*HEADER, "GB/s"]
 SCALING = {
     "two_threads": "two threads",
     "memory_allows": "memory allows",
@@ -20,39 +19,27 @@ def plain_line(values: list[str]) -> str:
     return " ".join(f"{value:<{width}}" for value, width in zip(values, WIDTHS, strict=False)).rstrip()
 
 
-def scaling_cells(row: dict[str, Any]) -> list[str]:
-    return [row["op"], shape_of(row), row["pass"], *(times(row.get(name)) for name in SCALING)]
-
-
-def gpu_cells(row: dict[str, Any]) -> list[str]:
-    return [*cells(row), bandwidth(row)]
-
-
 def show(result: dict[str, Any]) -> None:
     """Print both tables, the skipped contenders with the reasons, wrong results, and the machine."""
-    header, to_cells = (GPU_HEADER, gpu_cells) if result["device_type"] == "cuda" else (HEADER, cells)
-    tables = [
-        (
-            "medians ± half the interquartile range; ratio: time of the fastest correct contender over ours",
-            header,
-            to_cells,
-            "rows",
-        ),
-        (
-            "our ops: speedup with two threads, and time per element",
-            ["op", "shape", "pass", *SCALING.values()],
-            scaling_cells,
-            "scaling",
-        ),
+    rows, header = [cells(row) for row in result["rows"]], HEADER
+    if result["device_type"] == "cuda":
+        rows, header = [[*cells(row), bandwidth(row)] for row in result["rows"]], [*HEADER, "GB/s"]
+    show_table(
+        "medians ± half the interquartile range; ratio: time of the fastest correct contender over ours", header, rows
+    )
+    rows = [
+        [row["op"], shape_of(row), row["pass"], *(times(row.get(name)) for name in SCALING)]
+        for row in result["scaling"]
     ]
-    for title, titles, words, name in tables:
-        if result[name]:
-            show_table(title, titles, [words(row) for row in result[name]])
+    header = ["op", "shape", "pass", *SCALING.values()]
+    show_table("our ops: speedup with two threads, and time per element", header, rows)
     for line in notes(result):
         print(line)
 
 
 def show_table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    if not rows:
+        return
     try:
         from rich.console import Console
         from rich.table import Table
