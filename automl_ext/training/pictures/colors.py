@@ -28,7 +28,6 @@ ALGORITHMS = {
     "rainbow": RED,
     "dreamer": PURPLE,
     "ppo": BLACK,
-    "sac": BROWN,
     "vdn": GREEN,
     "qmix": RED,
 }

@@ -24,7 +24,6 @@ ALGORITHMS = {
     "a2c": "A2C",
     "a3c": "A3C",
     "ppo": "PPO",
-    "sac": "SAC",
     "dqn": "DQN",
     "rainbow": "Rainbow",
     "bc": "behavior cloning",
