@@ -31,16 +31,9 @@ def check_range(
     Raises:
         ValueError: a value is out of bounds; the message names the field, the bounds and the value.
     """
-    bounds = []
-    if low is not None:
-        bounds.append(f"at least {low:g}")
-    if above is not None:
-        bounds.append(f"above {above:g}")
-    if high is not None:
-        bounds.append(f"at most {high:g}")
-    if below is not None:
-        bounds.append(f"below {below:g}")
-    expected = " and ".join(bounds) or "a finite number"
+    bounds = {"at least": low, "above": above, "at most": high, "below": below}
+    given = [f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None]
+    expected = " and ".join(given) or "a finite number"
     for name in names:
         value = getattr(config, name)
         if value is None:

@@ -17,27 +17,25 @@ from automl_ext.tune.samplers import in_memory
 FEWEST = 3  # finished trials from which pictures say something
 
 
-def draw(study: Study, out: Path, label: str = "value") -> list[Path]:
+def draw(study: Study, out: Path, label: str) -> None:
     """Draw ``history.png``, ``importance.png`` and ``slice.png`` of the trials that finished.
 
-    Returns:
-        The files; none without matplotlib, or with fewer than ``FEWEST`` finished trials.
+    Nothing is drawn without matplotlib, or with fewer than ``FEWEST`` finished trials.
     """
     try:
         import matplotlib
         from matplotlib import pyplot
         from optuna.visualization import matplotlib as pictures
     except ImportError:
-        return []
+        return
     finished = only_finished(study)
     if len(finished.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < FEWEST:
-        return []
+        return
     kinds: dict[str, Callable[..., Any]] = {
         "history": pictures.plot_optimization_history,
         "importance": pictures.plot_param_importances,
         "slice": pictures.plot_slice,
     }
-    written = []
     for name, plot in kinds.items():
         with matplotlib.rc_context(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the module is experimental
@@ -48,8 +46,6 @@ def draw(study: Study, out: Path, label: str = "value") -> list[Path]:
                 darken_early_trials(picture)
             write_picture(picture, out / f"{name}.png", dpi=110, bbox_inches="tight")
             pyplot.close(picture)
-        written.append(out / f"{name}.png")
-    return written
 
 
 def only_finished(study: Study) -> Study:

@@ -17,8 +17,8 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
 WHOLE = re.compile(r"^(-?\d+)\.0$")
-TRUE = {"true", "yes", "t", "y", "1", "1.0"}
-FALSE = {word for pair in BOOLEANS for word in pair if word not in TRUE} | {"0", "0.0"}
+TRUTH = dict.fromkeys((*(word for pair in BOOLEANS for word in pair), "0", "0.0"), 0.0)
+TRUTH |= dict.fromkeys(("true", "yes", "t", "y", "1", "1.0"), 1.0)
 
 
 def clean(frame: Any, columns: list[Column]) -> Any:
@@ -57,14 +57,9 @@ def _numbers(values: Any, column: Column) -> Any:
 
 def _booleans(values: Any, column: Column) -> Any:
     words = _texts(values, column)
-    found = np.array([np.nan if w is None else _truth(w) for w in words], dtype=np.float64)
-    _refuse(values, (found == 2) | np.isnan(found), column, "true or false")
+    found = np.array([np.nan if w is None else TRUTH.get(w.strip().lower(), np.nan) for w in words])
+    _refuse(values, np.isnan(found), column, "true or false")
     return found
-
-
-def _truth(word: str) -> float:
-    word = word.strip().lower()
-    return 1.0 if word in TRUE else 0.0 if word in FALSE else 2.0
 
 
 ORDERS = {

@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def tune_command(
         write_atomic(out / BEST, as_toml(best, f"{line}\n{metric.name}: {result['best']['value']}").encode())
         return {"metric": metric.name, "command_line": line, "best_toml": shlex.quote(str(out / BEST))}
 
-    first = [point_of(settings, space)]
+    first = [{name: attrgetter(name)(settings) for name in space}]
     if config.sampler in WITH_EXPERIENCE:
         first += known_points(name, space, first[0], config.portfolio)
         if config.sampler == "experience" and len(first) == 1:
@@ -123,17 +124,6 @@ def tune_command(
         confirm=[{"seed": settings.seed + config.trial_seeds * i} for i in range(1, config.confirm + 1)],
         conclude=conclude,
     )
-
-
-def point_of(settings: Any, space: Space) -> dict[str, Any]:
-    """Return the values that a configuration has for the names of a space."""
-    point = {}
-    for name in space:
-        value = settings
-        for part in name.split("."):
-            value = getattr(value, part)
-        point[name] = value
-    return point
 
 
 def known_points(command: str, space: Space, usual: dict[str, Any], file: Path | None = None) -> list[dict[str, Any]]:

@@ -49,20 +49,17 @@ def changes(config: Any, default: Any, prefix: str = "", flag: str = "") -> Iter
 
 def as_flags(config: Any) -> str:
     """Return the flags with which a command has this configuration; options with their defaults are left out."""
-    words = []
+    words: list[str] = []
     for _, name, value, repeated in changes(config, type(config)()):
         if isinstance(value, bool):
-            words.append(
-                f"--{name}" if value else "--" + ".".join([*name.split(".")[:-1], f"no-{name.split('.')[-1]}"])
-            )
+            *outer, last = name.split(".")
+            words.append("--" + ".".join([*outer, last if value else f"no-{last}"]))
         elif repeated:
             for item in value:
-                words += [f"--{name}", shlex.quote(text(item))]
-        elif isinstance(value, (tuple, list)):
-            words += [f"--{name}", *(shlex.quote(text(item)) for item in value)]
+                words += [f"--{name}", text(item)]
         else:
-            words += [f"--{name}", shlex.quote(text(value))]
-    return " ".join(words)
+            words += [f"--{name}", *map(text, value if isinstance(value, (tuple, list)) else [value])]
+    return shlex.join(words)
 
 
 def text(value: Any) -> str:
