@@ -3,7 +3,7 @@
     trial 0 has the given settings; then, with up to ``workers`` trials in flight:
         propose a point and write it into the trial's file; evaluate it in a worker, which writes the outcome
         wait for the oldest trial, tell the study its outcome, log it
-    with ``confirm``: evaluate the best few trials again, with other seeds; the best mean wins
+    with ``confirm``: evaluate the best few trials and trial 0 again, with other seeds; the best mean wins
 
 A resumed run goes through the same loop. It takes points and outcomes from the trials' files as far as they exist.
 """
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from automl_ext.tune.study import Study
 
 TRIALS, CONFIRM = "trials", "confirm"
-CONFIRMED = 3  # trials that are evaluated again before the best is named
+CONFIRMED = 3  # trials that are evaluated again before the best is named, and trial 0
 MOST_REPEATS = 100
 MOST_FAILURES = 3  # tuning ends when this number of trials have failed and none has succeeded
 Conclude = Callable[[dict[str, Any]], dict[str, Any]]
@@ -121,8 +121,8 @@ def tune(
         name: name of the study.
         about: what is tuned, as plain values; a resumed run must have the same.
         confirm: further entries of a point, such as ``[{"seed": 1}, {"seed": 2}]``. With each of them, the objective is
-            called again for the three best trials, and the trial with the best mean is the best. With a budget in
-            minutes, trials end early enough for that.
+            called again for the three best trials and for trial 0, and the trial with the best mean is the best. With a
+            budget in minutes, trials end early enough for that.
         conclude: adds entries to the result.
 
     Returns:
@@ -279,7 +279,7 @@ class Tuning:
     def reserve(self) -> float:
         """Return the seconds that :meth:`confirm` will take, if it takes as long as the mean of the finished trials."""
         lengths = [outcome.seconds for _, outcome in self.trials.ranked]
-        runs = CONFIRMED * len(self.repeats)
+        runs = (CONFIRMED + 1) * len(self.repeats)
         return math.ceil(runs / self.config.workers) * fmean(lengths) if lengths else 0.0
 
     def outcome(self, jobs: Jobs[tuple[Proposal, Rule | None], Outcome], folder: Path) -> tuple[Proposal, Outcome]:
@@ -319,12 +319,14 @@ class Tuning:
         return UserError(f"{which} failed, so the settings are probably wrong: {error}; choose another --out")
 
     def confirm(self) -> dict[str, Any]:
-        """Evaluate the best trials again with each of the ``repeats``. Return what that changes in ``result.json``.
+        """Evaluate the best trials and trial 0 again with each of the ``repeats``. Return what changes in the result.
 
+        Trial 0 has the given settings, which others must beat with the same seeds.
         ``OUT/confirm/0702.json`` is the second repetition of trial 7; a resumed run does not repeat those that have
         ended. A trial with a failed repetition is not the best, unless all have one.
         """
-        best = self.trials.ranked[:CONFIRMED]
+        ranked = self.trials.ranked
+        best = [trial for place, trial in enumerate(ranked) if place < CONFIRMED or trial[0].index == 0]
         if not self.repeats or len(best) < 2:
             return {}
         folder = self.run.path / CONFIRM

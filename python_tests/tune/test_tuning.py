@@ -112,12 +112,27 @@ def test_a_lucky_seed_does_not_win(tmp_path: Path) -> None:
     assert calls == {"0101": "x", "0102": "x", "0001": "x", "0002": "xx", "0201": "x", "0202": "x"}
 
 
+def test_the_given_settings_win_against_luck(tmp_path: Path) -> None:
+    """Trial 0 is the fourth by its first seed, and the best by the mean."""
+    first = [{"x": 0.5, "n": n, "kind": kind} for kind, n in (("a", 1), ("b", 2), ("b", 3), ("b", 4), ("c", 5))]
+    result = tune(steady, SPACE, TuneConfig(trials=5), tmp_path / "run", first=first, confirm=[{"seed": 1}])
+    assert result is not None
+    assert [row["trial"] for row in result["confirmed"]] == [1, 2, 3, 0]
+    assert result["best"] == {"trial": 0, "value": 5.5, "point": first[0]}
+
+
+def steady(point: dict[str, Any], out: Path) -> float:
+    return VALUES[point["kind"]][point.get("seed", 0)]
+
+
 def test_the_budget_in_time_holds_the_repetitions(tmp_path: Path) -> None:
     config, seeds = TuneConfig(minutes=0.03), [{"seed": 1}, {"seed": 2}]
     result = tune(slow, SPACE, config, tmp_path / "run", first=FIRST, confirm=seeds)
     assert result is not None
-    assert len(result["confirmed"]) == 3
-    assert len(result["trials"]) <= 13  # of 1.8 s, 6 repetitions take 0.6 s; one trial may end later
+    again = [row["trial"] for row in result["confirmed"]]
+    assert 0 in again
+    assert len(again) == 3 + (again.index(0) == 3)  # trial 0 is one of the best three, or beside them
+    assert len(result["trials"]) <= 11  # of 1.8 s, 8 repetitions take 0.8 s; one trial may end later
 
 
 def slow(point: dict[str, Any], out: Path) -> float:

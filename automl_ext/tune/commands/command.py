@@ -38,8 +38,8 @@ class CommandTuneConfig(TuneConfig):
     """Number of runs per trial, with the seeds --seed, --seed + 1, …: the objective is their mean. Trials are pruned by
     the first of them."""
     confirm: int = 2
-    """Number of other seeds with which the three best trials are run again; the best mean wins. 0: one seed decides.
-    The runs are added to --trials and are part of --minutes."""
+    """Number of other seeds with which the three best trials and trial 0, the given settings, are run again; the best
+    mean wins. 0: one seed decides. The runs are added to --trials and are part of --minutes."""
     ranges: Path | None = None
     """TOML file with other ranges: tables [OPTION] with low, high and log, or values; lists exclude or only."""
     portfolio: Path | None = None
