@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from automl_ext.ops.targets import categorical_projection, td_targets
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.agent import GAMMAS, TrainConfig, envs_of, last_before, multiples
+from automl_ext.rl.loop.agent import GAMMAS, TrainConfig, envs_of, multiples
 from automl_ext.rl.loop.averages import mean_metrics
 from automl_ext.rl.loop.checks import SupportCheck, check_hidden, check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent
@@ -306,12 +306,6 @@ class DQN(LearningAgent):
         """Copy the online network's weights to the target network."""
         with torch.no_grad():
             self._target_parameters.copy_(self.parameters)
-
-    @property
-    def delay(self) -> tuple[str, int]:
-        every = self.config.train_freq
-        first = (self.config.learning_starts // every + 1) * every  # number of steps at the first update
-        return "learning_starts", last_before(first, every, self.envs.n_envs)
 
     @property
     def epsilon(self) -> float:

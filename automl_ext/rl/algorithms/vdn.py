@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from automl_ext.ops.networks import FusedMLP
 from automl_ext.rl.envs.tasks import SEPARATOR
 from automl_ext.rl.envs.vector import Envs, Step
-from automl_ext.rl.loop.agent import TrainConfig, envs_of, last_before
+from automl_ext.rl.loop.agent import TrainConfig, envs_of
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.action_spaces import discrete
@@ -210,10 +210,6 @@ class VDN(LearningAgent):
         self.optimizer.step()
         self.updates += 1
         return loss.detach()
-
-    @property
-    def delay(self) -> tuple[str, int]:
-        return "learning_starts", last_before(self.config.learning_starts, 1, self.envs.n_envs)
 
     @property
     def epsilon(self) -> float:

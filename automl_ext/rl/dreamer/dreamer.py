@@ -27,7 +27,7 @@ from automl_ext.ops.returns import lambda_returns
 from automl_ext.rl.dreamer.actions import OneHot, TanhNormal, actions_of
 from automl_ext.rl.dreamer.world_model import RSSM, WorldModel, keras_, model_loss
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.agent import TrainConfig, envs_of, last_before, multiples
+from automl_ext.rl.loop.agent import TrainConfig, envs_of, multiples
 from automl_ext.rl.loop.averages import Averages
 from automl_ext.rl.loop.checks import check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent, State
@@ -344,10 +344,6 @@ class Dreamer(LearningAgent):
             "actor_grad_norm": policy_norm,
             "value_grad_norm": value_norm,
         }
-
-    @property
-    def delay(self) -> tuple[str, int]:
-        return "prefill", last_before(self.config.prefill, self.config.train_every, self.envs.n_envs)
 
     @torch.inference_mode()
     def explore(self, observations: np.ndarray) -> Tensor:

@@ -92,14 +92,6 @@ def multiples(after: int, until: int, every: int) -> int:
     return max(until // every - after // every, 0)
 
 
-def last_before(first: int, every: int, n_envs: int) -> int:
-    """Return the largest ``total_steps`` with which training surely ends before ``first`` steps.
-
-    Training ends at a multiple of ``every``, or up to ``n_envs`` − 1 steps later: one step counts for all environments.
-    """
-    return (first - n_envs) // every * every
-
-
 @dataclass
 class NoEnvs:
     """Stands in for :class:`~automl_ext.rl.envs.vector.Envs` in a loaded agent, which needs no environments to act."""
@@ -122,20 +114,13 @@ class Agent(ABC):
         envs: usually :class:`~automl_ext.rl.envs.vector.Envs`; the training loop needs ``steps``, ``episodes`` and
             ``close()``.
         algorithm: name of the algorithm, for run directories and saved agents.
-        updates: number of gradient steps so far; None if the agent does not count them. The result reports it.
+        updates: number of gradient steps so far; None if the agent does not count them. The result reports it, and
+            a warning if it is 0.
     """
 
     envs: Any
     algorithm: ClassVar[str]
     updates: int | None = None
-
-    @property
-    def delay(self) -> tuple[str, int] | None:
-        """The option that delays the first gradient step, and the largest ``total_steps`` that end before this step.
-
-        None: no option delays it.
-        """
-        return None
 
     def prepare(self, resuming: bool = False) -> None:  # noqa: B027  # most agents need nothing
         """Read the files that only training needs; called before training, before a run directory exists.

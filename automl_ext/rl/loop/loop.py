@@ -165,7 +165,6 @@ class Training:
             KeyboardInterrupt: Ctrl-C, after the end of the iteration and with a checkpoint.
         """
         envs, config = self.agent.envs, self.config
-        self.warn_if_untrained()
         stop_at = np.inf if stop_after is None else envs.steps + stop_after
         progress = Progress if self.run is None else self.run.progress
         with progress(config.total_steps, self.agent.algorithm, start=envs.steps) as bar, CtrlC() as ctrl_c:
@@ -177,18 +176,13 @@ class Training:
                     self.save()
                     raise KeyboardInterrupt
                 bar.advance(self.iterate(), self.agent.algorithm)
+        if self.agent.updates == 0:
+            warnings.warn(
+                f"nothing was learned: training ended after {envs.steps} steps, before the first gradient step; "
+                "learning_starts or prefill delays it",
+                stacklevel=2,
+            )
         return self.result()
-
-    def warn_if_untrained(self) -> None:
-        """Warn if there are steps to do and training ends before the first gradient step."""
-        delay, total = self.agent.delay, self.config.total_steps
-        if delay is None or not self.agent.envs.steps < total <= delay[1]:
-            return
-        value = getattr(self.config, delay[0])
-        warnings.warn(
-            f"total_steps: {total} end before the first gradient step, at {delay[0]} = {value}: nothing is learned",
-            stacklevel=2,
-        )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state of a checkpoint."""
