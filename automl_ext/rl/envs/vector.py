@@ -92,7 +92,7 @@ class Envs:
         episodes: the finished episodes. The reader empties the list.
         steps: number of transitions so far, over all environments. Steps that are not valid do not count.
         heartbeat: if not None, called after every step, so that another process can detect a hang.
-        transform: if not None, applied to the result of every :meth:`step`.
+        transforms: applied to the result of every :meth:`step`, in this order.
 
     Raises:
         UserError: an unsupported autoreset mode, observations that are not arrays of numbers, or action masks for
@@ -125,7 +125,7 @@ class Envs:
             vector.close()
             raise UserError(f"{self._where}{error}") from None
         self.heartbeat: Callable[[], None] | None = None
-        self.transform: StepTransform | None = None
+        self.transforms: list[StepTransform] = []
         # Discrete spaces with a dtype of their own contain no int64.
         self._action_dtype = self.action_space.dtype if isinstance(self.action_space, spaces.Discrete) else None
         self._packed = self.observation_space if isinstance(self.observation_space, PackedBox) else None
@@ -202,7 +202,9 @@ class Envs:
         if self.reward_clip is not None:
             rewards = np.clip(rewards, -self.reward_clip, self.reward_clip)
         step = Step(before, actions, rewards, true_next, terminated, truncated, valid)
-        return step if self.transform is None else self.transform(step)
+        for transform in self.transforms:
+            step = transform(step)
+        return step
 
     def render(self) -> Any:
         """Return an image of each environment; they must be made with ``render``."""
@@ -222,8 +224,8 @@ class Envs:
         """Return all counts, and the simulators if they can be saved (:mod:`automl_ext.rl.envs.state`)."""
         from automl_ext.rl.envs.state import simulators_state
 
-        transform = {} if self.transform is None else {"transform": self.transform.state_dict()}
-        return transform | {
+        return {
+            "transforms": [transform.state_dict() for transform in self.transforms],
             "simulators": simulators_state(self.vector),
             "observations": torch.from_numpy(self.observations.copy()),
             "restarting": torch.from_numpy(self._restarting.copy()),
@@ -243,7 +245,7 @@ class Envs:
             replay.
 
         Raises:
-            ValueError: the state has another number of environments, other observations or no state of the transform.
+            ValueError: the state has another number of environments, other observations or other transforms.
         """
         from automl_ext.rl.envs.state import restore_simulators
 
@@ -253,10 +255,10 @@ class Envs:
             raise ValueError(
                 f"state: observations: expected {own.dtype} {list(own.shape)}, got {saved.dtype} {list(saved.shape)}"
             )
-        if ("transform" in state) != (self.transform is not None):
-            raise ValueError(f"state: transform: expected {self.transform}, got {state.get('transform')}")
-        if self.transform is not None:
-            self.transform.load_state_dict(state["transform"])
+        if len(state["transforms"]) != len(self.transforms):
+            raise ValueError(f"state: transforms: expected those of {self.transforms}, got {len(state['transforms'])}")
+        for transform, saved_transform in zip(self.transforms, state["transforms"], strict=True):
+            transform.load_state_dict(saved_transform)
         self.steps, self._calls = state["steps"], state["calls"]
         self.episodes = [Episode(*episode) for episode in state["episodes"]]
         if not restore_simulators(self.vector, state["simulators"]):
@@ -290,8 +292,9 @@ class Envs:
         self.running_returns = np.zeros(self.n_envs)
         self._begun = np.full(self.n_envs, self._calls)
         self._no_rewards = np.zeros(self.n_envs, np.float32)
-        if (cut := getattr(self.transform, "cut", None)) is not None:
-            cut()
+        for transform in self.transforms:
+            if hasattr(transform, "cut"):
+                transform.cut()
         self._no_observations = np.zeros(first.size, first.dtype) if first.dtype.kind == "f" else None
         self._check_finite("observation", self.observations, self._no_observations)
 

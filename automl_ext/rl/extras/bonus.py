@@ -73,7 +73,7 @@ def add_bonus(agent: Any, name: str, weight: float, once: bool, novelty: Novelty
 
 
 class StepBonus:
-    """Observe every step and add ``weight`` · b(s′) to its rewards: a transform for ``Envs.transform``.
+    """Observe every step and add ``weight`` · b(s′) to its rewards: one of ``Envs.transforms``.
 
     Args:
         novelty: learns from the steps.

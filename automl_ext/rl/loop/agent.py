@@ -101,7 +101,7 @@ class NoEnvs:
     n_envs: int
     steps: int = 0
     episodes: list[Any] = field(default_factory=list)
-    transform: Any = None  # of the environments that replace this object
+    transforms: list[Any] = field(default_factory=list)  # of the environments that replace this object
 
     def close(self) -> None:
         """Do nothing."""

@@ -255,7 +255,7 @@ class LearningAgent(Agent):
         check_known(self.config.env_id, "learn")
         envs: Any = envs_of(self.config, self.config.n_envs, self.config.seed)
         self._check_spaces(envs)
-        envs.transform = self.envs.transform
+        envs.transforms = self.envs.transforms
         self.envs = envs
 
     def _check_spaces(self, envs: Any) -> None:

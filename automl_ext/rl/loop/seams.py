@@ -1,7 +1,7 @@
 """The five places where extras act on an agent. Algorithms call :class:`Seams`; without extras it changes nothing.
 
 1. ``initial``: the weights before training
-2. ``Envs.transform``: every step, see :class:`automl_ext.rl.envs.vector.StepTransform`; ``rewards`` if it is a
+2. ``Envs.transforms``: every step, see :class:`automl_ext.rl.envs.vector.StepTransform`; ``rewards`` if it is a
    function of the step, ``steps`` if it has a state
 3. ``batch``: every batch of a replay, before its targets are computed, for example its rewards
 4. ``terms``: terms that are added to the loss

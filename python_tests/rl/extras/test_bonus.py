@@ -234,14 +234,13 @@ def test_an_algorithm_has_a_bonus_or_refuses_it(name: str) -> None:
         return
     agent = found.agent(config)
     agent.envs.step(np.zeros(agent.envs.n_envs, np.int64))
-    transform = agent.envs.transform
-    bonus = getattr(transform, "parts", [transform])[0]  # A2C and PPO scale rewards after it
+    bonus = agent.envs.transforms[0]  # A2C and PPO scale rewards after it
     assert sum(bonus.novelty.counts.values()) == agent.envs.n_envs
 
 
 def test_bonus_comes_after_other_transforms() -> None:
     envs = make_envs(SEA["env_id"], 2, 0, SEA["env"])
-    envs.transform = StepBonus(Visits(envs.observation_space), 2.0)
+    envs.transforms = [StepBonus(Visits(envs.observation_space), 2.0)]
     A2C(A2CConfig(normalize_rewards=False, extras=Extras.of([CountBonus(0.5)])), envs)
     assert envs.step(np.array([1, 0])).rewards.max() == pytest.approx(2.5, abs=0.01)
 

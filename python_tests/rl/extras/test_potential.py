@@ -55,7 +55,7 @@ def test_dqn_learns_the_values_minus_the_potential() -> None:
     """The environments have time limits, so a truncated step that used a wrong observation would be noticed."""
     makers = [lambda n=n: Fork(n) for n in (None, 2, 3, 5)]
     envs = Envs(SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP), 0)
-    envs.transform = Shaping(of_place, GAMMA)
+    envs.transforms = [Shaping(of_place, GAMMA)]
     agent = rl.DQN(small(), envs)
     while envs.steps < 2_500:
         agent.iterate()
@@ -74,7 +74,7 @@ def test_every_episode_sums_to_its_return_minus_the_potential_of_its_start(mode:
         return 100.0 + observations @ np.array([7.0, 5.0, 3.0])
 
     envs = Envs(SyncVectorEnv([lambda i=i: Scripted(i) for i in range(3)], autoreset_mode=mode), 0)
-    envs.transform = Shaping(potential, 1.0)
+    envs.transforms = [Shaping(potential, 1.0)]
     sums, starts, expected = np.zeros(3), potential(envs.observations), []
     for _ in range(40):
         step = envs.step(np.array([1, 2, 3]))
@@ -132,8 +132,9 @@ def test_a_loaded_agent_goes_on_shaping(tmp_path: Path) -> None:
     agent = rl.make("a2c", "MountainCar-v0", extras=[Potential("mountain-car")], **options)
     loaded = rl.load(agent.save(tmp_path / "agent"))
     loaded.learn(100)
-    assert isinstance(loaded.envs.transform, Shaping)
-    assert loaded.envs.transform.gamma == 0.99
+    (shaping,) = loaded.envs.transforms
+    assert isinstance(shaping, Shaping)
+    assert shaping.gamma == 0.99
 
 
 def test_several_transforms_are_applied_in_order() -> None:
@@ -154,7 +155,7 @@ def test_several_transforms_are_applied_in_order() -> None:
     for name in ("1", "2"):
         add_transform(envs, add(name))
     assert envs.step(np.array([1])).rewards == pytest.approx((2 * 0.3 + 1) * 2 + 2)
-    envs.transform.load_state_dict(envs.transform.state_dict())
+    envs.load_state_dict(envs.state_dict())
 
 
 @pytest.mark.parametrize(

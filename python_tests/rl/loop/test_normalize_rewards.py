@@ -65,7 +65,7 @@ def test_the_scale_of_the_environment_does_not_matter() -> None:
 def test_aborted_episodes_are_forgotten() -> None:
     agent = A2C(A2CConfig("CartPole-v1", normalize_rewards=True))
     agent.iterate()
-    scale: Any = agent.envs.transform
+    (scale,) = agent.envs.transforms
     assert scale.returns.min() > 0
     agent.envs.reset()
     assert scale.returns.max() == 0
@@ -122,7 +122,7 @@ def test_saved_policies_have_the_statistics_and_evaluations_do_not_change_them(t
     loaded: Any = rl.load(agent.save(tmp_path / "agent.pt"))
     assert torch.equal(loaded.reward_scale.moments, before[REWARD_MOMENTS])
     loaded.learn(total_steps=16)
-    assert loaded.envs.transform is loaded.reward_scale
+    assert loaded.envs.transforms == [loaded.reward_scale]
     assert (
         loaded.reward_scale.moments[0] == before[REWARD_MOMENTS][0] + loaded.envs.steps
     )  # goes on from the saved statistics

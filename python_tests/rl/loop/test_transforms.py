@@ -62,7 +62,7 @@ class Scaled:
 @MODES
 def test_rewards_of_a_transform_reach_the_agent_and_no_report(mode: AutoresetMode) -> None:
     agent = A2C(A2CConfig(hidden=(16,), lr=2e-2, optimizer="adam"), envs_in(Alternating, mode=mode))
-    agent.envs.transform = Noise(mean=3.0)
+    agent.envs.transforms = [Noise(mean=3.0)]
     for _ in range(150):
         agent.iterate()
     with torch.no_grad():
@@ -76,13 +76,13 @@ def test_rewards_are_divided_after_all_other_transforms() -> None:
     first, second = Noise(), Noise()
     add_transform(agent.envs, first)  # type: ignore[attr-defined]
     add_transform(agent.envs, second)  # type: ignore[attr-defined]
-    assert agent.envs.transform.parts == [first, second, agent.reward_scale]  # type: ignore[attr-defined]
+    assert agent.envs.transforms == [first, second, agent.reward_scale]  # type: ignore[attr-defined]
 
 
 def test_evaluation_and_metrics_are_without_the_transform() -> None:
     config = A2CConfig(env_id="CartPole-v1", total_steps=1_000, eval_every=500, eval_episodes=3, final_episodes=3)
     agent = A2C(config)
-    agent.envs.transform = Noise(mean=-1e3)
+    agent.envs.transforms = [Noise(mean=-1e3)]
     reports: list[Any] = []
     result = agent.learn(callback=reports.append)
     assert len(reports) == 2
@@ -97,10 +97,10 @@ def test_loaded_agent_trains_with_its_transform(tmp_path: Path) -> None:
     config = A2CConfig(env_id="CartPole-v1", total_steps=100, eval_every=100, eval_episodes=1, final_episodes=1)
     loaded = rl.load(A2C(config).save(tmp_path / "agent.pt"))
     transform: Any = Noise(mean=-1e3)
-    loaded.envs.transform = transform  # type: ignore[attr-defined]  # stands in until environments are made
+    loaded.envs.transforms = [transform]  # type: ignore[attr-defined]  # stands in until environments are made
     reports: list[Any] = []
     loaded.learn(callback=reports.append)
-    assert loaded.envs.transform is transform  # type: ignore[attr-defined]
+    assert loaded.envs.transforms == [transform]  # type: ignore[attr-defined]
     assert reports[0].metrics["value_loss"] > 1e4
 
 
@@ -123,13 +123,13 @@ def test_transform_of_batches_changes_the_targets_only() -> None:
 class NoisyA2C(A2C):
     def __init__(self, config: A2CConfig) -> None:
         super().__init__(config)
-        self.envs.transform = Noise()
+        self.envs.transforms = [Noise()]
 
 
 class ScaledDQN(DQN):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.envs.transform = Noise()
+        self.envs.transforms = [Noise()]
         scaled = Scaled(most=10**6)
         self.seams.batch, self.seams.parts = [scaled], {"scaled": scaled}
 
@@ -150,15 +150,16 @@ def test_resumed_run_with_transforms_equals_uninterrupted_run(name: str, tmp_pat
     same_runs(tmp_path / "whole", tmp_path / "halted", {"updates_per_second"})
     whole = newest(tmp_path / "whole")[1]["agent"]
     plain = A2C(config) if name == "a2c" else DQN(config)
-    wrong = r"transform: expected None, got \{" if name == "a2c" else r"extras: expected none, got \['scaled'\]"
+    wrong = (
+        r"transforms: expected those of \[\], got 1" if name == "a2c" else r"extras: expected none, got \['scaled'\]"
+    )
     with pytest.raises(ValueError, match=wrong):
         plain.load_state_dict(whole)
 
 
 def test_state_without_a_transform_is_refused_by_an_agent_with_one() -> None:
     state = envs_in(Bandit).state_dict()
-    assert "transform" not in state
     envs = envs_in(Bandit)
-    envs.transform = Noise()
-    with pytest.raises(ValueError, match=r"transform: expected <.*Noise"):
+    envs.transforms = [Noise()]
+    with pytest.raises(ValueError, match=r"transforms: expected those of \[<.*Noise"):
         envs.load_state_dict(state)
