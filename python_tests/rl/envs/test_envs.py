@@ -20,16 +20,19 @@ from automl_ext.rl.envs.callables import env_id_of
 from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.envs.vector import Envs, Episode, make_envs
+from automl_ext.rl.envs.workers import WorkerVectorEnv
 from automl_ext.rl.loop.evaluate import evaluate
 from automl_ext.training.errors import UserError
 
 SYNC, ASYNC = SyncVectorEnv, functools.partial(AsyncVectorEnv, context="fork")
+WORKERS = functools.partial(WorkerVectorEnv, limit=60.0)
 NEXT, SAME = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP
 
 
 def scripted(vector=SYNC, mode=NEXT, n_envs=3, bad=None, **kwargs) -> Envs:
     makers = [functools.partial(Scripted, i, bad) for i in range(n_envs)]
-    return Envs(vector(makers, autoreset_mode=mode), seed=0, **kwargs)
+    modes = {} if vector is WORKERS else {"autoreset_mode": mode}
+    return Envs(vector(makers, **modes), seed=0, **kwargs)
 
 
 def transitions(envs: Envs, steps: int) -> list[list[tuple]]:
@@ -106,7 +109,7 @@ def test_large_numbers_are_finite() -> None:
 
 @pytest.mark.parametrize("victim", [0, 2])
 def test_killed_worker_is_named_and_the_others_end(victim) -> None:
-    envs = scripted(ASYNC)
+    envs = scripted(WORKERS)
     envs.step(np.zeros(3, np.int64))
     processes = list(envs.vector.processes)
     os.kill(processes[victim].pid, signal.SIGKILL)
@@ -121,14 +124,14 @@ def test_killed_worker_is_named_and_the_others_end(victim) -> None:
 
 
 def test_workers_end_when_environments_are_closed() -> None:
-    envs = scripted(ASYNC)
+    envs = scripted(WORKERS)
     envs.close()
     assert not any(process.is_alive() for process in envs.vector.processes)
 
 
 @pytest.mark.filterwarnings("ignore:.*ERROR")
 def test_environment_error_is_raised_and_workers_end() -> None:
-    envs = scripted(ASYNC)
+    envs = scripted(WORKERS)
     with pytest.raises(EnvError, match=r"ValueError: could not convert"):
         envs.step(np.array(["a", "b", "c"]))
     processes = list(envs.vector.processes)
