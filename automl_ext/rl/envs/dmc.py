@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from automl_ext.training.errors import UserError
+from automl_ext.training.errors import UserError, needs_extra
 
 PREFIX = "dmc/"
 
@@ -72,12 +72,8 @@ def register(env_id: str) -> None:
         UserError: the name has no task.
         ModuleNotFoundError: dm_control is missing; the message names the extra.
     """
-    try:
+    with needs_extra(f"--env-id {env_id}", "dmc"):
         import dm_control  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f'--env-id {env_id} needs {error.name}: pip install "automl_ext[dmc]"', name=error.name
-        ) from None
     domain, _, task = env_id.removeprefix(PREFIX).partition("-")
     if not task:
         raise UserError(f"--env-id {env_id}: expected {PREFIX}DOMAIN-TASK, for example {PREFIX}cartpole-swingup")

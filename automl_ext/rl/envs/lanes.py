@@ -18,7 +18,7 @@ from gymnasium.vector.utils import batch_space
 from automl_ext.rl.envs.guard import NUMBERS, EnvError, check_observation, number
 from automl_ext.rl.networks.body import float32_array
 from automl_ext.rl.networks.groups import joint_space, marked
-from automl_ext.training.errors import UserError
+from automl_ext.training.errors import UserError, needs_extra
 from automl_ext.training.files.reading import short
 from automl_ext.training.user_code import import_object
 
@@ -162,12 +162,8 @@ def check_package(env_id: str) -> None:
         return
     if package not in PACKAGES:
         raise UserError(f"--env-id {env_id}: expected a module of pettingzoo or mpe2, or your own MODULE:FUNCTION")
-    try:
+    with needs_extra(f"--env-id {env_id}", "multi-agent"):
         __import__(package)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f'--env-id {env_id} needs {error.name}: pip install "automl_ext[multi-agent]"', name=error.name
-        ) from None
 
 
 def make_lanes(

@@ -18,7 +18,7 @@ from automl_ext.rl.envs.tasks import TaskObservation, space_of_tasks, tasks_of
 from automl_ext.rl.envs.workers import WorkerVectorEnv
 from automl_ext.rl.envs.wrappers import ActionRepeat, OneHotView, Pixels
 from automl_ext.rl.networks.groups import GroupedBox
-from automl_ext.training.errors import UserError
+from automl_ext.training.errors import UserError, needs_extra
 from automl_ext.training.files.reading import short
 from automl_ext.training.user_code import import_module, import_object
 
@@ -241,11 +241,7 @@ def _register(env_id: str) -> None:
     for prefix, (module, extra) in PACKAGES.items():
         if not env_id.startswith(prefix):
             continue
-        try:
+        with needs_extra(f"--env-id {env_id}", extra):
             package = __import__(module, fromlist=["register_envs"])
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f'--env-id {env_id} needs {error.name}: pip install "automl_ext[{extra}]"', name=error.name
-            ) from None
         if extra == "minatar" and "MinAtar/Breakout-v1" not in gymnasium.registry:
             package.register_envs()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from automl_ext.rl.replay.episodes import RecordedEpisode, as_recorded
-from automl_ext.training.errors import UserError
+from automl_ext.training.errors import UserError, needs_extra
 from automl_ext.training.files.atomic import write_atomic
 from automl_ext.training.files.npz import read_npz
 from automl_ext.training.files.reading import short
@@ -89,12 +89,8 @@ def read_minari(name: str) -> list[RecordedEpisode]:
         UserError: there is no such data set, or its observations or actions are not arrays.
         ModuleNotFoundError: Minari is not installed.
     """
-    try:
+    with needs_extra(f"--episodes {name}", "minari"):
         import minari
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f'--episodes {name} needs {error.name}: pip install "automl_ext[minari]"', name=error.name
-        ) from None
     try:
         return as_recorded(minari.load_dataset(name.removeprefix(MINARI)).iterate_episodes())
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
