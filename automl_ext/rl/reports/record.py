@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.envs.vector import Envs, Step
 from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.evaluate import Act, Begin
 from automl_ext.rl.networks.packed import check_not_packed
@@ -103,7 +103,7 @@ def record(
     envs.reward_clip = None  # the data hold the environment's own rewards
     space = envs.action_space
     space.seed(int(rng.integers(2**31)))
-    steps: list[tuple[Any, ...]] = []
+    steps: list[Step] = []
     lengths = np.zeros(envs.n_envs, np.int64)
     running = np.ones(envs.n_envs, bool)
     try:
@@ -112,21 +112,19 @@ def record(
             actions = np.array(act(envs.observations))
             for i in np.flatnonzero(rng.random(envs.n_envs) < epsilon):
                 actions[i] = space.sample()
-            step = envs.step(actions)
-            steps.append((step.observations, actions, step.rewards, step.terminated, step.truncated))
-            steps[-1] += (step.next_observations,)
+            steps.append(envs.step(actions))
             lengths += running
-            running &= ~(step.terminated | step.truncated)
+            running &= ~(steps[-1].terminated | steps[-1].truncated)
     finally:
         envs.close()
     return [_episode(steps[: lengths[i]], i) for i in range(envs.n_envs)]
 
 
-def _episode(steps: list[tuple[Any, ...]], env: int) -> RecordedEpisode:
+def _episode(steps: list[Step], env: int) -> RecordedEpisode:
+    names = "observations", "actions", "rewards", "terminated", "truncated"
     observations, actions, rewards, terminated, truncated = (
-        np.array([step[part][env] for step in steps]) for part in range(5)
+        np.array([getattr(step, name)[env] for step in steps]) for name in names
     )
     truncated[-1] |= not terminated[-1]  # at the limit of steps
-    return RecordedEpisode(
-        np.concatenate([observations, steps[-1][5][env][None]]), actions, rewards, terminated, truncated
-    )
+    observations = np.concatenate([observations, steps[-1].next_observations[env][None]])
+    return RecordedEpisode(observations, actions, rewards, terminated, truncated)
