@@ -51,11 +51,6 @@ def q_from_v(mdp: MDP, values: Tensor, gamma: float) -> Tensor:
     return mdp.rewards + gamma * next_values.squeeze(-1).unflatten(-1, mdp.rewards.shape[-2:])
 
 
-def bellman_expectation(mdp: MDP, policy: Tensor, values: Tensor, gamma: float) -> Tensor:
-    """Apply the Bellman operator of a policy, T_π v, [..., S]. ``policy`` as in :func:`policy_evaluation`."""
-    return (policy_probabilities(mdp, policy, "bellman_expectation") * q_from_v(mdp, values, gamma)).sum(-1)
-
-
 def bellman_optimality(mdp: MDP, values: Tensor, gamma: float) -> Tensor:
     """Apply the Bellman optimality operator, T v, [..., S]."""
     return q_from_v(mdp, values, gamma).amax(-1)
@@ -70,8 +65,7 @@ def greedy(q_values: Tensor, slack: Tensor | float = 0.0) -> Tensor:
 def policy_evaluation(mdp: MDP, policy: Tensor, gamma: float) -> Tensor:
     """Compute v_π by solving (I − γ P_π) v = r_π. Differentiable with respect to the policy's probabilities.
 
-    The direct solution is exact up to rounding for every γ and has no tolerance. (To iterate instead, apply
-    :func:`bellman_expectation`.)
+    The direct solution is exact up to rounding for every γ and has no tolerance.
 
     Args:
         mdp: an MDP, or a batch.
