@@ -27,13 +27,12 @@ class Averages:
         Raises:
             ValueError: they are not dicts of numbers with the same keys.
         """
-        for name, values, kinds in (("sums", sums, (float, Tensor)), ("counts", counts, (int,))):
-            if type(values) is not dict or not all(isinstance(value, kinds) for value in values.values()):
-                raise ValueError(f"{name}: expected a dict of numbers")
-        if sums.keys() != counts.keys() or not all(
-            value.ndim == 0 for value in sums.values() if isinstance(value, Tensor)
-        ):
-            raise ValueError("sums: expected one number for each of counts")
+        if type(sums) is not dict or type(counts) is not dict or sums.keys() != counts.keys():
+            raise ValueError("sums, counts: expected two dicts with the same keys")
+        for name, total in sums.items():
+            is_number = total.ndim == 0 if isinstance(total, Tensor) else type(total) is float
+            if not is_number or type(counts[name]) is not int:
+                raise ValueError(f"sums, counts: expected numbers, got {total} and {counts[name]} of {name}")
         self.sums, self.counts = sums, counts
 
     def means(self) -> dict[str, float]:

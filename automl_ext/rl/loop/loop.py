@@ -194,7 +194,7 @@ class Training:
         self.agent.load_state_dict(state["agent"])
         self.best, self.saved = best, self.agent.envs.steps
         self.clock.wall, self.clock.cpu = state["clock"]
-        self.start, self.start_updates = state.get("start", (0, 0))  # runs of earlier versions have none
+        self.start, self.start_updates = state["start"]
 
     def iterate(self) -> int:
         """Run one iteration, then the evaluation and the checkpoint that are due. Return the number of steps done."""

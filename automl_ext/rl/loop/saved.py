@@ -83,16 +83,7 @@ def read_agent(path: Path) -> tuple[dict[str, Any], tuple[gymnasium.Space, gymna
         raise UserError(f"{path} has format {content['format']}, expected {FORMAT}: a later automl_ext wrote it")
     try:
         spaces = space_from_dict(content["observations"]), space_from_dict(content["actions"])
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RuntimeError,
-        AssertionError,
-        OverflowError,
-        UserError,
-    ) as error:
+    except Exception as error:  # Gymnasium's spaces raise many kinds
         raise UserError(f"{path}: spaces: {short(error)}") from None
     return content, spaces
 

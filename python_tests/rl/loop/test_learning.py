@@ -332,9 +332,6 @@ def test_speeds_after_a_resume_do_not_count_earlier_steps(tmp_path: Path) -> Non
     training = Training(agent, agent.config)
     training.load_state_dict(state)
     assert training.start == 80
-    del state["start"]  # as in runs of earlier versions
-    training.load_state_dict(state)
-    assert training.start == 0
 
 
 def test_the_number_of_episodes_of_an_evaluation_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
