@@ -36,16 +36,11 @@ class TaskObservation(gymnasium.ObservationWrapper):
 
     def __init__(self, env: gymnasium.Env, task: int, space: GroupedBox) -> None:
         super().__init__(env)
-        self.task, self.observation_space = task, space
+        self.task, self.space = task, space
+        self.observation_space = space
 
     def observation(self, observation: Any) -> np.ndarray:
         return marked(np.asarray(observation), self.task, self.space)
-
-    @property
-    def space(self) -> GroupedBox:
-        space = self.observation_space
-        assert isinstance(space, GroupedBox)
-        return space
 
 
 def space_of_tasks(names: Sequence[str], envs: Sequence[gymnasium.Env]) -> GroupedBox:

@@ -26,16 +26,13 @@ PARTS: dict[str, Any] = {  # option of each part: its value without the part
 }
 
 
-def variants(config: DQNConfig, n_step: int = 3) -> dict[str, DQNConfig]:
+def variants(config: DQNConfig) -> dict[str, DQNConfig]:
     """Return the configuration of each variant: "rainbow", "no-PART" and "dqn".
 
-    Args:
-        config: all settings except the parts.
-        n_step: number of steps of multi-step targets, if ``config.n_step`` is 1.
+    ``config`` has all settings except the parts. If its ``n_step`` is 1, multi-step targets have 3 steps.
     """
-    rainbow: dict[str, Any] = {part: True for part in PARTS} | {
-        "n_step": config.n_step if config.n_step > 1 else n_step
-    }
+    rainbow: dict[str, Any] = {part: True for part in PARTS}
+    rainbow["n_step"] = config.n_step if config.n_step > 1 else 3
     runs: dict[str, dict[str, Any]] = {"rainbow": rainbow}
     runs |= {f"no-{part.replace('_', '-')}": rainbow | {part: off} for part, off in PARTS.items()}
     runs |= {"dqn": dict(PARTS)}
