@@ -101,20 +101,13 @@ class A2C(OnPolicyAgent):
     for every number of threads, but rounding may differ between numbers of threads: PyTorch splits sums of more than
     32,768 elements over threads (here the gradient norm of a large network), and a BLAS may split large products.
 
-    Args:
-        config: settings, and the environments to make if ``envs`` is None.
-        envs: training environments. The agent owns them.
-        encoder: a network from observations to features, see :class:`~automl_ext.rl.networks.body.Body`; it is trained
-            with the policy. Runs and saved agents do not contain its architecture.
-
-    Raises:
-        UserError: unsupported observation or action space; environments or a rollout that do not fit into memory.
+    Args and errors: see :class:`~automl_ext.rl.loop.policy.OnPolicyAgent`.
     """
 
     algorithm = "a2c"
 
     def __init__(self, config: A2CConfig, envs: Envs | None = None, encoder: nn.Module | None = None) -> None:
-        self.set_up(config, envs, encoder, steps=config.n_steps, popart=config.popart)
+        super().__init__(config, envs, encoder, steps=config.n_steps, popart=config.popart)
         if config.optimizer == "adam":
             self.optimizer = FlatAdam(self.parameters, config.lr, eps=1e-5)
         else:

@@ -141,20 +141,13 @@ class PPO(OnPolicyAgent):
 
     Its methods are those of :class:`automl_ext.rl.loop.learning.LearningAgent`.
 
-    Args:
-        config: settings, and the environments to make if ``envs`` is None.
-        envs: training environments. The agent owns them.
-        encoder: a network from observations to features, see :class:`~automl_ext.rl.networks.body.Body`; it is trained
-            with the policy. Runs and saved agents do not contain its architecture.
-
-    Raises:
-        UserError: unsupported observation or action space; environments or a rollout that do not fit into memory.
+    Args and errors: see :class:`~automl_ext.rl.loop.policy.OnPolicyAgent`.
     """
 
     algorithm = "ppo"
 
     def __init__(self, config: PPOConfig, envs: Envs | None = None, encoder: nn.Module | None = None) -> None:
-        self.set_up(config, envs, encoder, steps=config.n_steps, popart=config.popart)
+        super().__init__(config, envs, encoder, steps=config.n_steps, popart=config.popart)
         self.optimizer = FlatAdam(self.parameters, config.lr, eps=1e-5)
         self.attach_extras()
 

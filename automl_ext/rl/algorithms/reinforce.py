@@ -93,20 +93,13 @@ class Reinforce(OnPolicyAgent):
     A truncated episode bootstraps from the learned value of its final state. With ``baseline="mean"`` there is no value
     function; the return is then the sum of the rewards received.
 
-    Args:
-        config: settings, and the environments to make if ``envs`` is None.
-        envs: training environments. The agent owns them.
-        encoder: a network from observations to features, see :class:`~automl_ext.rl.networks.body.Body`; it is trained
-            with the policy. Runs and saved agents do not contain its architecture.
-
-    Raises:
-        UserError: unsupported observation or action space.
+    Args and errors: see :class:`~automl_ext.rl.loop.policy.OnPolicyAgent`.
     """
 
     algorithm = "reinforce"
 
     def __init__(self, config: ReinforceConfig, envs: Envs | None = None, encoder: nn.Module | None = None) -> None:
-        self.set_up(config, envs, encoder)
+        super().__init__(config, envs, encoder)
         self.optimizer = FlatAdam(self.parameters, config.lr)
         self.attach_extras()
 

@@ -126,13 +126,23 @@ class PolicyAgent(LearningAgent):
 
 
 class OnPolicyAgent(PolicyAgent):
-    """A :class:`PolicyAgent` that learns from its own rollouts.
+    """A :class:`PolicyAgent` that learns from its own rollouts. Subclasses set the optimizer and attach the extras.
+
+    Args:
+        config: settings, and the environments to make if ``envs`` is None.
+        envs: training environments. The agent owns them.
+        encoder: a network from observations to features, see :class:`~automl_ext.rl.networks.body.Body`; it is trained
+            with the policy. Runs and saved agents do not contain its architecture.
+        steps: steps per environment and rollout, which must fit into memory. 0: not checked.
+        popart: normalize the values by PopArt. Rewards are not divided then: it needs returns of a constant scale.
 
     Attributes:
-        envs: training environments. The agent owns them.
         parameters: all parameters of the network as one vector.
-        optimizer: optimizer of ``parameters``, which subclasses set.
+        optimizer: optimizer of ``parameters``.
         reward_scale: what divides the rewards of training, if ``config.normalize_rewards`` and not ``popart``.
+
+    Raises:
+        UserError: unsupported observation or action space; environments or a rollout that do not fit into memory.
     """
 
     envs: Envs
@@ -141,7 +151,7 @@ class OnPolicyAgent(PolicyAgent):
     optimizer: torch.optim.Optimizer
     honors = frozenset({"initial", "rewards", "steps", "terms", "after"})
 
-    def set_up(
+    def __init__(
         self,
         config: PolicyConfig,
         envs: Envs | None,
@@ -150,15 +160,6 @@ class OnPolicyAgent(PolicyAgent):
         steps: int = 0,
         popart: bool = False,
     ) -> None:
-        """Set every attribute except the optimizer.
-
-        Args:
-            config: the configuration, an attribute too.
-            envs: None: they are made.
-            encoder: see :class:`~automl_ext.rl.networks.body.Body`.
-            popart: normalize the values by PopArt. Rewards are not divided then: it needs returns of a constant scale.
-            steps: steps per environment and rollout, which must fit into memory. 0: not checked.
-        """
         self.config, self.device = config, choose_device(config.device)
         self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
         if config.normalize_rewards and not popart:
