@@ -132,8 +132,9 @@ def test_error_of_a_worker_is_raised_in_the_parent() -> None:
 
 
 def test_unsupported_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="cuda"):
-        A3CConfig(device="cuda")
+    for option, value in (("device", "cuda"), ("popart", True), ("normalize_observations", True)):
+        with pytest.raises(ValueError, match=f"{option}.*: expected"):
+            A3CConfig(**{option: value})  # type: ignore[arg-type]
 
 
 # A process that a shell starts in the background inherits an ignored SIGINT; restore the default handler.

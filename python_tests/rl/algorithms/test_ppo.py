@@ -9,7 +9,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from policy_worlds import Alternating, Bandit, PoisonedRestarts, envs_in, one_hot
+from policy_worlds import Alternating, Bandit, envs_in, one_hot
 
 from automl_ext import rl
 from automl_ext.rl import PPO, PPOConfig
@@ -28,14 +28,6 @@ def learner(envs: Envs, iterations: int, **settings: Any) -> PPO:
     for _ in range(iterations):
         agent.iterate()
     return agent
-
-
-def test_autoreset_steps_are_not_learned_from() -> None:
-    agent = learner(Envs(PoisonedRestarts([Bandit] * 8), 0), 0)
-    rollout = collect(agent.envs, agent.sample, 16, agent.device)
-    steps = agent.transitions(rollout)
-    assert len(steps.actions) == rollout.valid.sum() < 16 * 8
-    assert steps.returns.max() < 1.5
 
 
 def test_minibatches_contain_every_step_once() -> None:

@@ -1,11 +1,9 @@
-"""Environments: autoreset modes, final observations, values that are not finite, dead workers, options, evaluation."""
+"""Environments: autoreset modes, final observations, values that are not finite, options, evaluation."""
 
 from __future__ import annotations
 
 import functools
-import os
 import re
-import signal
 import sys
 import time
 from typing import Any
@@ -17,22 +15,18 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from rl_worlds import Scripted
 
 from automl_ext.rl.envs.callables import env_id_of
-from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.envs.vector import Envs, Episode, make_envs
-from automl_ext.rl.envs.workers import WorkerVectorEnv
 from automl_ext.rl.loop.evaluate import evaluate
 from automl_ext.training.errors import UserError
 
 SYNC, ASYNC = SyncVectorEnv, functools.partial(AsyncVectorEnv, context="fork")
-WORKERS = functools.partial(WorkerVectorEnv, limit=60.0)
 NEXT, SAME = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP
 
 
 def scripted(vector=SYNC, mode=NEXT, n_envs=3, bad=None, **kwargs) -> Envs:
     makers = [functools.partial(Scripted, i, bad) for i in range(n_envs)]
-    modes = {} if vector is WORKERS else {"autoreset_mode": mode}
-    return Envs(vector(makers, **modes), seed=0, **kwargs)
+    return Envs(vector(makers, autoreset_mode=mode), seed=0, **kwargs)
 
 
 def transitions(envs: Envs, steps: int) -> list[list[tuple]]:
@@ -107,38 +101,6 @@ def test_large_numbers_are_finite() -> None:
     envs._check_finite("observation", np.full(3, 3e38, np.float32), np.zeros(3, np.float32))
 
 
-@pytest.mark.parametrize("victim", [0, 2])
-def test_killed_worker_is_named_and_the_others_end(victim) -> None:
-    envs = scripted(WORKERS)
-    envs.step(np.zeros(3, np.int64))
-    processes = list(envs.vector.processes)
-    os.kill(processes[victim].pid, signal.SIGKILL)
-    processes[victim].join()
-    started = time.monotonic()
-    with pytest.raises(UserError, match=rf"process of environment {victim} died \(killed by SIGKILL\) .*at step 2"):
-        envs.step(np.zeros(3, np.int64))
-    envs.close()
-    assert time.monotonic() - started < 10
-    assert not any(process.is_alive() for process in processes)
-    envs.close()  # a second call does nothing
-
-
-def test_workers_end_when_environments_are_closed() -> None:
-    envs = scripted(WORKERS)
-    envs.close()
-    assert not any(process.is_alive() for process in envs.vector.processes)
-
-
-@pytest.mark.filterwarnings("ignore:.*ERROR")
-def test_environment_error_is_raised_and_workers_end() -> None:
-    envs = scripted(WORKERS)
-    with pytest.raises(EnvError, match=r"ValueError: could not convert"):
-        envs.step(np.array(["a", "b", "c"]))
-    processes = list(envs.vector.processes)
-    envs.close()
-    assert not any(process.is_alive() for process in processes)
-
-
 def test_observations_are_in_c_order() -> None:
     envs = make_envs("CartPole-v1", 3, 0)
     step = envs.step(np.zeros(3, np.int64))
@@ -149,12 +111,10 @@ def test_observations_are_in_c_order() -> None:
 @pytest.mark.parametrize(
     ("env_id", "options", "error", "text"),
     [
-        ("Nope-v0", {}, UserError, "--env-id Nope-v0: Environment `Nope` doesn't exist"),
         ("CartPole-v77", {}, UserError, "--env-id CartPole-v77"),
         ("", {}, UserError, "--env-id"),
         ("CartPole-v1", {"vectorization": "vector_entry_point", "frame_stack": 2}, UserError, "sync or async"),
         ("Acrobot-v1", {"vectorization": "vector_entry_point"}, UserError, "vector entry point"),
-        ("no_such_module:Env-v0", {}, UserError, "no_such_module"),
     ],
 )
 def test_environment_that_cannot_be_made_is_one_line(env_id, options, error, text) -> None:

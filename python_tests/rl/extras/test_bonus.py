@@ -12,13 +12,12 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from automl_ext.rl import A2C, DQN, A2CConfig, DQNConfig, EnvOptions, make_envs
+from automl_ext.rl import A2C, DQN, A2CConfig, DQNConfig, EnvOptions
 from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.extras import RND, CountBonus, Extras
 from automl_ext.rl.extras.bonus import BatchBonus, FirstVisits, ObservationHash, StepBonus
 from automl_ext.rl.extras.count_bonus import Visits
 from automl_ext.rl.extras.rnd import Distillation, PredictionError
-from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.rl.replay.uniform import Batch
 from automl_ext.training.errors import UserError
 
@@ -221,28 +220,6 @@ def test_dqn_learns_deep_sea_with_a_bonus() -> None:
     cost = 0.01 / 7  # the replay keeps the task's rewards
     returns = agent.replay.sample(500).returns.numpy()
     assert np.abs(returns[:, None] - np.array([0, -cost, 1 - cost])).min(1).max() < 1e-6
-
-
-@pytest.mark.parametrize("name", sorted(ALGORITHMS))
-def test_an_algorithm_has_a_bonus_or_refuses_it(name: str) -> None:
-    found = algorithm(name)
-    one_step = {"n_step": 1} if "n_step" in found.config.__dataclass_fields__ else {}
-    config = found.config(**one_step, extras=Extras.of([CountBonus()]))
-    if name not in ("a2c", "ppo", "reinforce", "dqn", "rainbow"):
-        with pytest.raises(UserError, match=f"count-bonus: not possible with {name}"):
-            found.agent(config)
-        return
-    agent = found.agent(config)
-    agent.envs.step(np.zeros(agent.envs.n_envs, np.int64))
-    bonus = agent.envs.transforms[0]  # A2C and PPO scale rewards after it
-    assert sum(bonus.novelty.counts.values()) == agent.envs.n_envs
-
-
-def test_bonus_comes_after_other_transforms() -> None:
-    envs = make_envs(SEA["env_id"], 2, 0, SEA["env"])
-    envs.transforms = [StepBonus(Visits(envs.observation_space), 2.0)]
-    A2C(A2CConfig(normalize_rewards=False, extras=Extras.of([CountBonus(0.5)])), envs)
-    assert envs.step(np.array([1, 0])).rewards.max() == pytest.approx(2.5, abs=0.01)
 
 
 def test_settings_that_do_not_fit_are_refused() -> None:

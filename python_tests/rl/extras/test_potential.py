@@ -17,7 +17,6 @@ from rl_worlds import Scripted
 
 from automl_ext import rl
 from automl_ext.cli import main
-from automl_ext.rl.envs.transforms import add_transform
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.extras import Potential
 from automl_ext.rl.extras.potential import POTENTIALS, Shaping, shaping_rewards
@@ -135,27 +134,6 @@ def test_a_loaded_agent_goes_on_shaping(tmp_path: Path) -> None:
     (shaping,) = loaded.envs.transforms
     assert isinstance(shaping, Shaping)
     assert shaping.gamma == 0.99
-
-
-def test_several_transforms_are_applied_in_order() -> None:
-    def add(name: str) -> Any:
-        class Add(Shaping):
-            def __call__(self, step):
-                return step._replace(rewards=2 * step.rewards + float(name))
-
-            def state_dict(self):
-                return {"name": name}
-
-            def load_state_dict(self, state):
-                assert state == {"name": name}
-
-        return Add(of_place, 1.0)
-
-    envs = Envs(SyncVectorEnv([Fork], autoreset_mode=AutoresetMode.SAME_STEP), 0)
-    for name in ("1", "2"):
-        add_transform(envs, add(name))
-    assert envs.step(np.array([1])).rewards == pytest.approx((2 * 0.3 + 1) * 2 + 2)
-    envs.load_state_dict(envs.state_dict())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from gymnasium import spaces
 from policy_worlds import Bandit, envs_in, one_hot
 
-from automl_ext.rl import A2C, DQN, PPO, A2CConfig, A3CConfig, DQNConfig, PPOConfig, Reinforce, ReinforceConfig
+from automl_ext.rl import A2C, DQN, PPO, A2CConfig, DQNConfig, PPOConfig, Reinforce, ReinforceConfig
 from automl_ext.rl.networks.body import Body, RunningNorm
 from automl_ext.training.errors import UserError
 
@@ -131,8 +131,3 @@ def test_acting_does_not_change_statistics_and_the_policy_includes_them(name: st
 def test_target_network_shares_the_statistics() -> None:
     agent = AGENTS["dqn"](normalize_observations=True)
     assert agent.target.body.norm is agent.online.body.norm is not None
-
-
-def test_a3c_refuses_to_normalize() -> None:
-    with pytest.raises(ValueError, match="normalize_observations: expected False for A3C"):
-        A3CConfig(normalize_observations=True)

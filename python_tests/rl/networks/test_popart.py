@@ -10,7 +10,7 @@ import pytest
 import torch
 from policy_worlds import World
 
-from automl_ext.rl import A2C, PPO, A2CConfig, A3CConfig, PPOConfig
+from automl_ext.rl import A2C, PPO, A2CConfig, PPOConfig
 from automl_ext.rl.envs.callables import env_id_of
 from automl_ext.rl.envs.rollouts import collect
 from automl_ext.rl.networks.popart import LARGEST, RATE, SMALLEST, PopArt
@@ -130,8 +130,3 @@ def test_values_are_clipped_in_units_of_their_standard_deviation() -> None:
     normalized = torch.linspace(-2, 2, len(values))  # returns − values; the clipped values are 0.8 below the new ones
     expected = torch.maximum(normalized.square(), (normalized + 0.8).square()).mean()
     assert float(metrics["value_loss"]) == pytest.approx(float(expected), rel=1e-3)
-
-
-def test_workers_of_a3c_share_no_statistics() -> None:
-    with pytest.raises(ValueError, match="popart"):
-        A3CConfig(popart=True)
