@@ -70,7 +70,7 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
         if env_id.startswith(lanes.PREFIX):
             return _lanes(env_id, n_envs, options, render)
         if options.central_critic:
-            raise UserError(f"{where}: central_critic: expected an environment of PettingZoo")
+            raise UserError("central_critic: expected an environment of PettingZoo")
         spec, wrapped = _spec(env_id), active_wrappers(options) + ["wrapper"] * bool(options.wrapper)
         mode = options.vectorization
         if mode == "auto":
@@ -84,7 +84,7 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
             return _atari(env_id, n_envs, mode, options)
         if mode == "vector_entry_point":
             if wrapped:
-                raise UserError(f"{where}: {', '.join(wrapped)}: expected vectorization sync or async, got {mode}")
+                raise UserError(f"{', '.join(wrapped)}: expected vectorization sync or async, got {mode}")
             return gymnasium.make_vec(env_id, n_envs, mode, **kwargs)
         return _together([functools.partial(make_one, env_id, i, options, kwargs) for i in range(n_envs)], options)
     except gymnasium.error.DependencyNotInstalled as error:
@@ -92,10 +92,8 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
         raise UserError(f"{where}: {short(error)}{extra}") from None
     except gymnasium.error.Error as error:
         raise UserError(f"{where}: {short(error)}") from None
-    except EnvError as error:
-        raise EnvError(f"{where}: {error}") from None
     except UserError as error:
-        raise UserError(f"{where}: {error}".removeprefix(f"{where}: " if str(error).startswith("--") else "")) from None
+        raise type(error)(str(error) if str(error).startswith("--") else f"{where}: {error}") from None
     except BaseException as error:
         raise fault(where, "making the environment", error) from None
 
@@ -114,15 +112,14 @@ def _lanes(env_id: str, n_copies: int, options: EnvOptions, render: bool) -> lan
     refused = active_wrappers(options) + ["wrapper"] * bool(options.wrapper)
     if options.vectorization not in ("auto", "sync") or refused:
         got = ", ".join([options.vectorization, *refused])
-        raise UserError(f"--env-id {env_id}: expected vectorization sync and no wrappers, got {got}")
+        raise UserError(f"expected vectorization sync and no wrappers, got {got}")
     return lanes.make_lanes(env_id, n_copies, options.central_critic, render, options.arguments)
 
 
 def _tasks(names: list[str], n_each: int, options: EnvOptions, render: bool) -> VectorEnv[Any, Any, Any]:
-    where = f"--env-id {','.join(names)}"
     apart = [name for name in names if name.startswith(("ALE/", lanes.PREFIX))]
     if apart or options.central_critic or options.vectorization == "vector_entry_point":
-        raise UserError(f"{where}: expected single environments, without central_critic and vector_entry_point")
+        raise UserError("expected single environments, without central_critic and vector_entry_point")
     kwargs = options.arguments | _render_mode(options, render)
     for name in names:
         _spec(name)
@@ -218,11 +215,11 @@ def active_wrappers(options: EnvOptions) -> list[str]:
 def _atari(env_id: str, n_envs: int, mode: str, options: EnvOptions) -> VectorEnv[Any, Any, Any]:
     """Make ale-py's vector environment, which stacks frames and repeats actions itself."""
     if mode != "vector_entry_point":
-        raise UserError(f"--env-id {env_id}: vectorization: expected auto for Atari, got {mode}")
+        raise UserError(f"vectorization: expected auto for Atari, got {mode}")
     refused = [name for name in active_wrappers(options) if name != "frame_stack"] + ["wrapper"] * bool(options.wrapper)
     refused += ["env_kwarg"] * bool(options.env_kwarg)
     if refused:
-        raise UserError(f"--env-id {env_id}: Atari does not take the option {', '.join(refused)}")
+        raise UserError(f"Atari does not take the option {', '.join(refused)}")
     return gymnasium.make_vec(
         env_id,
         n_envs,

@@ -123,9 +123,6 @@ class Envs:
         # Discrete spaces with a dtype of their own contain no int64.
         self._action_dtype = self.action_space.dtype if isinstance(self.action_space, spaces.Discrete) else None
         self._packed = self.observation_space if isinstance(self.observation_space, PackedBox) else None
-        if 0 in (self.observation_space.shape or ()):
-            vector.close()
-            raise UserError(f"{self._where}observations: expected numbers, got shape {self.observation_space.shape}")
         mode = vector.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise UserError(f"autoreset mode: expected NEXT_STEP or SAME_STEP, got {mode}")
@@ -294,12 +291,9 @@ class Envs:
     def _take_masks(self) -> None:
         """Let observations contain the masks that the environments have in their info dictionaries."""
         space = self.vector.single_observation_space
-        try:
-            if isinstance(space, GroupedBox):
-                raise UserError(f"{MASK}: not possible with several agents or tasks")
-            self.observation_space = self._packed = PackedBox(float32_space(space), mask_sizes(self.action_space))
-        except UserError as error:
-            raise UserError(f"{self._where}{error}") from None
+        if isinstance(space, GroupedBox):
+            raise UserError(f"{MASK}: not possible with several agents or tasks")
+        self.observation_space = self._packed = PackedBox(float32_space(space), mask_sizes(self.action_space))
 
     def _read(self, call: str, observations: Any, info: dict[str, Any]) -> np.ndarray:
         """Return checked observations [B, ...], packed if they are no plain arrays."""
@@ -343,10 +337,10 @@ class Envs:
 
     def _fault(self, call: str, error: BaseException) -> BaseException:
         """Convert an exception of the environments' code into a one-line error."""
-        if not isinstance(error, EnvError):
+        if not isinstance(error, UserError):
             return fault(f"{self._where}environments", call, error)
         step = f", at step {self._calls + 1}" if call == "step()" else ""
-        return EnvError(f"{self._where}{error}{step}")
+        return type(error)(f"{self._where}{error}{step}")
 
     def _end_episodes(self, ended: np.ndarray) -> None:
         for i in ended.tolist():

@@ -178,9 +178,11 @@ def packed_space(space: gymnasium.Space, action_space: gymnasium.Space) -> gymna
     """Return the space of observations as agents get them: a Box as it is, other spaces packed.
 
     Raises:
-        UserError: a space without arrays, or a mask for actions that are neither Discrete nor MultiDiscrete.
+        UserError: a space without numbers, or a mask for actions that are neither Discrete nor MultiDiscrete.
     """
     if isinstance(space, Box):
+        if 0 in space.shape:
+            raise UserError(f"observations: expected numbers, got shape {space.shape}")
         return space
     return PackedBox(space, mask_sizes(action_space) if has_mask(space) else ())
 
