@@ -11,12 +11,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
 import torch
 from torch import Tensor, nn
 
-from automl_ext.nas.spaces.space import check_indices, mutate_one_decision
+from automl_ext.nas.spaces.space import DecisionSpace, check_indices
 from automl_ext.nas.spaces.supernet import Form, Supernet
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -50,7 +49,7 @@ class ConvNetGenotype:
         return "-".join([self.kind, f"s{self.stride}", *map(str, self.depths)])
 
 
-class ConvNetSpace:
+class ConvNetSpace(DecisionSpace):
     """The space ``convnet``, an :class:`automl_ext.nas.spaces.space.Space`."""
 
     num_choices = (len(KINDS), len(STRIDES), *STAGES * (len(DEPTHS),))
@@ -62,16 +61,6 @@ class ConvNetSpace:
             raise ValueError(f"genotype: expected a network such as residual-s2-1-1-1, got {short(text)}")
         kind, stride, *depths = found.groups()
         return ConvNetGenotype(kind, int(stride), tuple(map(int, depths)))
-
-    def random(self, rng: Random) -> ConvNetGenotype:
-        return self.decode([rng.randrange(n) for n in self.num_choices])
-
-    def mutate(self, genotype: ConvNetGenotype, rng: Random) -> ConvNetGenotype:
-        return mutate_one_decision(self, genotype, rng)
-
-    def legal(self, genotype: ConvNetGenotype, decision: int) -> tuple[int, ...]:
-        present = self.encode(genotype)[decision]
-        return tuple(k for k in range(self.num_choices[decision]) if k != present)
 
     def encode(self, genotype: ConvNetGenotype) -> tuple[int, ...]:
         depths = (DEPTHS.index(depth) for depth in genotype.depths)

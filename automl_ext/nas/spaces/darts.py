@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 
 from torch import nn
 
@@ -26,12 +25,12 @@ from automl_ext.nas.spaces.darts_genotype import (
     encode_cell,
 )
 from automl_ext.nas.spaces.darts_supernet import DartsSupernet
-from automl_ext.nas.spaces.space import check_indices, mutate_one_decision
+from automl_ext.nas.spaces.space import DecisionSpace, check_indices
 from automl_ext.nas.spaces.supernet import Form
 
 
 @dataclass
-class Darts:
+class Darts(DecisionSpace):
     """The DARTS space, an :class:`automl_ext.nas.spaces.space.Space`.
 
     A cell has three decisions per node: the pair of its inputs and its two operations. The first node has only one
@@ -56,23 +55,17 @@ class Darts:
             raise ValueError(f"genotype: expected {expected}, got {shorten(text)!r}")
         return genotype
 
-    def random(self, rng: Random) -> DartsGenotype:
-        return self.decode([rng.randrange(n) for n in self.num_choices])
-
-    def mutate(self, genotype: DartsGenotype, rng: Random) -> DartsGenotype:
-        return mutate_one_decision(self, genotype, rng)
-
     def legal(self, genotype: DartsGenotype, decision: int) -> tuple[int, ...]:
         """Return the choices that ``decision`` may change to, as indices.
 
         For an operation, these are all others. For a pair of inputs, they are the pairs that share an input with it.
         """
-        node, kind, choices = DECISIONS[decision % len(DECISIONS)]
-        present = self.encode(genotype)[decision]
-        others = (k for k in range(choices) if k != present)
+        others = super().legal(genotype, decision)
+        node, kind, _ = DECISIONS[decision % len(DECISIONS)]
         if kind == "operation":
-            return tuple(others)
-        return tuple(k for k in others if set(PAIRS[node][k]) & set(PAIRS[node][present]))
+            return others
+        present = set(PAIRS[node][self.encode(genotype)[decision]])
+        return tuple(k for k in others if present & set(PAIRS[node][k]))
 
     def encode(self, genotype: DartsGenotype) -> tuple[int, ...]:
         cells = [genotype.normal, *([] if genotype.reduction is None else [genotype.reduction])]

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from random import Random
 from typing import Any, cast
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from automl_ext.nas.spaces.cell_genotype import shorten
 from automl_ext.nas.spaces.operations import ResidualBlock, make_operation
-from automl_ext.nas.spaces.space import check_indices, mutate_one_decision
+from automl_ext.nas.spaces.space import DecisionSpace, check_indices
 from automl_ext.nas.spaces.supernet import Form, SuperCell, Supernet
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -180,7 +179,7 @@ class NASBench201Supernet(Supernet):
         return Genotype(tuple(OPERATIONS[k] for k in self.alphas[0].argmax(-1).tolist()))
 
 
-class NASBench201:
+class NASBench201(DecisionSpace):
     """The NAS-Bench-201 space, an :class:`automl_ext.nas.spaces.space.Space` with one decision per edge."""
 
     num_choices = (len(OPERATIONS),) * len(EDGES)
@@ -188,15 +187,6 @@ class NASBench201:
 
     def parse(self, text: str) -> Genotype:
         return Genotype.parse(text)
-
-    def random(self, rng: Random) -> Genotype:
-        return self.decode([rng.randrange(n) for n in self.num_choices])
-
-    def mutate(self, genotype: Genotype, rng: Random) -> Genotype:
-        return mutate_one_decision(self, genotype, rng)
-
-    def legal(self, genotype: Genotype, decision: int) -> tuple[int, ...]:
-        return tuple(k for k, name in enumerate(OPERATIONS) if name != genotype.operations[decision])
 
     def encode(self, genotype: Genotype) -> tuple[int, ...]:
         return tuple(OPERATIONS.index(name) for name in genotype.operations)

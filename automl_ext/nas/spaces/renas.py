@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
 from automl_ext.nas.spaces.cell_genotype import Edge, Nodes, check_nodes, read_nodes, shorten, write_nodes
 from automl_ext.nas.spaces.cell_network import BlockCell, CellNetwork
-from automl_ext.nas.spaces.space import check_indices, mutate_one_decision
+from automl_ext.nas.spaces.space import DecisionSpace, check_indices
 from automl_ext.nas.spaces.supernet import Form, Supernet
 from automl_ext.training.errors import UserError
 
@@ -69,7 +68,7 @@ def unused(blocks: Nodes) -> tuple[int, ...]:
     return tuple(state for state in range(2, 2 + len(blocks)) if state not in read)
 
 
-class ReNASSpace:
+class ReNASSpace(DecisionSpace):
     """The ReNAS space, an :class:`automl_ext.nas.spaces.space.Space`.
 
     Each block has four decisions: an operation and its input, twice. Any indices within ``num_choices`` encode a
@@ -82,16 +81,6 @@ class ReNASSpace:
 
     def parse(self, text: str) -> ReNASGenotype:
         return ReNASGenotype.parse(text)
-
-    def random(self, rng: Random) -> ReNASGenotype:
-        return self.decode([rng.randrange(n) for n in self.num_choices])
-
-    def mutate(self, genotype: ReNASGenotype, rng: Random) -> ReNASGenotype:
-        return mutate_one_decision(self, genotype, rng)
-
-    def legal(self, genotype: ReNASGenotype, decision: int) -> tuple[int, ...]:
-        present = self.encode(genotype)[decision]
-        return tuple(k for k in range(self.num_choices[decision]) if k != present)
 
     def encode(self, genotype: ReNASGenotype) -> tuple[int, ...]:
         return tuple(k for block in genotype.blocks for name, start in block for k in (OPERATIONS.index(name), start))

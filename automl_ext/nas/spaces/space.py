@@ -85,6 +85,24 @@ class Space(Protocol[Genotype]):
         ...
 
 
+class DecisionSpace:
+    """A base class of spaces in which every decision may change to any other choice."""
+
+    def random(self: Space[Genotype], rng: Random) -> Genotype:
+        return self.decode([rng.randrange(n) for n in self.num_choices])
+
+    def mutate(self: Space[Genotype], genotype: Genotype, rng: Random) -> Genotype:
+        """Change a uniformly drawn decision to a uniformly drawn legal choice."""
+        decision = rng.randrange(len(self.num_choices))
+        indices = list(self.encode(genotype))
+        indices[decision] = rng.choice(self.legal(genotype, decision))
+        return self.decode(indices)
+
+    def legal(self: Space[Genotype], genotype: Genotype, decision: int) -> tuple[int, ...]:
+        present = self.encode(genotype)[decision]
+        return tuple(k for k in range(self.num_choices[decision]) if k != present)
+
+
 def supernet_of(space: Space[Any], **arguments: Any) -> Supernet:
     """Build a space's supernet; ``arguments`` are those of ``build_supernet``.
 
@@ -103,11 +121,3 @@ def check_indices(indices: Sequence[int], num_choices: Sequence[int]) -> None:
     if len(indices) != len(num_choices) or not all(0 <= k < n for k, n in zip(indices, num_choices, strict=True)):
         expected = f"{len(num_choices)} below {tuple(num_choices)}"
         raise ValueError(f"decode: indices: expected {expected}, got {list(indices)}")
-
-
-def mutate_one_decision(space: Space[Genotype], genotype: Genotype, rng: Random) -> Genotype:
-    """Change a uniformly drawn decision to a uniformly drawn legal choice; most spaces use this as ``mutate``."""
-    decision = rng.randrange(len(space.num_choices))
-    indices = list(space.encode(genotype))
-    indices[decision] = rng.choice(space.legal(genotype, decision))
-    return space.decode(indices)

@@ -16,6 +16,7 @@ import torch
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.nasbench201 import NASBench201
+from automl_ext.nas.spaces.space import DecisionSpace
 from automl_ext.nas.strategies.evolution import Evolution, EvolutionConfig
 from automl_ext.nas.strategies.random_search import RandomSearch
 from automl_ext.nas.strategies.reinforce import ReinforceSearch
@@ -41,23 +42,17 @@ MAKE: dict[str, Callable[[int], Strategy]] = {
 each = pytest.mark.parametrize("name", MAKE)
 
 
-class Pairs:
+class Pairs(DecisionSpace):
     """A space with three nodes. Node i has one of 4 operations and one of several inputs."""
 
     num_choices = (4, 2, 4, 3, 4, 4)
     kinds = ("operation", "input") * 3
-
-    def random(self, rng: Random) -> tuple[int, ...]:
-        return tuple(rng.randrange(n) for n in self.num_choices)
 
     def encode(self, genotype: tuple[int, ...]) -> tuple[int, ...]:
         return genotype
 
     def decode(self, indices: Sequence[int]) -> tuple[int, ...]:
         return tuple(indices)
-
-    def legal(self, genotype: tuple[int, ...], decision: int) -> tuple[int, ...]:
-        return tuple(k for k in range(self.num_choices[decision]) if k != genotype[decision])
 
 
 def through_a_checkpoint(state: dict[str, Any]) -> dict[str, Any]:
@@ -330,12 +325,6 @@ def test_successive_halving_waits_for_the_end_of_a_rung() -> None:
 def test_invalid_parameters(make: Callable[[], Strategy], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_nb201_legal_changes() -> None:
-    genotype = NASBench201().decode([0, 1, 2, 3, 4, 0])
-    assert SPACE.kinds == ("operation",) * 6
-    assert [SPACE.legal(genotype, d) for d in (0, 3)] == [(1, 2, 3, 4), (0, 1, 2, 4)]
 
 
 @pytest.mark.parametrize("config", [EvolutionConfig, ReNASConfig])
