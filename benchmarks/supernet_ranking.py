@@ -26,7 +26,7 @@ from automl_ext.nas.costs import count_parameters
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.estimators.table import Table, place
 from automl_ext.nas.estimators.training_free.ranks import kendall, spearman
-from automl_ext.nas.estimators.weight_sharing import UniformSupernet, UniformSupernetConfig, WeightSharing
+from automl_ext.nas.estimators.weight_sharing import UniformSupernet, WeightSharing
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
 from automl_ext.nas.training.training_options import TrainingConfig
 
@@ -65,9 +65,8 @@ def correlation(scores: Sequence[float], truth: Sequence[float]) -> dict[str, An
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     splits = split_images(load_images(args.data, subset=args.subset))
-    config = UniformSupernetConfig(
-        channels=args.channels, epochs=args.supernet_epochs, flip=args.flip, shift=args.shift
-    )
+    options = {"channels": args.channels, "epochs": args.supernet_epochs, "flip": args.flip, "shift": args.shift}
+    config = TrainingConfig(lr=0.1, **options)
     supernet = UniformSupernet(config, SPACE, splits, torch.device("cpu"))
     if args.state and args.state.exists():
         supernet.load_state_dict(torch.load(args.state))

@@ -11,7 +11,6 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from random import Random
@@ -29,8 +28,7 @@ from automl_ext.nas.spaces.space import Space, supernet_of
 from automl_ext.nas.spaces.supernet import Choice, Supernet, recalibrate
 from automl_ext.nas.training.batches import accuracy, augment, epoch_batches, take, to_device
 from automl_ext.nas.training.sgd import sgd
-from automl_ext.nas.training.training_options import LARGEST, ClassWeights, check_class_weights, class_weights
-from automl_ext.training.checks import check_range, check_seed
+from automl_ext.nas.training.training_options import TrainingConfig, class_weights
 from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -38,38 +36,8 @@ from automl_ext.training.machine.clock import Clock
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import draw_seed, generator, rng_state, seed_everything, set_rng_state
 
-
-@dataclass
-class UniformSupernetConfig:
-    """Configuration of the training of a supernet. The defaults are those of the GDAS search on the digits."""
-
-    seed: int = 0  # Random seed of weights, samples, batches and augmentation.
-    channels: int = 4  # Channels of the first stage (C).
-    cells: int = 1  # Cells per stage (N).
-    epochs: int = 100  # Number of epochs.
-    batch_size: int = 64  # Images per batch.
-    lr: float = 0.1  # Initial learning rate of SGD; it follows a cosine.
-    lr_min: float = 0.001  # Final learning rate.
-    momentum: float = 0.9  # Nesterov momentum.
-    weight_decay: float = 5e-4  # Weight decay.
-    grad_clip: float = 5.0  # Largest norm of the gradient.
-    shift: int = 1  # Largest random shift of training images, in pixels.
-    flip: bool = False  # Mirror training images horizontally with probability 1/2.
-    class_weights: ClassWeights = None  # Weights of the classes in the loss: balanced, or one number per class.
-
-    def __post_init__(self) -> None:
-        check_seed(self.seed)
-        check_range(self, "channels", "cells", "epochs", low=1, high=LARGEST)
-        check_range(self, "batch_size", low=2, high=LARGEST)
-        check_range(self, "shift", low=0, high=LARGEST)
-        check_range(self, "lr", "grad_clip", above=0)
-        check_range(self, "weight_decay", low=0)
-        if not 0 <= self.lr_min <= self.lr:
-            raise ValueError(f"lr_min: expected 0 to lr ({self.lr}), got {self.lr_min}")
-        check_range(self, "momentum", low=0, below=1)
-        check_class_weights(self.class_weights)
-
-
+LR_MIN = 0.001  # final learning rate of the cosine schedule
+GRAD_CLIP = 5.0  # largest norm of the gradient
 Choices = Callable[[Any], list[Choice]]  # maps a genotype to the choices that a pass of the supernet runs
 
 
@@ -103,15 +71,12 @@ def _one_decision_per_edge(space: Space[Any], supernet: Supernet, genotype: Any)
 
 
 class UniformSupernet:
-    """Trains a supernet on one uniformly drawn architecture per step; a :class:`~automl_ext.training.epochs.Job`."""
+    """Trains a supernet on one uniformly drawn architecture per step; a :class:`~automl_ext.training.epochs.Job`.
 
-    def __init__(
-        self,
-        config: UniformSupernetConfig,
-        space: Space[Any],
-        splits: Splits,
-        device: torch.device,
-    ) -> None:
+    A supernet has no cutout, CutMix, drop-path, auxiliary head and bfloat16; these options of ``config`` are not used.
+    """
+
+    def __init__(self, config: TrainingConfig, space: Space[Any], splits: Splits, device: torch.device) -> None:
         self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
         self.space = space
         self.train = to_device(splits.train, device)
@@ -142,7 +107,7 @@ class UniformSupernet:
             losses = []
             for i, index in enumerate(batches):
                 progress = (self.epoch + i / len(batches)) / self.epochs
-                set_cosine_lr(self.optimizer, progress, config.lr, config.lr_min)
+                set_cosine_lr(self.optimizer, progress, config.lr, min(LR_MIN, config.lr))
                 batch = take(self.train, index)
                 batch = Split(augment(batch.images, config.shift, config.flip, self.rng), batch.labels)
                 losses.append(self.step(batch, self.draw(self.rng)))
@@ -157,7 +122,7 @@ class UniformSupernet:
         self.optimizer.zero_grad()
         loss = F.cross_entropy(self.supernet(batch.images, *choices), batch.labels, self.class_weights)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip)
+        nn.utils.clip_grad_norm_(self.supernet.weights(), GRAD_CLIP)
         self.optimizer.step()
         return loss.detach()
 

@@ -12,7 +12,7 @@ from automl_ext.nas.data import load_splits, network_shape
 from automl_ext.nas.estimators.inheritance import Inheriting
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity, global_rng_kept
 from automl_ext.nas.estimators.table import Table, TableEvaluator
-from automl_ext.nas.estimators.weight_sharing import UniformSupernet, UniformSupernetConfig, WeightSharing
+from automl_ext.nas.estimators.weight_sharing import UniformSupernet, WeightSharing
 from automl_ext.nas.evaluation import Evaluation, Evaluator, Scoring
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.renas import ReNASConfig
@@ -73,10 +73,7 @@ def supernet(config: SearchConfig, space: Space[Any], data: ImageData | None) ->
         if getattr(config, name):
             raise UserError(f"{name}: the evaluator supernet has no such option, got {getattr(config, name)}")
     splits = load_splits(config, data)
-    names = [field.name for field in fields(UniformSupernetConfig) if hasattr(config, field.name)]
-    lr_min = min(UniformSupernetConfig.lr_min, config.lr)
-    settings = UniformSupernetConfig(**{name: getattr(config, name) for name in names}, lr_min=lr_min)
-    job = UniformSupernet(settings, space, splits, choose_device(config.device))
+    job = UniformSupernet(config, space, splits, choose_device(config.device))
     return Scoring(lambda: with_costs(WeightSharing(job.supernet, splits, space=space), config, space, splits), job=job)
 
 

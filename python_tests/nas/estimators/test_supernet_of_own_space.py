@@ -13,8 +13,9 @@ import torch
 from paths import ROOT
 from test_lower_fidelity import SPLITS
 
-from automl_ext.nas.estimators.weight_sharing import UniformSupernet, UniformSupernetConfig
+from automl_ext.nas.estimators.weight_sharing import UniformSupernet
 from automl_ext.nas.spaces.own import own_space
+from automl_ext.nas.training.training_options import TrainingConfig
 
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 pytest.importorskip("tyro", reason="the command line needs tyro")
@@ -50,7 +51,7 @@ def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_each_alpha_of_one_edge_belongs_to_one_decision(chain: None) -> None:
     space = own_space("chain:ChainSpace")
-    job = UniformSupernet(UniformSupernetConfig(channels=2), space, SPLITS, torch.device("cpu"))
+    job = UniformSupernet(TrainingConfig(channels=2), space, SPLITS, torch.device("cpu"))
     choices = job.choices(space.decode([3, 0, 2, 1]))
     assert [choice.active for choice in choices] == [[[3]], [[0]], [[2]], [[1]]]
     assert [choice.weights.argmax().item() for choice in choices] == [3, 0, 2, 1]
