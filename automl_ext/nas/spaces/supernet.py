@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,21 @@ class Choice(NamedTuple):
         return cls(weights, [[i] for i in indices], one_hot=True)
 
 
+class SuperEdge(nn.ModuleList):
+    """The candidate operations of an edge. "none" is an Identity that is never called; it keeps the indices aligned."""
+
+    def __init__(self, operations: Sequence[str], channels: int, stride: int = 1) -> None:
+        made = (make_operation(name, channels, affine=False, stride=stride) for name in operations)
+        super().__init__(operation or nn.Identity() for operation in made)
+
+    def forward(self, x: Tensor, active: Sequence[int]) -> list[Tensor | None]:
+        """Return the output of each operation; None for those that are not ``active``."""
+        outputs: list[Tensor | None] = [None] * len(self)
+        for k in active:
+            outputs[k] = self[k](x)
+        return outputs
+
+
 class SuperCell(nn.Module):
     """A cell in which node i is the sum of the weighted candidate operations of the edges j → i from all nodes j < i.
 
@@ -67,11 +82,7 @@ class SuperCell(nn.Module):
             raise ValueError(f'SuperCell: form: expected "nb201" or "darts", got {form!r}')
         self.num_nodes = num_nodes
         self.form = form
-        self.edges = nn.ModuleList(
-            # "none" is an Identity that is never called; it keeps the indices aligned.
-            nn.ModuleList(make_operation(name, channels, affine=False) or nn.Identity() for name in operations)
-            for _ in range(num_nodes * (num_nodes - 1) // 2)
-        )
+        self.edges = nn.ModuleList(SuperEdge(operations, channels) for _ in range(num_nodes * (num_nodes - 1) // 2))
         self.none = [k for k, name in enumerate(operations) if name == "none"]
 
     def forward(self, x: Tensor, choice: Choice) -> Tensor:
@@ -80,7 +91,7 @@ class SuperCell(nn.Module):
         zero = torch.zeros_like(x)
         for node in range(1, self.num_nodes):
             edges = edges_into(node)
-            outputs = [self._run_edge(e, source, active[e]) for e, source in zip(edges, nodes, strict=True)]
+            outputs = [self.edges[e](source, active[e]) for e, source in zip(edges, nodes, strict=True)]
             nodes.append(node_value(outputs, choice, edges, self.form, zero))
         return nodes[-1]
 
@@ -99,13 +110,6 @@ class SuperCell(nn.Module):
                 if running[e]:
                     reaching.add(start)
         return running
-
-    def _run_edge(self, edge: int, x: Tensor, active: list[int]) -> list[Tensor | None]:
-        candidates = cast(nn.ModuleList, self.edges[edge])
-        outputs: list[Tensor | None] = [None] * len(candidates)
-        for k in active:
-            outputs[k] = candidates[k](x)
-        return outputs
 
 
 def node_value(

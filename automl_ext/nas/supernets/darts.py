@@ -56,7 +56,7 @@ def mix(alphas: Iterable[Tensor]) -> list[Choice]:
 
 
 class DARTS(AlphaAlgorithm[DARTSConfig]):
-    """The two steps of algorithm 1 at ξ = 0, an :class:`~automl_ext.nas.supernets.loop.SupernetAlgorithm`."""
+    """The two steps of algorithm 1 at ξ = 0."""
 
     def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:
         """Take a step on the weights, then one on α.

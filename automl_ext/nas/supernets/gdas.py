@@ -68,7 +68,7 @@ def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[C
 
 
 class GDAS(AlphaAlgorithm[SampledConfig]):
-    """The two steps of algorithm 1, an :class:`~automl_ext.nas.supernets.loop.SupernetAlgorithm`."""
+    """The two steps of algorithm 1."""
 
     sample = staticmethod(sample)
 

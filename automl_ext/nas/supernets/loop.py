@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,8 @@ from automl_ext.training.machine.clock import Clock
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import generator, rng_state, seed_everything, set_rng_state
 
-Config = TypeVar("Config", bound=AlphaConfig)
+Config = TypeVar("Config", bound=SupernetConfig)
+AnyAlphaConfig = TypeVar("AnyAlphaConfig", bound=AlphaConfig)
 VALID_IMAGES = 500  # largest number of validation images for the accuracy after each epoch
 WATCHED = {"skip": "skip_connect", "none": "none"}  # name in a metric → operation
 
@@ -50,34 +51,19 @@ class Iteration(NamedTuple):
     tau: float = 1.0
 
 
-class SupernetAlgorithm(Protocol):
-    """Interface of an algorithm. It is made by ``SupernetAlgorithm(config, supernet, allowed, class_weights, rng)``.
+class SupernetAlgorithm(Generic[Config]):
+    """Base class of the algorithms: the optimizer of the weights, and the loss.
 
-    ``config`` holds the options. ``allowed`` are masks of the candidate operations in the shapes of α; None: all are
-    candidates. ``class_weights`` are weights in the loss [classes]; None: 1. ``rng`` is the source of the samples.
+    Args:
+        config: the options.
+        supernet: the supernet to train.
+        allowed: masks of the candidate operations in the shapes of α; None: all are candidates.
+        class_weights: weights in the loss [classes]; None: 1.
+        rng: source of the samples.
 
     Attributes:
+        network: the supernet; its gradients are the means over all processes.
         optimizers: name in the saved state → optimizer.
-    """
-
-    optimizers: dict[str, Optimizer]
-
-    def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:
-        """Run one iteration.
-
-        Args:
-            epoch: the number of completed epochs.
-            progress: the completed fraction of the search, 0 to 1.
-            train: augmented batches of the images for the weights; of several processes, each gets its parts.
-            valid: the same of the images for α.
-        """
-        ...
-
-
-class AlphaAlgorithm(Generic[Config]):
-    """The optimizers of algorithms that train the weights by SGD and α by Adam, and their loss.
-
-    The arguments are those of :class:`SupernetAlgorithm`.
     """
 
     def __init__(
@@ -89,17 +75,21 @@ class AlphaAlgorithm(Generic[Config]):
         rng: torch.Generator,
     ) -> None:
         self.config, self.supernet, self.allowed = config, supernet, allowed
-        self.network = ranks.data_parallel(supernet)  # its gradients are the means over all processes
+        self.network = ranks.data_parallel(supernet)
         self.class_weights, self.rng = class_weights, rng
         self.weight_optimizer = sgd(supernet.weights(), config.lr, config.momentum, config.weight_decay)
-        betas, decay = (config.alpha_beta1, config.alpha_beta2), config.alpha_weight_decay
-        self.alpha_optimizer = torch.optim.Adam(
-            supernet.alphas.parameters(), lr=config.alpha_lr, betas=betas, weight_decay=decay
-        )
-        self.optimizers: dict[str, Optimizer] = {
-            "weight_optimizer": self.weight_optimizer,
-            "alpha_optimizer": self.alpha_optimizer,
-        }
+        self.optimizers: dict[str, Optimizer] = {"weight_optimizer": self.weight_optimizer}
+
+    def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:
+        """Run one iteration.
+
+        Args:
+            epoch: the number of completed epochs.
+            progress: the completed fraction of the search, 0 to 1.
+            train: augmented batches of the images for the weights; of several processes, each gets its parts.
+            valid: the same of the images for α.
+        """
+        raise NotImplementedError
 
     def alphas(self) -> list[Tensor]:
         """Return α, −inf for operations that are no candidates."""
@@ -108,6 +98,18 @@ class AlphaAlgorithm(Generic[Config]):
     def loss(self, batch: Split, choices: list[Choice]) -> Tensor:
         """Compute the mean loss of a batch, 0-dim, of the network with these choices."""
         return F.cross_entropy(self.network(batch.images, *choices), batch.labels, self.class_weights)
+
+
+class AlphaAlgorithm(SupernetAlgorithm[AnyAlphaConfig]):
+    """An algorithm that trains α by Adam. The arguments are those of :class:`SupernetAlgorithm`."""
+
+    def __init__(self, config: AnyAlphaConfig, *arguments: Any) -> None:
+        super().__init__(config, *arguments)
+        betas, decay = (config.alpha_beta1, config.alpha_beta2), config.alpha_weight_decay
+        self.alpha_optimizer = torch.optim.Adam(
+            self.supernet.alphas.parameters(), lr=config.alpha_lr, betas=betas, weight_decay=decay
+        )
+        self.optimizers["alpha_optimizer"] = self.alpha_optimizer
 
 
 class SupernetSearch:
@@ -129,7 +131,7 @@ class SupernetSearch:
         space: Space[Any],
         splits: Splits,
         device: torch.device,
-        make: Callable[..., SupernetAlgorithm],
+        make: Callable[..., SupernetAlgorithm[Any]],
     ) -> None:
         self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
         self.rng = generator(config.seed, torch.device("cpu"))

@@ -37,7 +37,7 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import Choice, Supernet
 from automl_ext.nas.supernets.candidates import NONE, all_candidates, decode, masked
 from automl_ext.nas.supernets.darts import mix
-from automl_ext.nas.supernets.loop import Iteration, SupernetSearch
+from automl_ext.nas.supernets.loop import Iteration, SupernetAlgorithm, SupernetSearch
 from automl_ext.nas.supernets.run import search_supernet
 from automl_ext.nas.supernets.supernet_options import SupernetConfig
 from automl_ext.nas.training.batches import epoch_batches
@@ -71,38 +71,23 @@ class PerturbationConfig(SupernetConfig):
             )
 
 
-class EqualWeights:
-    """Step 1: train the weights; all operations of an edge have nearly equal weights, because α is never trained.
-
-    An :class:`~automl_ext.nas.supernets.loop.SupernetAlgorithm`.
-    """
-
-    def __init__(
-        self,
-        config: PerturbationConfig,
-        supernet: Supernet,
-        allowed: Sequence[Tensor] | None,
-        class_weights: Tensor | None,
-        rng: torch.Generator,
-    ) -> None:
-        self.config, self.supernet, self.allowed, self.class_weights = config, supernet, allowed, class_weights
-        self.network = ranks.data_parallel(supernet)  # its gradients are the means over all processes
-        self.optimizer = sgd(supernet.weights(), config.lr, config.momentum, config.weight_decay)
-        self.optimizers: dict[str, Optimizer] = {"weight_optimizer": self.optimizer}
+class EqualWeights(SupernetAlgorithm[PerturbationConfig]):
+    """Step 1: train the weights; all operations of an edge have nearly equal weights, because α is never trained."""
 
     def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:
         """Take a step on the weights.
 
         Arguments and result are those of :meth:`automl_ext.nas.supernets.loop.SupernetAlgorithm.iterate`.
         """
-        set_cosine_lr(self.optimizer, progress, self.config.lr, self.config.final_lr)
-        choices = mix(masked([alpha.detach() for alpha in self.supernet.alphas], self.allowed))
-        return Iteration(self.weight_step(self.optimizer, next(train), choices), choices)
+        set_cosine_lr(self.weight_optimizer, progress, self.config.lr, self.config.final_lr)
+        with torch.no_grad():
+            choices = mix(self.alphas())
+        return Iteration(self.weight_step(self.weight_optimizer, next(train), choices), choices)
 
     def weight_step(self, optimizer: Optimizer, batch: Split, choices: list[Choice]) -> Tensor:
         """Take one SGD step on the weights. Return the loss of the batch, 0-dim, detached."""
         optimizer.zero_grad()
-        loss = F.cross_entropy(self.network(batch.images, *choices), batch.labels, self.class_weights)
+        loss = self.loss(batch, choices)
         loss.backward()
         nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip)
         optimizer.step()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def search_supernet(
     config: SupernetConfig,
     out: str | Path,
-    make: Callable[..., SupernetAlgorithm],
+    make: Callable[..., SupernetAlgorithm[Any]],
     name: str,
     resume: str | None = None,
     stop_after: int | None = None,

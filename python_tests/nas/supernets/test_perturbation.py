@@ -50,7 +50,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, alpha: list[float], edges: int = 2) -> 
     from automl_ext.nas.spaces import supernet as module
 
     made = {"zero": (0.0, 0), "keep": (1.0, 0), "move": (0.1, 1)}
-    monkeypatch.setattr(module, "make_operation", lambda operation, channels, affine: Shift(*made[operation]))
+    monkeypatch.setattr(module, "make_operation", lambda operation, *_, **__: Shift(*made[operation]))
     torch.manual_seed(0)
     net = Supernet(Toy(edges), [(1, 3)] * edges)
     with torch.no_grad():
