@@ -46,21 +46,6 @@ class ReNASGenotype:
         """Write five blocks: ``|op~0|op~1|+|op~0|op~2|+…``."""
         return write_nodes(self.blocks)
 
-    @classmethod
-    def parse(cls, text: str) -> ReNASGenotype:
-        """Parse a genotype; the inverse of ``str``.
-
-        Raises:
-            ValueError: ``text`` is not a ReNAS cell.
-        """
-        try:
-            return cls(read_nodes(text.strip()))
-        except ValueError as error:
-            raise ValueError(
-                f"genotype: expected a ReNAS cell of five blocks |op~i|op~j|+…, "
-                f"got {shorten(text)!r}: {shorten(str(error), 400)}"
-            ) from None
-
 
 def unused(blocks: Nodes) -> tuple[int, ...]:
     """Return the output states of the cell: the blocks that no other block reads (state 2 + i is block i)."""
@@ -80,7 +65,13 @@ class ReNASSpace(DecisionSpace):
     kinds = ("operation", "input") * (2 * NUM_BLOCKS)
 
     def parse(self, text: str) -> ReNASGenotype:
-        return ReNASGenotype.parse(text)
+        try:
+            return ReNASGenotype(read_nodes(text.strip()))
+        except ValueError as error:
+            raise ValueError(
+                f"genotype: expected a ReNAS cell of five blocks |op~i|op~j|+…, "
+                f"got {shorten(text)!r}: {shorten(str(error), 400)}"
+            ) from None
 
     def encode(self, genotype: ReNASGenotype) -> tuple[int, ...]:
         return tuple(k for block in genotype.blocks for name, start in block for k in (OPERATIONS.index(name), start))

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from compare_runs import same
 from torch import nn
 
 from automl_ext.data.images import Split, Splits
@@ -35,23 +36,13 @@ def part(size: int, seed: int) -> Split:
 SPLITS = Splits(part(96, 0), part(60, 1), part(30, 2), 3, 1, (8, 8), ("a", "b", "c"), (0.0,), (1.0,))
 
 
-def same(a: object, b: object) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a if k not in ("wall", "cpu"))
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
-
-
 def test_continued_training_equals_uninterrupted_training() -> None:
     evaluator = LowerFidelity(CONFIG, SPLITS)
     whole = evaluator.evaluate(CELL)
     first = evaluator.evaluate(CELL, 1)
     second = evaluator.evaluate(CELL, 3, first.state)
     third = evaluator.evaluate(CELL, 4, second.state)
-    assert same(third.state, whole.state)
+    same(third.state, whole.state)
     assert third.score == whole.score
     assert [e.measured["epochs"] for e in (whole, first, second, third)] == [4, 1, 2, 1]
     assert third.measured["loss"] == whole.measured["loss"]
@@ -70,7 +61,7 @@ def test_continued_training_with_dropout_equals_uninterrupted_training() -> None
     torch.manual_seed(7)  # what was drawn before has no effect
     first = evaluator.evaluate(CELL, 2)
     torch.rand(3)
-    assert same(evaluator.evaluate(CELL, 4, first.state).state, whole.state)
+    same(evaluator.evaluate(CELL, 4, first.state).state, whole.state)
 
 
 def test_a_state_can_be_continued_twice() -> None:
@@ -78,8 +69,8 @@ def test_a_state_can_be_continued_twice() -> None:
     state = evaluator.evaluate(CELL, 1).state
     before = copy.deepcopy(state)
     once = evaluator.evaluate(CELL, 3, state)
-    assert same(state, before)
-    assert same(evaluator.evaluate(CELL, 3, state).state, once.state)
+    same(state, before)
+    same(evaluator.evaluate(CELL, 3, state).state, once.state)
 
 
 def test_a_finished_budget_trains_no_epoch() -> None:
@@ -106,7 +97,7 @@ def test_training_and_validation_images_are_kept_apart() -> None:
     # Validation labels and test images do not affect the training.
     other = replace(SPLITS, valid=Split(SPLITS.valid.images, (SPLITS.valid.labels + 1) % 3), test=part(30, 9))
     shifted = LowerFidelity(replace(CONFIG, epochs=8), other).evaluate(CELL)
-    assert same(shifted.state, found.state)
+    same(shifted.state, found.state)
     assert shifted.score < 0.2
 
 
@@ -114,7 +105,7 @@ def test_fewer_images_are_stratified() -> None:
     evaluator = LowerFidelity(CONFIG, SPLITS, images=24)
     assert torch.bincount(evaluator.splits.train.labels).tolist() == [8, 8, 8]
     assert len(evaluator.valid.labels) == 60
-    assert same(LowerFidelity(CONFIG, SPLITS, images=24).splits.train.images, evaluator.splits.train.images)
+    same(LowerFidelity(CONFIG, SPLITS, images=24).splits.train.images, evaluator.splits.train.images)
 
 
 def test_fewer_channels_give_fewer_parameters() -> None:
@@ -136,32 +127,23 @@ def test_global_generators_are_not_affected() -> None:
     assert random.random() == expected[1]
 
 
-def test_a_diverging_training_fails() -> None:
-    found = LowerFidelity(replace(CONFIG, lr=1e20), SPLITS).evaluate(CELL)
-    assert found.failed
-    assert found.score == -math.inf
-    assert found.state is None
-    assert not math.isfinite(found.measured["loss"])
-    assert found.measured["epochs"] <= 2
-
-
-def test_infinite_logits_fail() -> None:
-    """After one large step, the weights are finite but their products overflow."""
-    config = replace(CONFIG, batch_size=96, lr=1e12)
-    found = LowerFidelity(config, SPLITS).evaluate(CELL, 1)
-    assert math.isfinite(found.measured["loss"])
-    assert found.failed
-    assert found.score == -math.inf
-    assert found.state is None
-
-
-def test_infinite_weights_fail() -> None:
+@pytest.mark.parametrize(
+    ("budget", "changes"),
+    [
+        (None, {"lr": 1e20}),
+        (1, {"batch_size": 96, "lr": 1e12}),  # after one large step, finite weights whose products overflow
+        (1, {"batch_size": 96, "lr": 1e30, "weight_decay": 1e12}),  # infinite weights
+    ],
+    ids=["loss", "logits", "weights"],
+)
+def test_a_diverging_training_fails(budget: int | None, changes: dict[str, float]) -> None:
     """The loss of a single step is computed before the weights change."""
-    config = replace(CONFIG, batch_size=96, lr=1e30, weight_decay=1e12)
-    found = LowerFidelity(config, SPLITS).evaluate(CELL, 1)
-    assert math.isfinite(found.measured["loss"])
+    found = LowerFidelity(replace(CONFIG, **changes), SPLITS).evaluate(CELL, budget)
     assert found.failed
     assert found.score == -math.inf
+    assert found.state is None
+    assert math.isfinite(found.measured["loss"]) == (budget == 1)
+    assert found.measured["epochs"] <= 2
 
 
 @pytest.mark.parametrize("budget", [0, 5])

@@ -19,13 +19,13 @@ SWEEP = """
 import copy, itertools, json
 import torch
 from torch import nn
-from automl_ext.nas.spaces import darts_genotype
+from automl_ext.nas.spaces import darts
 from automl_ext.nas.spaces import nasbench201
 from automl_ext.nas.spaces import renas as renas_space
 from automl_ext.nas.spaces.cell_network import FixedReductionCell, Place
 from automl_ext.nas.spaces.operations import FactorizedReduction, ResidualBlock, make_operation
 
-NAMES = {*nasbench201.OPERATIONS, *darts_genotype.OPERATIONS, *renas_space.OPERATIONS} - {"none"}
+NAMES = {*nasbench201.OPERATIONS, *darts.OPERATIONS, *renas_space.OPERATIONS} - {"none"}
 BLOCKS = {name: lambda c, stride, name=name: make_operation(name, c, stride=stride) for name in sorted(NAMES)}
 HALVING = {
     "wider": lambda c, _: FactorizedReduction(c, 2 * c + 1),

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from automl_ext.nas.spaces.cell_genotype import Edge
 from automl_ext.nas.spaces.cell_network import BlockCell, FixedReductionCell, Place, live_cells
-from automl_ext.nas.spaces.darts import Darts
-from automl_ext.nas.spaces.darts_genotype import OPERATIONS
+from automl_ext.nas.spaces.darts import OPERATIONS, Darts
 from automl_ext.nas.spaces.nasbench201 import EDGES, Genotype, NASBench201, live_edges
 from automl_ext.nas.spaces.operations import make_operation
 from automl_ext.nas.spaces.registry import SPACES, space
