@@ -20,11 +20,25 @@ from automl_ext.nas.data import load_splits
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.registry import space as space_named
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.training.batches import accuracy, take, to_device
+from automl_ext.nas.training.batches import accuracy, take, to_device, without_validation
 from automl_ext.nas.training.network_training import NetworkTraining
 from automl_ext.nas.training.training_options import TrainingConfig
 from automl_ext.training.machine.device import choose_device
 from automl_ext.training.seeding import generator, rng_state, set_rng_state
+
+
+@contextmanager
+def global_rng_kept() -> Iterator[None]:
+    """Restore the state of the global random generators at the end of the block.
+
+    A NetworkTraining seeds these generators. Otherwise, a search that draws from them would repeat its draws after
+    every training.
+    """
+    state = rng_state()
+    try:
+        yield
+    finally:
+        set_rng_state(state)
 
 
 class LowerFidelity:
@@ -65,8 +79,7 @@ class LowerFidelity:
             if not 1 <= images <= len(train.labels):
                 raise ValueError(f"images: expected 1 to {len(train.labels)} training images, got {images}")
             train = take(train, draw_stratified(train.labels, images, generator(config.seed)))
-        # A NetworkTraining takes the training and validation images together; here there are no validation images.
-        self.splits = replace(splits, train=train, valid=take(splits.valid, splits.valid.labels.new_zeros(0)))
+        self.splits = replace(without_validation(splits), train=train)
         with global_rng_kept():
             self.training(self.space.random(Random(config.seed)))  # raises here if the space does not support an option
 
@@ -83,11 +96,11 @@ class LowerFidelity:
         """Create the training of ``genotype``. It seeds the global random generators."""
         return NetworkTraining(self.config, self.space, genotype, self.splits, self.device)
 
+    @global_rng_kept()
     def evaluate(self, genotype: Any, budget: int | None = None, state: dict[str, Any] | None = None) -> Evaluation:
         """Train until ``budget`` epochs are done.
 
         Args:
-            genotype: the architecture.
             budget: number of epochs since the start of the training, ``config.epochs`` by default.
             state: the state of an earlier evaluation of the same genotype with the same configuration. It is not
                 modified.
@@ -104,25 +117,20 @@ class LowerFidelity:
         budget = self.config.epochs if budget is None else budget
         if not 1 <= budget <= self.config.epochs:
             raise ValueError(f"budget: expected 1 to {self.config.epochs} epochs (config.epochs), got {budget}")
-        with global_rng_kept():
-            return self.trained(genotype, budget, state)
-
-    def trained(self, genotype: Any, budget: int, state: dict[str, Any] | None) -> Evaluation:
-        """Return the evaluation after ``budget`` epochs."""
         start = time.perf_counter()
-        training = self.training(genotype)
-        loss = math.nan
+        training, loss, finite = self.training(genotype), math.nan, True
         if state is not None:
             self.check(state, genotype, budget)
             training.load_state_dict(copy.deepcopy(state["training"]))  # the optimizer modifies the tensors it loads
             loss = state["loss"]
         before = training.epoch
-        while training.epoch < budget:
+        while finite and training.epoch < budget:
             loss = training.run_epoch()["loss"]
-            if not math.isfinite(loss) or not all_finite(training.network):
-                return self.failed(training, before, loss, start)
-        if not finite_logits(training.network, self.valid.images[:1]):
-            return self.failed(training, before, loss, start)
+            finite = math.isfinite(loss) and all_finite(training.network)
+        parameters = count_parameters(training.network)
+        measured = {"epochs": training.epoch - before, "loss": loss, "parameters": parameters}
+        if not finite or not finite_logits(training.network, self.valid.images[:1]):
+            return Evaluation(-math.inf, time.perf_counter() - start, failed=True, measured=measured)
         score = accuracy(training.network, self.valid)
         after = {
             "genotype": str(genotype),
@@ -130,7 +138,7 @@ class LowerFidelity:
             "loss": loss,
             "training": training.state_dict(),
         }
-        return Evaluation(score, time.perf_counter() - start, after, measured=self.measured(training, before, loss))
+        return Evaluation(score, time.perf_counter() - start, after, measured=measured)
 
     def fidelity(self) -> dict[str, Any]:
         """Return the settings that must be equal to continue a training from its state."""
@@ -151,19 +159,6 @@ class LowerFidelity:
         if state["training"]["epoch"] > budget:
             raise ValueError(f"state: has had {state['training']['epoch']} epochs, more than the budget {budget}")
 
-    def failed(self, training: NetworkTraining, before: int, loss: float, start: float) -> Evaluation:
-        """Return a failed evaluation."""
-        measured = self.measured(training, before, loss)
-        return Evaluation(-math.inf, time.perf_counter() - start, failed=True, measured=measured)
-
-    def measured(self, training: NetworkTraining, before: int, loss: float) -> dict[str, float]:
-        """Return the measurements of this call.
-
-        Args:
-            before: number of epochs trained before the call, which are not counted.
-        """
-        return {"epochs": training.epoch - before, "loss": loss, "parameters": count_parameters(training.network)}
-
 
 def all_finite(network: nn.Module) -> bool:
     """Return whether all weights and batch norm statistics are finite.
@@ -178,17 +173,3 @@ def finite_logits(network: nn.Module, images: Tensor) -> bool:
     """Return whether all logits are finite in evaluation mode. Large weights can overflow, which argmax would hide."""
     network.eval()
     return bool(network(images).isfinite().all())
-
-
-@contextmanager
-def global_rng_kept() -> Iterator[None]:
-    """Restore the state of the global random generators at the end of the block.
-
-    A NetworkTraining seeds these generators. Otherwise, a search that draws from them would repeat its draws after
-    every training.
-    """
-    state = rng_state()
-    try:
-        yield
-    finally:
-        set_rng_state(state)
