@@ -16,28 +16,17 @@ the generations, so the search ends with trainings from scratch (automl_ext.nas.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from random import Random
 from typing import Any, Literal
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.evolution import warn_if_random
+from automl_ext.nas.strategies.evolution import Evolution, warn_if_random
 from automl_ext.nas.strategies.renas_controller import Change, Controller, HistoryController
 from automl_ext.nas.strategies.renas_lstm import LSTMController
 from automl_ext.nas.strategies.search_options import ScreenedSearchConfig
-from automl_ext.nas.strategies.strategy import (
-    Candidate,
-    Evaluated,
-    Screened,
-    at_least,
-    pack,
-    set_rng,
-    tournament,
-    unpack,
-)
+from automl_ext.nas.strategies.strategy import Candidate, Evaluated, Screened, tournament
 from automl_ext.nas.training.training_options import LARGEST, MANY
 from automl_ext.training.checks import check_range
 from automl_ext.training.seeding import derived_seed
@@ -55,7 +44,7 @@ CONTROLLERS: dict[str, Callable[[Space[Any], int, Sequence[Screened], bool], Con
 DRAWS = 1000  # largest number of draws until one is an architecture that was not proposed before
 
 
-class ReNAS:
+class ReNAS(Evolution):
     """ReNAS, a :class:`~automl_ext.nas.strategies.strategy.Strategy`.
 
     Args:
@@ -79,14 +68,9 @@ class ReNAS:
         inherit: bool = False,
         screened: Sequence[Screened] = (),
     ) -> None:
-        at_least("population", population, 1)
-        at_least("sample", sample, 1)
-        self.space, self.rng, self.controller = space, Random(seed), controller
-        self.size, self.sample, self.inherit = population, sample, inherit
-        self.screened = screened
-        self.asked = 0
+        super().__init__(space, seed, population, sample, screened)
+        self.controller, self.inherit = controller, inherit
         self.seen: set[tuple[int, ...]] = set()
-        self.population: deque[Evaluated] = deque(maxlen=population)  # oldest first
 
     def ask(self) -> Candidate:
         self.asked += 1
@@ -135,18 +119,14 @@ class ReNAS:
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "rng": self.rng.getstate(),
-            "asked": self.asked,
+            **super().state_dict(),
             "seen": sorted(self.seen),
-            "population": pack(self.space, self.population),
             "controller": self.controller.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        set_rng(self.rng, state["rng"])
-        self.asked = state["asked"]
+        super().load_state_dict(state)
         self.seen = {tuple(indices) for indices in state["seen"]}
-        self.population = deque(unpack(self.space, state["population"]), maxlen=self.size)
         self.controller.load_state_dict(state["controller"])
 
 
