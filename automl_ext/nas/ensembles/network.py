@@ -47,7 +47,7 @@ class Ensemble(nn.Module):
 
 def save_member(out: Path, number: int, weights: dict[str, Tensor]) -> None:
     """Write the weights of member ``number`` into the folder ``members``."""
-    path = member_path(out, number)
+    path = out / MEMBERS / f"{number}.pt"
     path.parent.mkdir(exist_ok=True)
     write_tensors(path, weights)
 
@@ -83,8 +83,3 @@ def load_ensemble(out: str | Path, space: Space[Any] | None = None, trust: Itera
         return Ensemble(networks, chosen).eval()
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
         raise UserError(f"{out}: expected a finished run of an ensemble: {short(error)}") from None
-
-
-def member_path(out: Path, number: int) -> Path:
-    """Return the path of the weights of member ``number``."""
-    return out / MEMBERS / f"{number}.pt"

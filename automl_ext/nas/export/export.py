@@ -27,7 +27,7 @@ from automl_ext.training.files.atomic import write_atomic
 from automl_ext.training.files.exporting import READ_WEIGHTS, check_out, load_module
 from automl_ext.training.files.reading import read_object
 from automl_ext.training.files.weights import check_fit, read_tensors, write_tensors
-from automl_ext.training.run import BEST, RESULT, algorithm_of
+from automl_ext.training.run import BEST, MEMBERS, RESULT, algorithm_of
 
 
 def export(run: str | Path, out: str | Path, space: Space[Any] | None = None, trust: Iterable[str] = ()) -> list[Path]:
@@ -132,7 +132,6 @@ def read_weights(run: Path, network: nn.Module, member: Any = None) -> dict[str,
     They are in the run's last checkpoint or, after ``search auto``, in a file.
 
     Args:
-        run: the run directory.
         network: a network of the same structure.
         member: the number of the file, the entry ``member`` of the result. None: the last checkpoint.
 
@@ -140,7 +139,7 @@ def read_weights(run: Path, network: nn.Module, member: Any = None) -> dict[str,
         UserError: the checkpoint or the file is missing, damaged, or of another network.
     """
     if type(member) is int:
-        source = run / "members" / f"{member}.pt"
+        source = run / MEMBERS / f"{member}.pt"
         state = read_tensors(source)
     else:
         source, state = read_checkpoint(run)
@@ -176,7 +175,6 @@ def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: s
     """Return the source code of the exported module: the classes that ``space.build`` needs, and ``load``.
 
     Args:
-        genotype: the architecture.
         facts: the result of :func:`check_network`.
         name: the module's file name without its suffix; must not contain quotes or backslashes.
         any_size: whether the network takes images of any size.

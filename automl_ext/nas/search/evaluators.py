@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -60,7 +60,7 @@ def train(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Sc
     def final() -> Evaluator:
         return LowerFidelity(replace(config, seed=derived_seed(config.seed, FINAL_STREAM)), splits, space=space)
 
-    return Scoring(lambda: with_costs(evaluator, config, space, splits), final)
+    return Scoring(lambda: WithCosts(evaluator, config, space, splits), final)
 
 
 def supernet(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Scoring:
@@ -74,14 +74,7 @@ def supernet(config: SearchConfig, space: Space[Any], data: ImageData | None) ->
             raise UserError(f"{name}: the evaluator supernet has no such option, got {getattr(config, name)}")
     splits = load_splits(config, data)
     job = UniformSupernet(config, space, splits, choose_device(config.device))
-    return Scoring(lambda: with_costs(WeightSharing(job.supernet, splits, space=space), config, space, splits), job=job)
-
-
-def with_costs(evaluator: Evaluator, config: SearchConfig, space: Space[Any], splits: Splits) -> WithCosts:
-    """Make the evaluator measure the costs of each candidate."""
-    image = (splits.in_channels, *splits.image_size)
-    shape = network_shape(splits, config.channels, config.cells)
-    return WithCosts(evaluator, space, shape, image, latency=config.max_latency_ms is not None)
+    return Scoring(lambda: WithCosts(WeightSharing(job.supernet, splits, space=space), config, space, splits), job=job)
 
 
 EVALUATORS: dict[str, Callable[[SearchConfig, Space[Any], ImageData | None], Scoring]] = {
@@ -106,14 +99,14 @@ def scoring(config: SearchConfig, space: Space[Any], data: ImageData | None = No
 class WithCosts:
     """An evaluator that calls another one and adds the costs of the candidate's network to its measurements.
 
-    It adds ``parameters``, ``macs`` (multiply-adds per image) and, if ``latency``, ``latency_ms``: the time of one
-    image on the CPU with one thread, in milliseconds.
+    It adds ``parameters``, ``macs`` (multiply-adds per image) and, if the latency is limited, ``latency_ms``: the time
+    of one image on the CPU with one thread, in milliseconds.
     """
 
-    def __init__(
-        self, evaluator: Evaluator, space: Space[Any], shape: dict[str, Any], image: Sequence[int], latency: bool
-    ) -> None:
-        self.evaluator, self.space, self.shape, self.image, self.latency = evaluator, space, shape, image, latency
+    def __init__(self, evaluator: Evaluator, config: SearchConfig, space: Space[Any], splits: Splits) -> None:
+        self.evaluator, self.space, self.latency = evaluator, space, config.max_latency_ms is not None
+        self.shape = network_shape(splits, config.channels, config.cells)
+        self.image = (splits.in_channels, *splits.image_size)
 
     def evaluate(self, genotype: Any, budget: int | None = None, state: dict[str, Any] | None = None) -> Evaluation:
         """Evaluate ``genotype`` with the other evaluator, and add the costs."""

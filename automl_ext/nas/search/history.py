@@ -76,19 +76,6 @@ class History:
         values["failed"] = self.failed
         return values | ({"budget": last.budget} if last.budget else {}) | last.measured
 
-    def front(self, budget: int) -> list[Entry]:
-        """Return the Pareto front in score and all measured costs, by increasing costs.
-
-        It is of the evaluations at ``budget`` that did not fail, whose scores are comparable. It is empty if no costs
-        were measured.
-        """
-        entries = [e for e in self.entries if e.budget == budget and not e.failed]
-        names = measured_costs(entries)
-        if not names:
-            return []
-        costs = [[e.measured[name] for name in names] for e in entries]
-        return [entries[i] for i in pareto_front(costs, [e.score for e in entries])]
-
     def choose(self, limits: dict[str, float], number: int = 1) -> list[Entry]:
         """Return the evaluations of the best ``number`` architectures, best first; with limits, of those within them.
 
@@ -128,15 +115,22 @@ class History:
         return float(ridge_regression(np.column_stack([design, generations]), scores, 1.0)[-1])
 
     def pareto(self, budget: int) -> list[dict[str, Any]]:
-        """Return genotype, score and costs of each entry of the front."""
-        front = self.front(budget)
+        """Return genotype, score and costs of each entry of the Pareto front, by increasing costs.
+
+        It is of the evaluations at ``budget`` that did not fail, whose scores are comparable. It is empty if no costs
+        were measured.
+        """
+        entries = [e for e in self.entries if e.budget == budget and not e.failed]
+        names = measured_costs(entries)
+        costs = [[e.measured[name] for name in names] for e in entries]
+        front = pareto_front(costs, [e.score for e in entries]) if names else []
         return [
             {
-                "genotype": str(self.space.decode(entry.indices)),
-                "score": entry.score,
-                **{name: plain_number(entry.measured[name]) for name in measured_costs(front)},
+                "genotype": str(self.space.decode(entries[i].indices)),
+                "score": entries[i].score,
+                **{name: plain_number(cost) for name, cost in zip(names, costs[i], strict=True)},
             }
-            for entry in front
+            for i in front
         ]
 
     def state_dict(self) -> dict[str, Any]:

@@ -69,7 +69,9 @@ class NetworkTraining:
             raise UserError(f"{self.where}: expected a network with parameters")
         self.num_classes = splits.num_classes
         if config.auxiliary:
-            add_auxiliary_head(network)
+            if not hasattr(network, "add_auxiliary_head"):
+                raise UserError("--auxiliary: networks of this space have no auxiliary head")
+            network.add_auxiliary_head()  # type: ignore[operator]
         self.network = network.to(device)
         self.trained = ranks.data_parallel(self.network)  # its gradients are the means over all processes
         self.optimizer = sgd(self.network.parameters(), config.lr, config.momentum, config.weight_decay)
@@ -186,14 +188,3 @@ class DropPath:
         images = len(output) * ranks.count()  # of the whole batch
         kept = (torch.rand(images, generator=self.generator) < keep)[ranks.part(images)]
         return output * (kept / keep).to(output)[:, None, None, None]
-
-
-def add_auxiliary_head(network: nn.Module) -> None:
-    """Add the auxiliary head to a network.
-
-    Raises:
-        UserError: networks of the space do not have one.
-    """
-    if not hasattr(network, "add_auxiliary_head"):
-        raise UserError("--auxiliary: networks of this space have no auxiliary head")
-    network.add_auxiliary_head()  # type: ignore[operator]

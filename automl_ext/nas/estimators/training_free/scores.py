@@ -13,14 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.nas.costs import count_macs, count_parameters
-from automl_ext.nas.estimators.training_free.features import entropies, meco, naswot
+from automl_ext.nas.estimators.training_free.formulas import entropies, meco, naswot, synflow
 from automl_ext.nas.estimators.training_free.passes import NotScorableError, Observation, logits, observe
-from automl_ext.nas.estimators.training_free.synflow import synflow
-
-
-def parameters(network: nn.Module, images: Tensor) -> float:
-    """Count the parameters, also those of operations that do not run; ``images`` is not used."""
-    return float(count_parameters(network))
 
 
 @torch.no_grad()
@@ -51,7 +45,7 @@ class Subject:
 
 # Higher is better.
 SCORES: dict[str, Callable[[Subject], float]] = {
-    "parameters": lambda s: parameters(s.network, s.images),
+    "parameters": lambda s: float(count_parameters(s.network)),  # also those of operations that do not run
     "multiply_adds": lambda s: multiply_adds(s.network, s.images),
     "naswot": lambda s: naswot(s.seen),
     "synflow": lambda s: synflow(s.network, s.images),
