@@ -18,7 +18,7 @@ from torch import Tensor
 from automl_ext.data.pixels import Size, channels_first, import_pillow, is_gray, number_of_channels, one_size, to_pixels
 from automl_ext.data.source import Part, Source
 from automl_ext.training.errors import UserError
-from automl_ext.training.files.reading import check_regular, check_size
+from automl_ext.training.files.reading import check_regular, check_size, short
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 DEPTH = 6
@@ -117,13 +117,9 @@ def _decode(load: Callable[[str], bytes], path: Path, name: str, use: Callable[[
     except MemoryError:
         raise
     except Exception as error:  # each image format raises its own exceptions, and so does zipfile
-        raise UserError(f"{path}: cannot read the image {name}: {_reason(error)}") from None
-
-
-def _reason(error: Exception) -> str:
-    # Pillow's message contains the address of the buffer, which does not help the user.
-    text = " ".join(str(error).split())
-    return "not an image file" if type(error).__name__ == "UnidentifiedImageError" else text
+        # Pillow's message contains the address of the buffer, which does not help the user.
+        reason = "not an image file" if type(error).__name__ == "UnidentifiedImageError" else short(error)
+        raise UserError(f"{path}: cannot read the image {name}: {reason}") from None
 
 
 @contextlib.contextmanager

@@ -28,12 +28,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from automl_ext.nas.estimators.table import CELLS, columns, place
-from automl_ext.nas.spaces.cell_genotype import shorten
 from automl_ext.nas.spaces.nasbench201 import Genotype
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_output
 from automl_ext.training.files.data_pickle import load_data
-from automl_ext.training.files.reading import check_regular
+from automl_ext.training.files.reading import check_regular, short
 
 SUFFIX = ".pickle.pbz2"
 # Largest unpacked size: EXPANSION · file size + SLACK bytes. The official files unpack to a few times their size.
@@ -98,7 +97,7 @@ def _archs(benchmark: Any, source: Path) -> list[str]:
     try:
         return [str(Genotype.parse(arch)) for arch in archs]
     except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{source}: meta_archs: {_line(error)}") from None
+        raise UserError(f"{source}: meta_archs: {short(error)}") from None
 
 
 def _field(benchmark: Any, name: str, kind: type, source: Path) -> Any:
@@ -113,20 +112,20 @@ def _field(benchmark: Any, name: str, kind: type, source: Path) -> Any:
 def _row(arch: str, cell: Any, names: _Names) -> tuple[float, ...]:
     """Compute a row of the table. Accuracies are averaged as by the authors of the benchmark."""
     try:
-        short, long = cell["12"], cell["200"]
-        trials = _trials(short, names.valid)
+        short_runs, long_runs = cell["12"], cell["200"]
+        trials = _trials(short_runs, names.valid)
         seconds = fmean(sum(trial["train_times"][epoch] for epoch in range(12)) for trial in trials)
         parameters, macs = (fmean(float(trial[key]) for trial in trials) for key in ("params", "flop"))
         row = (
             _accuracy(trials, "x-valid@11"),
-            _accuracy(_trials(long, names.valid), "x-valid@199"),
-            _accuracy(_trials(long, names.test), f"{names.test_images}@199"),
+            _accuracy(_trials(long_runs, names.valid), "x-valid@199"),
+            _accuracy(_trials(long_runs, names.test), f"{names.test_images}@199"),
             round(parameters * 1e6),
             round(macs * 1e6),
             round(seconds, 3),
         )
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise UserError(f"{arch}: a result is missing in the files: {_line(error)}") from None
+        raise UserError(f"{arch}: a result is missing in the files: {short(error)}") from None
     if not all(math.isfinite(value) for value in row):
         raise UserError(f"{arch}: expected finite numbers, got {row}")
     return row
@@ -148,8 +147,4 @@ def _load(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except (pickle.UnpicklingError, EOFError) as error:
-        raise UserError(f"{path}: expected a pickle of NATS-Bench: {_line(error)}") from None
-
-
-def _line(error: Exception) -> str:
-    return shorten(" ".join(str(error).split()))
+        raise UserError(f"{path}: expected a pickle of NATS-Bench: {short(error)}") from None

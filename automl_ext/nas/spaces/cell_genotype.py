@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from automl_ext.training.files.reading import short
+
 
 class Edge(NamedTuple):
     """An operation on the state ``start``. A node is the sum of two edges."""
@@ -56,10 +58,5 @@ def read_nodes(text: str) -> Nodes:
     except ValueError:
         nodes = ()
     if write_nodes(nodes) != text or not nodes:
-        raise ValueError(f"expected nodes |op~i|op~j|+|op~i|op~j|+…, got {shorten(text)!r}")
+        raise ValueError(f"expected nodes |op~i|op~j|+|op~i|op~j|+…, got {short(text)}")
     return nodes
-
-
-def shorten(text: str, limit: int = 200) -> str:
-    """Cut ``text`` to ``limit`` characters for an error message."""
-    return text if len(text) <= limit else text[:limit] + "…"

@@ -16,10 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from automl_ext.nas.spaces.cell_genotype import Edge, Nodes, check_nodes, read_nodes, shorten, write_nodes
+from automl_ext.nas.spaces.cell_genotype import Edge, Nodes, check_nodes, read_nodes, write_nodes
 from automl_ext.nas.spaces.cell_network import BlockCell, CellNetwork, FixedReductionCell, Place, adapt_inputs
 from automl_ext.nas.spaces.space import DecisionSpace, check_indices
 from automl_ext.nas.spaces.supernet import Choice, Form, SuperEdge, Supernet, node_value
+from automl_ext.training.files.reading import short
 
 OPERATIONS = (
     "none",
@@ -225,11 +226,11 @@ class Darts(DecisionSpace):
         except ValueError as error:
             raise ValueError(
                 f"genotype: expected DARTS cells normal=|op~0|op~1|+… reduction=|op~0|op~1|+…, "
-                f"got {shorten(text)!r}: {shorten(str(error), 400)}"
+                f"got {short(text)}: {short(error)}"
             ) from None
         if self.fixed_reduction != (genotype.reduction is None):
             expected = "reduction=fixed (space darts-frc)" if self.fixed_reduction else "a reduction cell (space darts)"
-            raise ValueError(f"genotype: expected {expected}, got {shorten(text)!r}")
+            raise ValueError(f"genotype: expected {expected}, got {short(text)}")
         return genotype
 
     def legal(self, genotype: DartsGenotype, decision: int) -> tuple[int, ...]:

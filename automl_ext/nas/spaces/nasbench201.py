@@ -16,10 +16,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from automl_ext.nas.spaces.cell_genotype import shorten
 from automl_ext.nas.spaces.operations import ResidualBlock, make_operation
 from automl_ext.nas.spaces.space import DecisionSpace, check_indices
 from automl_ext.nas.spaces.supernet import Form, SuperCell, Supernet
+from automl_ext.training.files.reading import short
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
@@ -65,7 +65,7 @@ class Genotype:
 
 
 def _not_a_cell(text: str) -> str:
-    return f"genotype: expected a NAS-Bench-201 cell |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got {shorten(text)!r}"
+    return f"genotype: expected a NAS-Bench-201 cell |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got {short(text)}"
 
 
 class Cell(nn.Module):

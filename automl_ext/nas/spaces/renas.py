@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from automl_ext.nas.spaces.cell_genotype import Edge, Nodes, check_nodes, read_nodes, shorten, write_nodes
+from automl_ext.nas.spaces.cell_genotype import Edge, Nodes, check_nodes, read_nodes, write_nodes
 from automl_ext.nas.spaces.cell_network import BlockCell, CellNetwork
 from automl_ext.nas.spaces.space import DecisionSpace, check_indices
 from automl_ext.nas.spaces.supernet import Form, Supernet
 from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
 
 OPERATIONS = (
     "skip_connect",
@@ -69,8 +70,7 @@ class ReNASSpace(DecisionSpace):
             return ReNASGenotype(read_nodes(text.strip()))
         except ValueError as error:
             raise ValueError(
-                f"genotype: expected a ReNAS cell of five blocks |op~i|op~j|+…, "
-                f"got {shorten(text)!r}: {shorten(str(error), 400)}"
+                f"genotype: expected a ReNAS cell of five blocks |op~i|op~j|+…, got {short(text)}: {short(error)}"
             ) from None
 
     def encode(self, genotype: ReNASGenotype) -> tuple[int, ...]:
