@@ -26,7 +26,6 @@ class Evaluator(Protocol):
         """Score ``genotype``.
 
         Args:
-            genotype: the architecture.
             budget: number of epochs; None: the evaluator's default.
             state: the state of an earlier evaluation, to continue from or to inherit weights from.
 

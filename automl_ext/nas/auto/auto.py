@@ -81,7 +81,6 @@ def auto(
     """Search for a network within ``config.minutes``.
 
     Args:
-        config: the options.
         out: the run directory. Until the search ends, ``best.json`` names the best network so far, which
             ``automl-ext export`` takes.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.

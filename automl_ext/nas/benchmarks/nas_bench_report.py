@@ -72,7 +72,6 @@ def draw(
         curves: test accuracy in percent of the best cell so far by algorithm, [runs, points]; NaN before the first
             evaluation.
         budget: simulated seconds of a run.
-        path: the picture to write.
         optimum: highest test accuracy in the table, in percent.
         dataset: data set of the table, one of ``DATASETS``.
     """

@@ -180,7 +180,6 @@ def nas_bench(
     If matplotlib is installed, ``nas_bench.png`` is drawn too.
 
     Args:
-        config: options.
         out: the run directory.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
         stop_after: interrupt after this many runs, rounded up to whole calls of a worker.

@@ -90,7 +90,6 @@ def score(
     """Score architectures and rank them. Writes ``scores.csv`` (all scores), and ``scatter.png`` if there is a table.
 
     Args:
-        config: options.
         out: the run directory.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
         stop_after: interrupt after this many checkpoints, of which a run has up to 100.

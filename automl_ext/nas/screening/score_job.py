@@ -36,11 +36,7 @@ class ScoreJob:
     :func:`~automl_ext.nas.screening.equal_cells.representative`.
 
     Args:
-        space: the search space.
-        genotypes: the architectures to score.
         splits: images; a stratified batch of the training part is used.
-        device: where to compute.
-        names: the scores to compute.
         channels, cells: the size of the networks.
         images: the number of images of the batch.
         seed: seed of the batch and of the weights.

@@ -53,12 +53,11 @@ def search(
 
     Args:
         name: name of the algorithm; a resumed run must have the same.
-        config: options of the strategy and of the evaluator.
         out: the run directory.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
         stop_after: the number of steps after which to interrupt the run; a step is an evaluation, an epoch of a
             supernet, or a checkpoint of a screening.
-        space: a search space to use instead of the one that ``config.space`` names.
+        space: the search space; by default the one that ``config.space`` names.
         data: own data in place of ``config.data``, as :mod:`automl_ext.data.datasets` takes them.
 
     Returns:

@@ -36,7 +36,6 @@ def draw_graph(
         edges: (from, to, operation), those with "none" included.
         operations: all operations of the space; the index of an operation selects its color.
         path: the file, with the suffix .png or .svg.
-        title: title of the picture.
 
     Raises:
         ValueError: ``path`` has another suffix.

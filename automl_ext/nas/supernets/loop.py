@@ -55,8 +55,6 @@ class SupernetAlgorithm(Generic[Config]):
     """Base class of the algorithms: the optimizer of the weights, and the loss.
 
     Args:
-        config: the options.
-        supernet: the supernet to train.
         allowed: masks of the candidate operations in the shapes of α; None: all are candidates.
         class_weights: weights in the loss [classes]; None: 1.
         rng: source of the samples.
