@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 pytest.importorskip("tyro", reason="the command line needs tyro")
 from automl_ext.cli import main
+from automl_ext.nas.auto.plan import AutoConfig
 from automl_ext.nas.benchmarks.nats_bench import NASBenchConfig
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig
 from automl_ext.nas.screening.score import ScoreConfig
@@ -33,6 +34,7 @@ CONFIGS: dict[str, type] = {
     "search entmax-gdas": EntmaxGDASConfig,
     "search darts": DARTSConfig,
     "search perturbation": PerturbationConfig,
+    "search auto": AutoConfig,
     **{f"search {name}": load(command.options) for name, command in named("strategy").items()},
     "retrain": RetrainConfig,
     "compare": CompareConfig,

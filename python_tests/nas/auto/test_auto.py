@@ -254,7 +254,5 @@ def test_a_rate_that_is_too_high_is_an_error(tmp_path: Path, clock: None) -> Non
 
 
 def test_options_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="minutes"):
-        AutoConfig(minutes=0)
     with pytest.raises(UserError, match="shift"):
         prepare_race(config(shift=8), None, None)

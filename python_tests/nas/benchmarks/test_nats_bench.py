@@ -131,8 +131,6 @@ def test_the_controller_is_no_option(capsys: pytest.CaptureFixture[str], tmp_pat
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"runs": 0}, r"runs: expected at least 1 and at most 1e\+06, got 0"),
-        ({"budget": 0.0}, "budget: expected above 0, got 0"),
         ({"algorithms": ("bohb",)}, "algorithms: expected some of random, reinforce, rea, renas, .*got 'bohb'"),
         ({"algorithms": ("renas", "reinas")}, "algorithms: expected each at most once"),
     ],

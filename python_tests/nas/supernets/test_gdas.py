@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from compare_runs import newest, same
 from torch import Tensor
 
 from automl_ext.data.images import Split
@@ -114,37 +115,6 @@ def test_temperature_falls_linearly() -> None:
         assert replace(config, epochs=1).tau(0) == 10.0
 
 
-def without_times(value: Any) -> Any:
-    """Remove every key "times", at any depth."""
-    if isinstance(value, dict):
-        return {k: without_times(v) for k, v in value.items() if k != "times"}
-    return [without_times(v) for v in value] if isinstance(value, list) else value
-
-
-def final_state(out: Path) -> dict[str, Any]:
-    newest = max((out / "checkpoints").iterdir())
-    return torch.load(newest / "state.pt", weights_only=True)
-
-
-def assert_same(a: Any, b: Any, key: str = "") -> None:
-    """Check that two states are bitwise equal, except for times."""
-    if key.rpartition(".")[2] in ("wall", "cpu", "times"):
-        return
-    assert type(a) is type(b), key
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), key
-        for k in a:
-            assert_same(a[k], b[k], f"{key}.{k}")
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), key
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{key}[{i}]")
-    elif isinstance(a, Tensor):
-        assert torch.equal(a, b), key
-    else:
-        assert a == b, key
-
-
 JOBS: dict[str, tuple[Any, Any, int]] = {
     "search": (search, TINY, 5),
     "retrain": (
@@ -191,9 +161,9 @@ def test_resume_equals_uninterrupted_run(finished: tuple[str, Path], tmp_path: P
     assert stops == (epochs - 1) // stop_after
 
     expected = json.loads((reference / "result.json").read_text())
-    assert without_times(json.loads((out / "result.json").read_text())) == without_times(expected)
+    same(json.loads((out / "result.json").read_text()), expected)
     assert (out / "metrics.jsonl").read_text() == (reference / "metrics.jsonl").read_text()
-    assert_same(final_state(out), final_state(reference))
+    same(newest(out), newest(reference))
 
 
 def test_resuming_a_finished_run_gives_its_result(finished: tuple[str, Path]) -> None:
@@ -233,8 +203,8 @@ def test_final_training_equals_the_command_retrain(runs: Callable[[str], Path], 
     alone = retrain(config, tmp_path / "retrain")
     assert alone is not None
     assert alone["test_accuracy"] == found["test_accuracy"]
-    trained = final_state(runs("search"))["job"]["network"]
-    assert_same(trained, final_state(tmp_path / "retrain")["job"]["network"])
+    states = [newest(run)[1]["job"]["network"] for run in (runs("search"), tmp_path / "retrain")]
+    same(*states)
 
 
 def test_seeds_give_different_searches(runs: Callable[[str], Path], tmp_path: Path) -> None:
