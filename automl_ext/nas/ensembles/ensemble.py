@@ -14,7 +14,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.training.batches import logits, to_device, without_validation
 from automl_ext.nas.training.network_training import NetworkTraining
-from automl_ext.nas.training.series import train_series
+from automl_ext.nas.training.series import Trainings, train_series
 from automl_ext.nas.training.training_options import MANY, TrainingConfig
 from automl_ext.training.checks import MOST_WORKERS, check_range
 from automl_ext.training.ensembles.selection import greedy_selection, likelihoods, log_loss
@@ -55,14 +55,10 @@ class EnsembleConfig(TrainingConfig):
         check_range(self, "random_cells", low=0, high=MANY)
 
 
-class MemberTrainings(NamedTuple):
-    """The trainings of the members, :class:`~automl_ext.nas.training.series.Trainings`."""
+class MemberTrainings(Trainings):
+    """The trainings of the members."""
 
-    config: EnsembleConfig
-    space: Space[Any]
-    genotypes: list[Any]
-    splits: Splits
-    prefix: str = "member"
+    prefix = "member"
 
     def start(self, number: int) -> NetworkTraining:
         seeded = dataclasses.replace(self.config, seed=derived_seed(self.config.seed, number))
@@ -86,12 +82,8 @@ def ensemble(
 ) -> dict[str, Any] | None:
     """Train the members, select an ensemble and test it.
 
-    Args:
-        out: the run directory.
-        resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
-        stop_after: the number of epochs, of all members together, after which to interrupt the run.
-        space: the search space; by default the one that ``config.space`` names.
-        data: own data in place of ``config.data``, as :mod:`automl_ext.data.datasets` takes them.
+    Arguments are those of :func:`~automl_ext.nas.training.retrain.retrain`; ``stop_after`` counts the epochs of all
+    members together.
 
     Returns:
         The contents of ``result.json``; None if the run was interrupted. ``greedy``, ``average`` (of all members) and
@@ -111,17 +103,8 @@ def ensemble(
         shape = network_shape(splits, config.channels, config.cells)
         return {**select(trained, splits, config.rounds), "space": config.space, "network": shape}
 
-    return train_series(
-        config,
-        out,
-        "ensemble",
-        MemberTrainings(config, space, genotypes, splits),
-        count=len(genotypes),
-        workers=config.workers,
-        summarize=summarize,
-        resume=resume,
-        stop_after=stop_after,
-    )
+    trainings = MemberTrainings(config, space, genotypes, splits)
+    return train_series(out, "ensemble", trainings, summarize, resume, stop_after)
 
 
 def member_genotypes(config: EnsembleConfig, space: Space[Any]) -> list[Any]:

@@ -9,22 +9,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any
 
-from torch import Tensor
-
-from automl_ext.data.images import Splits
 from automl_ext.nas.data import prepare
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.training.network_pictures import draw_comparison, run_title
 from automl_ext.nas.training.network_training import NetworkTraining
 from automl_ext.nas.training.result import KEYS, measure
-from automl_ext.nas.training.series import train_series
+from automl_ext.nas.training.series import Trainings, train_series
 from automl_ext.nas.training.training_options import MANY, TrainingConfig
 from automl_ext.training.checks import MOST_WORKERS, check_range
 from automl_ext.training.config import to_dict
-from automl_ext.training.machine.device import choose_device
 
 
 @dataclass
@@ -42,25 +38,14 @@ class CompareConfig(TrainingConfig):
         check_range(self, "random_cells", low=1, high=MANY)
 
 
-class CellTrainings(NamedTuple):
-    """The trainings of the architectures, :class:`~automl_ext.nas.training.series.Trainings`."""
+class CellTrainings(Trainings):
+    """The trainings of the architectures."""
 
-    config: CompareConfig
-    space: Space[Any]
-    genotypes: list[Any]
-    splits: Splits
-    prefix: str = "cell"
-
-    def start(self, number: int) -> NetworkTraining:
-        device = choose_device(self.config.device)
-        return NetworkTraining(self.config, self.space, self.genotypes[number], self.splits, device)
+    prefix = "cell"
 
     def measure(self, number: int, training: NetworkTraining) -> dict[str, Any]:
         result = measure(training, self.genotypes[number], self.splits)
         return {key: value for key, value in result.items() if key not in KEYS}  # large if there are many classes
-
-    def keep(self, number: int, weights: dict[str, Tensor], run: Path) -> None:
-        pass
 
 
 def compare(
@@ -75,12 +60,8 @@ def compare(
 
     If matplotlib is installed, ``comparison.png`` is drawn too: test accuracy against the number of parameters.
 
-    Args:
-        out: the run directory.
-        resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
-        stop_after: the number of epochs, of all networks together, after which to interrupt the run.
-        space: the search space; by default the one that ``config.space`` names.
-        data: own data in place of ``config.data``, as :mod:`automl_ext.data.datasets` takes them.
+    Arguments are those of :func:`~automl_ext.nas.training.retrain.retrain`; ``stop_after`` counts the epochs of all
+    networks together.
 
     Returns:
         The contents of ``result.json``; None if the run was interrupted. ``found`` is the result of ``config.genotype``
@@ -99,17 +80,9 @@ def compare(
     if config.genotype is not None:
         genotypes.insert(0, spaces.parse_genotype(space, config.genotype))
     config, splits = prepare(config, data)
-    result = train_series(
-        config,
-        out,
-        "compare",
-        CellTrainings(config, space, genotypes, splits),
-        count=len(genotypes),
-        workers=config.workers,
-        summarize=partial(summarize, has_found=config.genotype is not None),
-        resume=resume,
-        stop_after=stop_after,
-    )
+    trainings = CellTrainings(config, space, genotypes, splits)
+    summary = partial(summarize, has_found=config.genotype is not None)
+    result = train_series(out, "compare", trainings, summary, resume, stop_after)
     if result is not None and importlib.util.find_spec("matplotlib"):
         draw_comparison(result, Path(out), run_title("compare", to_dict(config), result))
     return result

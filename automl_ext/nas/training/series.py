@@ -4,41 +4,52 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
+from automl_ext.data.images import Splits
+from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.training.network_training import NetworkTraining
-from automl_ext.nas.training.training_options import TrainingConfig
 from automl_ext.parallel.cluster import current_cluster
 from automl_ext.parallel.jobs import Jobs
 from automl_ext.training.epochs import Epochs, Steps, check_finite
+from automl_ext.training.machine.device import choose_device
 from automl_ext.training.run import Run
 
 Result = dict[str, Any]
 Weights = dict[str, Tensor]
 
 
-class Trainings(Protocol):
-    """The trainings of a series. Workers get a copy of it."""
+@dataclass
+class Trainings:
+    """The trainings of a series, a base class. Workers get a copy of it.
 
-    @property
-    def prefix(self) -> str:
-        """The metrics of network i are named ``{prefix}{i}_…``."""
-        ...
+    Attributes:
+        config: the options of the trainings, and the number of ``workers``.
+        genotypes: the architecture of each network, of ``space``.
+        prefix: the metrics of network i are named ``{prefix}{i}_…``.
+    """
+
+    config: Any
+    space: Space[Any]
+    genotypes: list[Any]
+    splits: Splits
+    prefix: ClassVar[str]
 
     def start(self, number: int) -> NetworkTraining:
         """Create the training of a network."""
-        ...
+        device = choose_device(self.config.device)
+        return NetworkTraining(self.config, self.space, self.genotypes[number], self.splits, device)
 
     def measure(self, number: int, training: NetworkTraining) -> Result:
         """Return the result of a finished training."""
-        ...
+        raise NotImplementedError
 
     def keep(self, number: int, weights: Weights, run: Path) -> None:
-        """Keep what the run directory needs of the weights of a network."""
-        ...
+        """Keep what the run directory needs of the weights of a network: by default nothing."""
 
 
 class Trained(NamedTuple):
@@ -69,18 +80,14 @@ class Whole:
 
 
 def train_series(
-    config: TrainingConfig,
     out: str | Path,
     algorithm: str,
     trainings: Trainings,
-    *,
-    count: int,
-    workers: int,
     summarize: Callable[[list[Result]], Result],
     resume: str | None,
     stop_after: int | None,
 ) -> Result | None:
-    """Train ``count`` networks in the run directory ``out``.
+    """Train networks in the run directory ``out``.
 
     With one worker on this machine, there is a checkpoint after each epoch. Otherwise there is one after each network,
     and an interrupted network starts again. The result is the same.
@@ -89,7 +96,6 @@ def train_series(
         algorithm: the name under which the run is stored.
         trainings: creates and measures the trainings. Network 0 is created before the run directory exists, so that
             errors come first.
-        workers: number of networks that are trained at the same time.
         summarize: the results of all networks → the result of the run.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
         stop_after: the number of epochs, of all networks together, after which to interrupt the run; side by side, it
@@ -98,6 +104,7 @@ def train_series(
     Returns:
         The result of the run, which ``result.json`` also holds. None if the run was interrupted.
     """
+    config, count = trainings.config, len(trainings.genotypes)
     training: NetworkTraining | None = trainings.start(0)
     state: dict[str, Any] | None = None  # of the interrupted training
     results: list[Result] = []
@@ -114,14 +121,12 @@ def train_series(
                 training.load_state_dict(state)
 
     with Run.open(out, config, algorithm=algorithm, resume=resume, load=load) as run:
-        if workers == 1 and current_cluster().address is None:
+        if config.workers == 1 and current_cluster().address is None:
             assert training is not None
-            done = one_by_one(run, algorithm, trainings, training, results, count, stop_after)
+            done = one_by_one(run, algorithm, trainings, training, results, stop_after)
         else:
             training = None  # it was created to find errors, and may hold the memory of a GPU
-            done = side_by_side(
-                run, algorithm, trainings, state, results, count, count * config.epochs, workers, stop_after
-            )
+            done = side_by_side(run, algorithm, trainings, state, results, stop_after)
         if not done:
             return None
         result = summarize(results)
@@ -135,11 +140,10 @@ def one_by_one(
     trainings: Trainings,
     training: NetworkTraining,
     results: list[Result],
-    count: int,
     stop_after: int | None,
 ) -> bool:
     """Train the networks that have no result; append theirs. Return False if interrupted."""
-    first = len(results)
+    first, count = len(results), len(trainings.genotypes)
     with Epochs(run, count * training.epochs, algorithm, stop_after) as epochs:
         for i in range(first, count):
             if i > first:
@@ -157,18 +161,14 @@ def side_by_side(
     trainings: Trainings,
     state: dict[str, Any] | None,
     results: list[Result],
-    count: int,
-    total: int,
-    workers: int,
     stop_after: int | None,
 ) -> bool:
-    """Train the networks that have no result in workers; append theirs. Return False if interrupted.
-
-    ``total`` is the number of epochs of all networks, which the progress counts.
-    """
+    """Train the networks that have no result in workers; append theirs. Return False if interrupted."""
+    config, count = trainings.config, len(trainings.genotypes)
     left = deque((i, state if i == len(results) else None) for i in range(len(results), count))
+    total = count * config.epochs
     with (
-        Jobs(Whole(trainings), workers, left) as jobs,
+        Jobs(Whole(trainings), config.workers, left) as jobs,
         Steps(run, total, algorithm, stop_after, lambda: {"results": list(results), "job": None}) as steps,
     ):
         for (i, _), trained in jobs.each():
