@@ -53,13 +53,12 @@ def dataset_source(data: Any, size: Size | None, mode: str) -> Source:
     return Source(_class_names(data, labels), array_part(images, labels))
 
 
-def digest(images: Tensor, labels: Tensor, *more: Tensor | None) -> str:
+def digest(*data: Tensor) -> str:
     """Return a name for data. It contains a checksum of the data, by which a resumed run recognizes them."""
     found = hashlib.sha256()
-    for tensor in (images, labels, *more):
-        if tensor is not None:
-            found.update(str(list(tensor.shape)).encode())
-            found.update(tensor.contiguous().numpy().data)
+    for tensor in data:
+        found.update(str(list(tensor.shape)).encode())
+        found.update(tensor.contiguous().numpy().data)
     return found.hexdigest()[:16]
 
 

@@ -101,34 +101,30 @@ def load_images(
     check_mode(image_mode)
     source = _open(spec, size, image_mode)
     name = spec if isinstance(spec, str) else type(spec).__name__
-    train, test = source.train, source.test
-    _check_classes(name, source.classes, train.labels, None if test is None else test.labels)
-    chosen, test_chosen = (
-        torch.arange(len(train.labels)),
-        torch.arange(0 if test is None else len(test.labels)),
-    )
+    parts = [part for part in (source.train, source.test) if part is not None]
+    labels = [part.labels for part in parts]
+    _check_classes(name, source.classes, *labels)
+    chosen = [torch.arange(len(of_part)) for of_part in labels]
     if subset is not None:
-        wanted = [subset, 0] if test is None else [subset - round(subset * 0.2), round(subset * 0.2)]
-        for count, have in zip(wanted, (chosen, test_chosen), strict=True):
-            if subset < 1 or count > len(have):
-                total = len(chosen) + len(test_chosen)
-                part = "" if test is None else f" ({len(chosen)} for training and {len(test_chosen)} for test)"
-                raise UserError(f"--subset {subset}: {name} has {total} images{part}")
+        for_test = round(subset * 0.2) if len(parts) > 1 else 0
+        wanted = [subset - for_test, for_test][: len(parts)]
+        sizes = [len(of_part) for of_part in labels]
+        if subset < 1 or any(count > size for count, size in zip(wanted, sizes, strict=True)):
+            each = f" ({sizes[0]} for training and {sizes[1]} for test)" if len(parts) > 1 else ""
+            raise UserError(f"--subset {subset}: {name} has {sum(sizes)} images{each}")
         generator = torch.Generator().manual_seed(seed)
-        chosen = draw_stratified(train.labels, wanted[0], generator)
-        if test is not None:
-            test_chosen = draw_stratified(test.labels, wanted[1], generator)
-        labels, test_labels = train.labels[chosen], None if test is None else test.labels[test_chosen]
-        _check_classes(f"--subset {subset} of {name}", source.classes, labels, test_labels)
-    images, labels = train.read(chosen), train.labels[chosen]
-    test_images, test_labels = (None, None) if test is None else (test.read(test_chosen), test.labels[test_chosen])
-    if test_images is not None and images.shape[1:] != test_images.shape[1:]:
-        shapes = f"{_shape(images)} and {_shape(test_images)}"
+        chosen = [draw_stratified(of_part, n, generator) for of_part, n in zip(labels, wanted, strict=True)]
+        labels = [of_part[index] for of_part, index in zip(labels, chosen, strict=True)]
+        _check_classes(f"--subset {subset} of {name}", source.classes, *labels)
+    images = [part.read(index) for part, index in zip(parts, chosen, strict=True)]
+    if len({of_part.shape[1:] for of_part in images}) > 1:
+        shapes = " and ".join("×".join(map(str, of_part.shape[1:])) for of_part in images)
         raise UserError(
             f"{name}: training and test images differ in shape (C×H×W): {shapes}; give --image-size or --image-mode"
         )
-    name = name if isinstance(spec, str) else f"own:{digest(images, labels, test_images, test_labels)}"
-    return ImageData(name, images, labels, source.classes, test_images, test_labels)
+    tensors = [tensor for pair in zip(images, labels, strict=True) for tensor in pair]
+    name = name if isinstance(spec, str) else f"own:{digest(*tensors)}"
+    return ImageData(name, tensors[0], tensors[1], source.classes, *tensors[2:])
 
 
 def split_images(data: ImageData, *, seed: int = 0) -> Splits:
@@ -231,7 +227,7 @@ def _suggestion(spec: str) -> str:
     return f"; did you mean npz:{spec}?" if path.is_file() and path.suffix == ".npz" else ""
 
 
-def _check_classes(name: str, classes: tuple[str, ...], labels: Tensor, test_labels: Tensor | None) -> None:
+def _check_classes(name: str, classes: tuple[str, ...], labels: Tensor, test_labels: Tensor | None = None) -> None:
     """Check that every class has enough images for each part: 3/1/1 of 5, or 3/1 of 4 with an official test part."""
     if len(classes) < 2:
         found = ", ".join(classes) or "none"
@@ -266,7 +262,3 @@ def _normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     scale, shift = 1 / (255 * std), mean / std
     out = images.to(torch.float32, memory_format=torch.contiguous_format)
     return out.mul_(scale.float()[:, None, None]).sub_(shift.float()[:, None, None])
-
-
-def _shape(images: Tensor) -> str:
-    return "×".join(map(str, images.shape[1:]))
