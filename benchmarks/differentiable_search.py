@@ -82,9 +82,9 @@ def choose_length(name: str, args: argparse.Namespace, splits: Splits, folder: P
 
 def derivation_seconds(job: SupernetSearch, config: Any) -> float:
     """Return the CPU time of a derivation by perturbation, from one with fewer images."""
-    derivation = Perturbation(job, orders=1)
+    derivation = Perturbation(job)
     start = time.process_time()
-    while derivation.epoch < derivation.epochs:
+    while derivation.epoch < derivation.decisions:  # one of its orders
         derivation.run_epoch()
     return (time.process_time() - start) * config.orders * IMAGES / len(derivation.images.labels)
 

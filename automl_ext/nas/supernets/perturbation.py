@@ -104,14 +104,14 @@ class Perturbation:
         derived: the masks of all finished orders.
     """
 
-    def __init__(self, search: SupernetSearch, orders: int, tune_epochs: int = 0) -> None:
-        self.search, self.supernet, self.tune_epochs = search, search.supernet, tune_epochs
+    def __init__(self, search: SupernetSearch) -> None:
+        config = cast(PerturbationConfig, search.config)
+        self.search, self.supernet, self.tune_epochs = search, search.supernet, config.tune_epochs
         self.derived: list[list[Tensor]] = []
         self.allow_all()
         self.decisions = len(self.edges) + len(self.nodes)
-        self.epoch, self.epochs = 0, orders * self.decisions
+        self.epoch, self.epochs = 0, config.orders * self.decisions
         self.images = Split(search.alpha_images.images[:IMAGES], search.alpha_images.labels[:IMAGES])
-        config = search.config
         self.optimizer = sgd(self.supernet.weights(), config.lr / 10, config.momentum, config.weight_decay)
 
     def begin_order(self) -> None:
@@ -298,8 +298,4 @@ def search(
 
     Arguments, result and errors are those of :func:`automl_ext.nas.supernets.run.search_supernet`.
     """
-
-    def derivation(job: SupernetSearch) -> Perturbation:
-        return Perturbation(job, config.orders, config.tune_epochs)
-
-    return search_supernet(config, out, EqualWeights, "perturbation", resume, stop_after, space, data, derivation)
+    return search_supernet(config, out, EqualWeights, "perturbation", resume, stop_after, space, data, Perturbation)

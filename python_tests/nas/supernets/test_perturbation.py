@@ -58,12 +58,12 @@ def toy(monkeypatch: pytest.MonkeyPatch, alpha: list[float], edges: int = 2) -> 
             a.copy_(torch.tensor([alpha]))
     labels = torch.randint(4, (200,))
     images = 0.1 * torch.randn(200, 4, 3, 3) + nn.functional.one_hot(labels, 4)[:, :, None, None]
-    return Perturbation(fake_search(net, Split(images, labels)), orders=1)
+    return Perturbation(fake_search(net, Split(images, labels)))
 
 
 def fake_search(net: Supernet, images: Split, allowed: Any = None) -> Any:
     return SimpleNamespace(
-        config=PerturbationConfig(batch_size=20),
+        config=PerturbationConfig(batch_size=20, orders=1),
         epoch=1,
         supernet=net,
         allowed=allowed,
@@ -116,7 +116,7 @@ def digits_like(size: int = 40) -> Split:
 def test_decisions_are_one_operation_per_edge_and_none_is_left_out() -> None:
     torch.manual_seed(0)
     net = NASBench201().build_supernet(in_channels=1, num_classes=10, channels=2, cells=1, form="darts")
-    derivation = Perturbation(fake_search(net, digits_like(), without_none(net)), orders=1)
+    derivation = Perturbation(fake_search(net, digits_like(), without_none(net)))
     assert derivation.decisions == derivation.epochs == 6
     while derivation.epoch < derivation.epochs:
         derivation.run_epoch()
@@ -130,7 +130,7 @@ def test_nodes_of_the_darts_space_keep_the_two_edges_that_are_needed(monkeypatch
     """The accuracy is replaced by a sum of values of the edges that are left."""
     torch.manual_seed(0)
     net = Darts().build_supernet(in_channels=1, num_classes=10, channels=1, cells=1, form="darts")
-    derivation = Perturbation(fake_search(net, digits_like()), orders=1)
+    derivation = Perturbation(fake_search(net, digits_like()))
     assert derivation.epochs == 2 * (14 + 4)
     value = [torch.rand(14).tolist() for _ in range(2)]
 
