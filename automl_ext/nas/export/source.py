@@ -103,7 +103,7 @@ class Sources:
             if node.module.partition(".")[0] not in self.packages:
                 self.imports[name] = f"from {node.module} import {alias.name}{renamed}"
                 return
-            if not renamed and not self._is_module(f"{node.module}.{alias.name}"):
+            if not renamed and f"{node.module}.{alias.name}" not in sys.modules:
                 self.add(node.module, alias.name)
                 return
         elif isinstance(node, ast.Import) and alias.name.partition(".")[0] not in self.packages:
@@ -112,10 +112,6 @@ class Sources:
         raise ValueError(
             f"cannot copy the import {ast.unparse(node)!r}: expected from PACKAGE.MODULE import NAME, without as"
         )
-
-    @staticmethod
-    def _is_module(name: str) -> bool:
-        return name in sys.modules
 
     def _tree(self, module: str) -> tuple[ast.Module, list[str]]:
         if module not in self._trees:

@@ -23,6 +23,14 @@ Result = dict[str, Any]
 Weights = dict[str, Tensor]
 
 
+class Trained(NamedTuple):
+    """A network that a worker has trained: its result, the measurements of its epochs, and its weights."""
+
+    result: Result
+    epochs: list[dict[str, float]]
+    weights: Weights
+
+
 @dataclass
 class Trainings:
     """The trainings of a series, a base class. Workers get a copy of it.
@@ -51,32 +59,17 @@ class Trainings:
     def keep(self, number: int, weights: Weights, run: Path) -> None:
         """Keep what the run directory needs of the weights of a network: by default nothing."""
 
-
-class Trained(NamedTuple):
-    """A network that a worker has trained: its result, the measurements of its epochs, and its weights."""
-
-    result: Result
-    epochs: list[dict[str, float]]
-    weights: Weights
-
-
-class Whole:
-    """Trains one network from start to end; executed by the workers."""
-
-    def __init__(self, trainings: Trainings) -> None:
-        self.trainings = trainings
-
-    def __call__(self, number: int, state: dict[str, Any] | None) -> Trained:
-        """Train network ``number``, from the state of an interrupted training if there is one."""
-        training = self.trainings.start(number)
+    def train(self, number: int, state: dict[str, Any] | None) -> Trained:
+        """Train a network from start to end, or from the state of an interrupted training. Executed by the workers."""
+        training = self.start(number)
         if state is not None:
             training.load_state_dict(state)
         epochs = []
         while training.epoch < training.epochs:
             epochs.append(training.run_epoch())
-            check_finite(f"{self.trainings.prefix}{number}", training, epochs[-1])
+            check_finite(f"{self.prefix}{number}", training, epochs[-1])
         weights = {key: value.cpu() for key, value in training.network.state_dict().items()}
-        return Trained(self.trainings.measure(number, training), epochs, weights)
+        return Trained(self.measure(number, training), epochs, weights)
 
 
 def train_series(
@@ -168,7 +161,7 @@ def side_by_side(
     left = deque((i, state if i == len(results) else None) for i in range(len(results), count))
     total = count * config.epochs
     with (
-        Jobs(Whole(trainings), config.workers, left) as jobs,
+        Jobs(trainings.train, config.workers, left) as jobs,
         Steps(run, total, algorithm, stop_after, lambda: {"results": list(results), "job": None}) as steps,
     ):
         for (i, _), trained in jobs.each():
