@@ -129,7 +129,6 @@ def test_stratified_draw():
 
 
 def test_digits():
-    pytest.importorskip("sklearn")
     data = load_images("digits")
     assert data.images.shape == (1797, 1, 8, 8)
     assert (data.images.dtype, data.labels.dtype) == (torch.uint8, torch.int64)

@@ -110,7 +110,6 @@ def test_arrays_are_converted_too():
     assert convert("x", images, (8, 8), "gray") is images
     assert torch.equal(convert("x", images, None, "rgb"), images.expand(3, 3, 8, 8))
     assert convert("x", images, (4, 6), "auto").shape == (3, 1, 4, 6)
-    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     assert load_images("digits", subset=50, image_size=12, image_mode="rgb").images.shape == (50, 3, 12, 12)
 
 

@@ -13,8 +13,6 @@ from typing import Any, get_type_hints
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-pytest.importorskip("tyro", reason="the command line needs tyro")
 from automl_ext.cli import main
 from automl_ext.nas.auto.plan import AutoConfig
 from automl_ext.nas.benchmarks.nats_bench import NASBenchConfig

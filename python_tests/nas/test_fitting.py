@@ -62,7 +62,6 @@ def test_fit_within_a_budget_predicts_with_the_network_that_the_result_names() -
 
 
 def test_fit_takes_a_dataset_and_a_folder_and_keeps_the_run(tmp_path: Path) -> None:
-    pytest.importorskip("PIL", reason="needs Pillow")
     from PIL import Image
 
     loader = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=7, shuffle=True)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("rich", reason="tables are printed with rich")
 from automl_ext.nas.auto.auto_report import plot_auto
 from automl_ext.nas.benchmarks.nas_bench_report import draw
 from automl_ext.nas.plot import plot_run
@@ -17,7 +16,6 @@ from automl_ext.nas.training.network_pictures import run_title
 from automl_ext.training.errors import UserError
 from automl_ext.training.pictures.colors import color_of
 
-pytest.importorskip("matplotlib", reason="extra plot")
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|skip_connect~2|"
 
 

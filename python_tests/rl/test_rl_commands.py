@@ -56,7 +56,6 @@ def test_train_eval_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     assert last["policy_step"] == result["env_steps"]
     assert last["eval_return_min"] <= last["eval_return_mean"] <= last["eval_return_max"]
 
-    pytest.importorskip("matplotlib")
     assert command("plot", "runs/toy") == 0
     assert [Path(line).name for line in capsys.readouterr().out.split()] == ["curves.png", "learning.png"]
     assert (run / "learning.png").stat().st_size > 5000
@@ -139,7 +138,6 @@ def test_damaged_last_checkpoint_is_skipped(tmp_path: Path) -> None:
 
 
 def test_seeds_with_one_evaluation_each_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    pytest.importorskip("matplotlib")
     few = ["--total-steps", 600, "--eval-every", 600, "--eval-episodes", 1, "--final-episodes", 1]
     assert command("train", "a2c", *few, "--seeds", "0:2", "--out", tmp_path / "seeds") == 0
     assert "a2c: 2 seeds" in capsys.readouterr().out
@@ -148,7 +146,6 @@ def test_seeds_with_one_evaluation_each_are_drawn(tmp_path: Path, capsys: pytest
 
 @pytest.mark.slow
 def test_ablate(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    pytest.importorskip("matplotlib")
     flags = ["--learning-starts", 10, "--train-freq", 50, "--gradient-steps", 1, "--hidden", 8, "--atoms", 5]
     assert command("train", "dqn", "--ablate", *SMALL, *flags, "--out", "runs/ablation") == 0
     results = json.loads((tmp_path / "runs/ablation/ablation.json").read_text())

@@ -15,8 +15,6 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.intervals import T
 from automl_ext.training.pictures.colors import color_of
 
-pytest.importorskip("matplotlib", reason="extra plot")
-
 
 def fake_run(
     folder: Path, returns: list[float], algorithm: str = "a2c", seed: int = 0, result: Any = None, **config: Any

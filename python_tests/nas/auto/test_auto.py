@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 from automl_ext.nas.auto import auto as auto_module
 from automl_ext.nas.auto.auto import CUTMIX, WEIGHT_DECAY, Race, auto, prepare_race, survives_mirroring
 from automl_ext.nas.auto.entrant import Entrant
@@ -105,7 +104,6 @@ def test_result_and_files(tmp_path: Path, clock: None, capsys: pytest.CaptureFix
     assert str(genotype) == result["genotype"]
     assert network(torch.zeros(2, 1, *facts["image_size"])).shape == (2, 10)
     assert [path.suffix for path in export(tmp_path / "run", tmp_path / "net.py")] == [".py", ".pt"]
-    pytest.importorskip("matplotlib")
     assert {"accuracy.png", "cell.png", "confusion.png"} <= {path.name for path in plot_run(tmp_path / "run")}
 
 

@@ -154,7 +154,6 @@ def test_validation_images_are_stratified_and_apart(count: int, held: int) -> No
 
 @pytest.mark.slow
 def test_the_plan_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     assert main(["search", "auto", "--minutes", "0.2", "--dry-run", "--out", str(tmp_path / "run")]) == 0
     assert capsys.readouterr().out.count("plan for 12 CPU-seconds") == 1
     assert not (tmp_path / "run").exists()

@@ -10,8 +10,6 @@ import nas_search_world as world
 import numpy as np
 import pytest
 
-pytest.importorskip("rich", reason="the protocol prints its table with rich")
-
 from automl_ext.cli import main
 from automl_ext.nas.benchmarks.nats_bench import ALGORITHMS, NASBenchConfig, Simulation, nas_bench
 from automl_ext.nas.spaces.nasbench201 import Genotype

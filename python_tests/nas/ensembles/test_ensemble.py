@@ -96,7 +96,6 @@ def test_greedy_selection_rejects_bad_arguments(likelihood: torch.Tensor, rounds
 
 
 def test_members_are_not_trained_on_validation_images() -> None:
-    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     splits = split_images(load_images("digits", subset=300))
     images = train_and_valid(without_validation(splits)).images
     assert torch.equal(images, splits.train.images)
@@ -104,7 +103,6 @@ def test_members_are_not_trained_on_validation_images() -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     out = tmp_path_factory.mktemp("ensemble") / "run"
     ensemble(TINY, out)
     return out
@@ -129,7 +127,6 @@ def test_result(finished: Path) -> None:
 
 
 def test_auxiliary_heads_are_not_part_of_a_loaded_ensemble(tmp_path: Path) -> None:
-    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     ensemble(EnsembleConfig(space="darts", random_cells=1, subset=300, channels=2, epochs=1, auxiliary=0.4), tmp_path)
     assert load_ensemble(tmp_path)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 

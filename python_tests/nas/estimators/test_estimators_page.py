@@ -11,7 +11,6 @@ TEXT = (ROOT / "docs/how-to/estimation.md").read_text()
 
 
 def test_python_blocks(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
     assert len(blocks) == 5
     names: dict[str, object] = {}

@@ -17,10 +17,6 @@ from automl_ext.nas.estimators.weight_sharing import UniformSupernet
 from automl_ext.nas.spaces.own import own_space
 from automl_ext.nas.training.training_options import TrainingConfig
 
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-pytest.importorskip("tyro", reason="the command line needs tyro")
-pytest.importorskip("rich", reason="the command line needs rich")
-
 FLAGS = ["--evaluator", "supernet", "--subset", "100", "--channels", "2", "--epochs", "1", "--evaluations", "3"]
 # Both α of shape (2, 4): which decision belongs to which edge is unknown.
 PAIRS = """

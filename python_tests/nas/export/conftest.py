@@ -14,7 +14,6 @@ from automl_ext.nas.training.retrain import RetrainConfig, retrain
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a finished retrain of every space, by name; that of darts has an auxiliary head."""
-    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     folder = tmp_path_factory.mktemp("runs")
     for name in SPACES:
         genotype = str(space(name).random(Random(3)))

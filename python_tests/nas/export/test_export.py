@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-pytest.importorskip("tyro", reason="the command line needs tyro")
-pytest.importorskip("rich", reason="the command line needs rich")
 from automl_ext.cli import main
 from automl_ext.nas.export import export as export_module
 from automl_ext.nas.export.export import export, read_result, read_weights

@@ -12,9 +12,6 @@ from types import ModuleType
 import pytest
 from paths import ROOT
 
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-pytest.importorskip("tyro", reason="the command line needs tyro")
-pytest.importorskip("rich", reason="the command line needs rich")
 from automl_ext.nas.export.export import import_lines
 from automl_ext.nas.export.source import Sources
 
@@ -107,7 +104,6 @@ def test_custom_space_of_the_documentation(tmp_path: Path, monkeypatch: pytest.M
     """Run docs/development/extending-nas.md: define a space, search it, export a network that needs neither."""
     if not DOCS.exists():
         pytest.skip("the package is tested without its documents")
-    pytest.importorskip("matplotlib", reason='needs matplotlib: pip install "automl_ext[plot]"')
     blocks = dict(re.findall(r"`(\w+\.py)`:\n\n```python\n(.*?)```", DOCS.read_text(), re.DOTALL))
     chain, use = blocks["chain.py"], blocks["search_chain.py"]
     module = module_of(chain, "chain", tmp_path, monkeypatch)

@@ -12,9 +12,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-pytest.importorskip("tyro", reason="the command line needs tyro")
-pytest.importorskip("rich", reason="the command line needs rich")
 from automl_ext.cli import main
 from automl_ext.nas.export.export import export
 from automl_ext.training.errors import UserError

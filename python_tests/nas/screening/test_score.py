@@ -15,9 +15,6 @@ import nas_search_world as world
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-pytest.importorskip("tyro", reason="the command line needs tyro")
-
 from automl_ext.cli import main
 from automl_ext.nas.estimators.training_free.scores import RANK, SCORES
 from automl_ext.nas.screening.equal_cells import has_dead_node, representative

@@ -13,8 +13,6 @@ import nas_search_world as world
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-
 from automl_ext.nas.benchmarks.nats_bench import NASBenchConfig, nas_bench
 from automl_ext.nas.estimators.training_free.scores import RANK
 from automl_ext.nas.screening.equal_cells import representative

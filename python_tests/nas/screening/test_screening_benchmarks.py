@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 from paths import ROOT
 
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-
 from automl_ext.nas.estimators.table import place
 from automl_ext.nas.estimators.training_free.ranks import spearman
 from automl_ext.nas.estimators.training_free.scores import RANK

@@ -161,7 +161,6 @@ def test_the_table_refuses_options_that_it_does_not_use(name: str, value: Any, t
 
 
 def test_the_summary_names_the_table() -> None:
-    pytest.importorskip("rich")
     from automl_ext.summary import subject_rows
 
     assert subject_rows(RandomConfig(evaluator="table")) == [

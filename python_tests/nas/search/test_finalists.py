@@ -14,8 +14,6 @@ import nas_search_world as world
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-
 from automl_ext.nas.data import load_splits
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.evaluation import Evaluation, Scoring

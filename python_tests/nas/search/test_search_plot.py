@@ -12,8 +12,6 @@ from automl_ext.nas.plot import stages
 from automl_ext.nas.search.search_pictures import plot_search
 from automl_ext.training.pictures.curves import panels_of
 
-pytest.importorskip("matplotlib", reason="extra plot")
-
 
 def evaluation(seconds: float, score: float, parameters: int, budget: int) -> dict[str, Any]:
     return {

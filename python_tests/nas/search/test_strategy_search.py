@@ -14,8 +14,6 @@ import torch
 from compare_runs import same
 from killed import kill_and_resume
 
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-
 from automl_ext.data.images import load_images, split_images
 from automl_ext.nas.estimators.inheritance import Inheriting, inherit
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
@@ -325,7 +323,6 @@ def test_the_last_evaluation_is_in_a_checkpoint(tmp_path: Path, table: str) -> N
 
 @pytest.mark.slow
 def test_plots(tmp_path: Path, table: str) -> None:
-    pytest.importorskip("matplotlib", reason="plots need matplotlib")
     search("rea", EvolutionConfig(evaluator="table", table=table, evaluations=30), tmp_path / "run")
     names = {path.name for path in plot_run(tmp_path / "run")}
     assert names == {"curves.png", "trajectory.png", "pareto.png", "cell.png", "cell.svg"}

@@ -194,7 +194,6 @@ TINY = GDASConfig(
 
 @pytest.mark.slow
 def test_resume_equals_uninterrupted_search(tmp_path: Path) -> None:
-    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     found = search(TINY, tmp_path / "whole")
     assert found is not None
     while (again := search(TINY, tmp_path / "parts", resume="auto", stop_after=2)) is None:
@@ -202,6 +201,5 @@ def test_resume_equals_uninterrupted_search(tmp_path: Path) -> None:
     same(again, found)
     assert Darts(fixed_reduction=True).parse(found["genotype"]).reduction is None
     assert len(found["alpha"]) == 1
-    pytest.importorskip("matplotlib", reason='needs matplotlib: pip install "automl_ext[plot]"')
     written = plot_run(tmp_path / "whole")
     assert [path.name for path in written] == ["curves.png", "cell.png", "cell.svg", "confusion.png"]

@@ -16,7 +16,6 @@ from automl_ext.nas.spaces.nasbench201 import OPERATIONS, Genotype, NASBench201
 from automl_ext.nas.spaces.registry import space
 from automl_ext.training.pictures.colors import BLACK, GRAY
 
-pytest.importorskip("matplotlib", reason='needs matplotlib: pip install "automl_ext[plot]"')
 SPACE = NASBench201()
 CELL = Genotype(("nor_conv_3x3", "none", "avg_pool_3x3", "skip_connect", "nor_conv_1x1", "nor_conv_3x3"))
 

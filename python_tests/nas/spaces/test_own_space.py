@@ -13,10 +13,6 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-pytest.importorskip("tyro", reason="the command line needs tyro")
-pytest.importorskip("rich", reason="the command line needs rich")
-
 MODULE = """
 from torch import nn
 
@@ -117,7 +113,6 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 @pytest.mark.slow
 def test_search_train_plot_and_export_in_an_own_space(command: Command) -> None:
-    pytest.importorskip("matplotlib")
     mine = ["--space", "own_space:Mine"]
     code, out, error = command("search", "random", *SMALL, *mine, "--evaluations", "2", "--out", "run")
     assert code == 0, error

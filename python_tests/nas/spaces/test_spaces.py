@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
-
-pytest.importorskip("hypothesis")
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from automl_ext.nas.spaces.cell_genotype import Edge
 from automl_ext.nas.spaces.cell_network import BlockCell, FixedReductionCell, Place, live_cells

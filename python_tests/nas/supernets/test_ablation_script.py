@@ -13,7 +13,6 @@ from automl_ext.nas.estimators.table import Table, place
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 
 SCRIPT = ROOT / "benchmarks" / "differentiable_search.py"
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 pytestmark = pytest.mark.skipif(not SCRIPT.exists(), reason="the package is tested without its sources")
 
 

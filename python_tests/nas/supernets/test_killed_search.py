@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 from compare_runs import same
 from killed import kill_and_resume
-
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 
 IMPORTS = "from automl_ext.nas.supernets.gdas import GDASConfig, search"
 CONFIG = "GDASConfig(subset=200, epochs=6, retrain_epochs=4, channels=4, retrain_channels=4)"

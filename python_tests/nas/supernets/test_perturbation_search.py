@@ -20,8 +20,6 @@ from automl_ext.nas.supernets import loop, perturbation
 from automl_ext.nas.supernets.perturbation import Perturbation, PerturbationConfig, best_by_rank, search
 from automl_ext.training.errors import UserError
 
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-
 TINY = PerturbationConfig(
     subset=120, channels=2, epochs=1, batch_size=20, retrain_epochs=1, retrain_channels=2, device="cpu", orders=2
 )

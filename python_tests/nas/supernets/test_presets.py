@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-pytest.importorskip("tyro", reason="the command line needs tyro")
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 from automl_ext.cli import main
 from automl_ext.nas.supernets.darts import DARTSConfig
 from automl_ext.nas.supernets.entmax_gdas import EntmaxGDASConfig

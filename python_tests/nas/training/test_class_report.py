@@ -54,7 +54,6 @@ def test_confusion_matrix_and_report() -> None:
 
 @pytest.mark.parametrize("size", [2, 10, 30])
 def test_picture_of_the_confusion_matrix(size: int, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="plots need matplotlib")
     counts = torch.eye(size, dtype=torch.int64) * 9 + 1
     result = class_report(counts, torch.arange(size), [f"class $ {k}" for k in range(size)])
     assert plot_confusion(result, tmp_path) == [tmp_path / "confusion.png"]
@@ -129,8 +128,6 @@ def test_batch_accuracy_leaves_the_running_statistics_alone() -> None:
 
 def test_command_takes_images_of_mixed_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = pytest.importorskip("PIL.Image", reason="needs Pillow")
-    pytest.importorskip("tyro", reason="the command line needs tyro")
-    pytest.importorskip("matplotlib", reason="plots need matplotlib")
     from automl_ext.cli import main
 
     for i in range(20):

@@ -177,7 +177,6 @@ def test_auxiliary_loss_is_weighted() -> None:
 
 
 def test_resume_with_every_option_equals_uninterrupted_training(tmp_path: Path) -> None:
-    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     config = replace(CONFIG, subset=60, batch_size=24)
     whole = retrain(config, tmp_path / "whole")
     while (parts := retrain(config, tmp_path / "parts", resume="auto", stop_after=1)) is None:
@@ -211,7 +210,6 @@ def test_a_change_of_a_whole_image_is_rejected(tmp_path: Path, name: str) -> Non
 
 
 def test_rejected_training_leaves_no_run_directory(tmp_path: Path) -> None:
-    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     cell = "|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"
     for train, config in (
         (retrain, RetrainConfig(genotype=cell, subset=60, auxiliary=0.4)),

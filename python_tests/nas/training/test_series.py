@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 from automl_ext.nas.training.compare import CompareConfig, compare
 from automl_ext.training.errors import UserError
 

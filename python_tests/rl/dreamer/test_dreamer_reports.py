@@ -19,7 +19,6 @@ from automl_ext.rl.reports.plot import plot_runs
 
 
 def test_imagined_episode_has_the_length_of_the_real_one(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     for images in (False, True):
         config = dataclasses.replace(TINY, env_id=point_on_line(True, images))
         agent = Dreamer(config)
@@ -36,7 +35,6 @@ def test_imagined_episode_has_the_length_of_the_real_one(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_runs_of_several_algorithms_are_plotted(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     train(Dreamer, TINY, tmp_path / "dreamer")
     settings = {"total_steps": 200, "eval_every": 100, "eval_episodes": 1, "final_episodes": 1}
     train(A2C, A2CConfig(**settings), tmp_path / "a2c")

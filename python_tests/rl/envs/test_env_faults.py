@@ -237,8 +237,6 @@ def test_module_prefix_of_an_id_is_imported() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*WARN")
 def test_eval_and_plot_refuse_damaged_runs_and_missing_images(capsys, tmp_path: Path) -> None:
-    pytest.importorskip("PIL")
-    pytest.importorskip("matplotlib")
     for name in ("Blind", "NoImage"):
         assert command("train", "a2c", *SMALL, "--env-id", f"Bad/{name}-v0", "--out", name) == 0
     text = "Blind-v0: .*cannot render images: its constructor takes no render_mode"

@@ -252,7 +252,6 @@ def test_restore_best_needs_training() -> None:
 
 
 def test_tensorboard_has_the_groups_of_stable_baselines3(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     small().learn(out=tmp_path)
