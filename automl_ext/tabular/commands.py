@@ -94,7 +94,7 @@ def fit_command(command: FitCommand) -> int:
 
         def report(number: int, name: str, value: float, best: float) -> None:
             nonlocal done
-            percent = min(100, int(100 * (clock.monotonic() - began) / (60 * command.minutes)))
+            percent = int(min(100, 100 * (clock.monotonic() - began) / (60 * command.minutes)))
             run.log(number, value=value, best=best)
             bar.advance(percent - done, f"fit: {name}, best {best:.4g}")
             done = percent

@@ -64,6 +64,10 @@ def test_fit_json_and_options(command: Command, files: Path) -> None:
     assert (files / "run/predicted.png").is_file()
 
 
+def test_the_smallest_budget_is_one(command: Command, files: Path) -> None:
+    assert command("fit", "train.csv", "--target", "y", "--minutes", "1e-320", "--out", "run")[0] == 0
+
+
 @pytest.mark.parametrize("learner", ["lightgbm", "xgboost", "forest"])
 def test_one_learner_is_cross_validated(learner: str, command: Command, files: Path) -> None:
     size = {"trees": 10} if learner == "forest" else {"rounds": 30}
