@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -19,10 +19,10 @@ from automl_ext.tabular.learners.registry import LEARNERS
 from automl_ext.tabular.table.cleaning import clean
 from automl_ext.tabular.table.columns import IGNORED, KINDS, Column
 from automl_ext.tabular.table.reading import check_frame
-from automl_ext.tabular.table.task import Array, TableTask
+from automl_ext.tabular.table.task import Array, Kind, TableTask
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_json
-from automl_ext.training.files.reading import read_object, short
+from automl_ext.training.files.reading import check_regular, read_object, short
 
 MODEL, FOLDER = "model.json", "models"
 
@@ -174,8 +174,15 @@ def load(path: str | Path) -> Fitted:
         columns = [_column(stored) for stored in content["columns"]]
         preparations = [_preparation(stored) for stored in content["preparations"]]
         members = [_member(path, stored, task, len(preparations)) for stored in content["members"]]
-        return Fitted(task, columns, preparations, members, content["report"])
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        fitted = Fitted(task, columns, preparations, members, content["report"])
+        names = [column.name for column in columns if column.is_used]
+        # The parts may not fit together: predict missing values, in a number of rows that broadcasts with no other.
+        rows = range(len(task.classes) + 2)
+        fitted._average(library("pandas").DataFrame(dict.fromkeys(names), index=rows, dtype=object))
+        return fitted
+    except (UserError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # the libraries have their own classes of errors
         version = content.get("automl_ext") if isinstance(content, dict) else None
         raise UserError(
             f"{path / MODEL}, written by automl_ext {short(version)}, does not fit: {short(error)}"
@@ -183,6 +190,9 @@ def load(path: str | Path) -> Fitted:
 
 
 def _task(stored: dict[str, Any]) -> TableTask:
+    kind, classes = stored["kind"], len(stored["classes"])
+    if kind not in get_args(Kind) or (kind == "regression") != (classes == 0):
+        raise ValueError(f"there is no task {kind!r} of {classes} classes")
     units = {"center": float(stored["center"]), "scale": float(stored["scale"])}
     return TableTask(**{**stored, "classes": tuple(stored["classes"]), **units})
 
@@ -210,6 +220,7 @@ def _member(path: Path, stored: dict[str, Any], task: TableTask, preparations: i
 
 
 def _sha256(path: Path) -> str:
+    check_regular(path, str(path))  # reading a pipe would wait, reading a device might not end
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

@@ -140,6 +140,18 @@ def test_damaged_files_are_refused(small: Fitted, tmp_path: Path) -> None:
         (tmp_path / "model.json").write_text(json.dumps({"content": text, "sha256": digest}))
         with pytest.raises(UserError, match="does not fit"):
             load(tmp_path)
+    whole = json.loads(json.loads(content)["content"])
+    column = {**whole["preparations"][0]["columns"][0], "name": "none"}
+    for part, value in (
+        ("task", {**whole["task"], "kind": "x"}),
+        ("preparations", [{**prepared, "columns": []} for prepared in whole["preparations"]]),
+        ("preparations", [{**prepared, "columns": [column]} for prepared in whole["preparations"]]),
+    ):
+        text = json.dumps({**whole, part: value})
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        (tmp_path / "model.json").write_text(json.dumps({"content": text, "sha256": digest}))
+        with pytest.raises(UserError, match="does not fit"):
+            load(tmp_path)
     (tmp_path / "model.json").write_text(content)
     file = next((tmp_path / "models").iterdir())
     data = bytearray(file.read_bytes())
@@ -149,6 +161,9 @@ def test_damaged_files_are_refused(small: Fitted, tmp_path: Path) -> None:
         load(tmp_path)
     file.unlink()
     with pytest.raises(UserError, match="cannot read"):
+        load(tmp_path)
+    file.symlink_to("/dev/null")
+    with pytest.raises(UserError, match="expected a regular file"):
         load(tmp_path)
 
 
