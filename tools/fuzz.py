@@ -2,7 +2,8 @@
 
 It must never cause a traceback, an unreported change of files or results, a crash or a hang.
 
-    python tools/fuzz.py calls --count 14500 --workers 2 --out calls.json    # calls of ops and of commands (24 to 5)
+    python tools/fuzz.py ops --count 12000 --workers 2 --out ops.json        # calls of ops
+    python tools/fuzz.py commands --count 2500                               # command lines
     python tools/fuzz.py checkpoints --count 300                             # damaged run directories
     python tools/fuzz.py inputs --count 300                                  # hostile data, TOML, tables, pickles …
     python tools/fuzz.py kills --count 60                                    # SIGKILL; two runs in one directory
@@ -24,7 +25,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,38 +35,23 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 from fuzzing.case import Finding, rng_of, short
 
-COUNTS = {"calls": 14_500, "checkpoints": 300, "inputs": 300, "kills": 60}
-OPS_SHARE = 24 / 29
-KINDS = ("ops", "commands", "checkpoints", "inputs", "kills")
+COUNTS = {"ops": 12_000, "commands": 2_500, "checkpoints": 300, "inputs": 300, "kills": 60}  # cases of each kind
 CHUNK = 100  # number of op calls per forked child
 Case = tuple[str, int]
 
 
 def cases(name: str, count: int | None) -> list[Case]:
-    """Return the cases of one or all subcommands."""
-    found: list[Case] = []
-    for part, usual in COUNTS.items():
-        if name not in (part, "all"):
-            continue
-        number = usual if count is None else count
-        if part == "calls":
-            ops = round(number * OPS_SHARE)
-            found += [("ops", i) for i in range(ops)] + [("commands", i) for i in range(number - ops)]
-        else:
-            found += [(part, i) for i in range(number)]
-    return found
+    """Return the cases of one kind or of all."""
+    kinds = COUNTS if name == "all" else (name,)
+    return [(kind, i) for kind in kinds for i in range(COUNTS[kind] if count is None else count)]
 
 
 def check(seed: int, case: Case, folder: Path, bases: Any) -> Finding:
     """Run one case that is not an op call."""
-    from fuzzing import checkpoints, commands, inputs, kills
-
     kind, index = case
-    rng, place = rng_of(seed, kind, index), folder / f"{kind}-{index}"
-    if kind == "commands":
-        return commands.check(rng, place, bases)
-    checks: dict[str, Callable[..., Finding]] = {"checkpoints": checkpoints.check, "inputs": inputs.check}
-    return checks.get(kind, kills.check)(rng, place, bases)
+    place = folder / f"{kind}-{index}"
+    finding: Finding = import_module(f"fuzzing.{kind}").check(rng_of(seed, kind, index), place, bases)
+    return finding
 
 
 def confirmed(seed: int, case: Case, folder: Path, bases: Any) -> Finding:
@@ -185,8 +172,8 @@ def replay(seed: int, case: Case, folder: Path) -> int:
 
 def _case(text: str) -> Case:
     kind, _, index = text.partition(":")
-    if kind not in KINDS or not index.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected KIND:INDEX with a kind of {', '.join(KINDS)}, got {text!r}")
+    if kind not in COUNTS or not index.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected KIND:INDEX with a kind of {', '.join(COUNTS)}, got {text!r}")
     return kind, int(index)
 
 
@@ -194,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("fuzz.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=[*COUNTS, "all"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, help=f"number of cases of each part (default: {COUNTS})")
+    parser.add_argument("--count", type=int, help=f"number of cases of each kind (default: {COUNTS})")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write all cases to this JSON file")
     parser.add_argument("--only", type=_case, metavar="KIND:INDEX", help="run this case again and print its evidence")
