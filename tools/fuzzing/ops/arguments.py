@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from automl_ext.ops import entmax
+from automl_ext.ops.networks import ACTIVATIONS
 from fuzzing.ops import values
 
 Arguments = dict[str, Any]
@@ -62,7 +65,7 @@ def _bisect(low: float) -> Maker:
     def make(rng: random.Random) -> Arguments:
         size, x, dim = _scores(rng)
         alpha = _row_parameter(rng, size, dim, lambda: rng.choice((low, 1.2, 1.5, 2.0, rng.uniform(low, 4), 20.0)))
-        return {"X": x, "alpha": alpha, "dim": dim, "n_iter": rng.choice((50, 50, 30, 10**6))}
+        return {"X": x, "alpha": alpha, "dim": dim, "n_iter": rng.choice((50, 50, 10**6))}
 
     return make
 
@@ -76,10 +79,10 @@ def _budget(rng: random.Random) -> Arguments:
     size, x, dim = _scores(rng)
     most = size[dim] if size else 1
     budget = _row_parameter(rng, size, dim, lambda: rng.choice((1.0, most / 2, most, 0.0, rng.uniform(0, most))))
-    return {"X": x, "budget": budget, "dim": dim, "n_iter": rng.choice((50, 50, 30, 10**6))}
+    return {"X": x, "budget": budget, "dim": dim, "n_iter": rng.choice((50, 50, 10**6))}
 
 
-def _loss(low: float | None) -> Maker:
+def _loss(low: float | None = None) -> Maker:
     def make(rng: random.Random) -> Arguments:
         size = values.shape(rng, (1, 2, 2, 3), 30)
         target = torch.tensor([rng.randrange(size[-1]) for _ in range(torch.Size(size[:-1]).numel())]).view(size[:-1])
@@ -143,9 +146,63 @@ def _projection(rng: random.Random) -> Arguments:
     return made | {"next_probs": probs, "v_min": low, "v_max": low + rng.choice((1e-3, 1, 20))}
 
 
-def _module_loss(rng: random.Random) -> Arguments:
-    kinds = ("elementwise_mean", "mean", "sum", "none")
-    return _loss(None)(rng) | {"ignore_index": rng.choice((-100, 0, 1)), "reduction": rng.choice(kinds)}
+def _categorical(rng: random.Random) -> Arguments:
+    size = values.shape(rng, (1, 2, 2, 3), 30)
+    actions = [rng.randrange(size[-1]) for _ in range(torch.Size(size[:-1]).numel())]
+    logits = values.floats(rng, size, rng.choice(values.FLOATS))
+    return {"logits": logits, "actions": torch.tensor(actions).view(size[:-1])}
+
+
+def _policy_gradient(rng: random.Random) -> Arguments:
+    size, dtype = values.shape(rng, (0, 1, 1, 2), 30), rng.choice(values.FLOATS)
+
+    def steps() -> Tensor:
+        return values.floats(rng, size, dtype, wild=False)
+
+    made: Arguments = {name: steps() for name in ("log_probs", "entropy", "values", "advantages", "returns")}
+    made |= {name: rng.choice((None, steps())) for name in ("old_log_probs", "old_values", "weights")}
+    return made | {"clip": _clip(rng), "value_clip": _clip(rng), "vf_coef": _unit(rng), "ent_coef": _unit(rng)}
+
+
+def _mlp(rng: random.Random) -> Arguments:
+    size, dtype = values.shape(rng, (1, 2, 2, 3), 12), rng.choice(values.FLOATS)
+    sizes = [size[-1], *(rng.randint(1, 20) for _ in range(rng.randint(1, 3)))]
+    networks = rng.choice(([], [], [1], [3]))
+    stacked = bool(networks) and rng.random() < 0.5
+
+    def parameters(*tail: list[int]) -> list[Tensor]:
+        return [values.laid_out(rng, values.floats(rng, [*networks, *size], dtype, wild=False)) for size in tail]
+
+    weights = parameters(*([outputs, inputs] for inputs, outputs in pairwise(sizes)))
+    return {
+        "x": values.floats(rng, [*networks, *size] if stacked else size, dtype),
+        "weights": weights,
+        "biases": rng.choice((None, parameters(*([outputs] for outputs in sizes[1:])))),
+        "activation": rng.choice(list(ACTIVATIONS)),
+        "activate_last": rng.random() < 0.5,
+        "stacked_x": stacked,
+    }
+
+
+def _gru(rng: random.Random) -> Arguments:
+    size, dtype, n = values.shape(rng, (1, 2, 2, 3), 12), rng.choice(values.FLOATS), rng.randint(1, 12)
+    shapes = {"x": size, "h": [*size[:-1], n], "w_ih": [3 * n, size[-1]], "w_hh": [3 * n, n]}
+    if rng.random() < 0.5:
+        shapes |= {"b_ih": [3 * n], "b_hh": [3 * n]}
+    return {name: values.floats(rng, size, dtype, wild=name == "x") for name, size in shapes.items()}
+
+
+def _fused_mlp(rng: random.Random) -> Arguments:
+    inputs, *hidden, outputs = (rng.randint(1, 12) for _ in range(rng.randint(2, 4)))
+    return {"inputs": inputs, "hidden": hidden, "outputs": outputs, "activation": rng.choice(list(ACTIVATIONS))}
+
+
+def _module_loss(loss: Maker) -> Maker:
+    def make(rng: random.Random) -> Arguments:
+        kinds = ("elementwise_mean", "mean", "sum", "none")
+        return loss(rng) | {"ignore_index": rng.choice((-100, 0, 1)), "reduction": rng.choice(kinds)}
+
+    return make
 
 
 def _x(rng: random.Random) -> Tensor:
@@ -179,25 +236,36 @@ FUNCTIONS: dict[str, Maker] = {
     "normmax_bisect": _bisect(1.0001),
     "sparsemax_bisect": _sparsemax_bisect,
     "budget_bisect": _budget,
-    "sparsemax_loss": _loss(None),
-    "entmax15_loss": _loss(None),
-    "sparsemax_bisect_loss": _loss(None),
+    "sparsemax_loss": _loss(),
+    "entmax15_loss": _loss(),
+    "sparsemax_bisect_loss": _loss(),
     "entmax_bisect_loss": _loss(1.0),
     "normmax_bisect_loss": _loss(1.0001),
     "mixed_op": _mixed,
     "cell_aggregate": _cell,
+    "mlp": _mlp,
+    "gru_cell": _gru,
+    "categorical_log_probs": _categorical,
+    "policy_gradient_loss": _policy_gradient,
     "td_targets": _td,
     "categorical_projection": _projection,
     **_STEPS,
 }
+
+
+def _modules() -> dict[str, Maker]:
+    """Return makers for the modules of the entmax family, which are named as their functions."""
+    found = {}
+    for name, maker in FUNCTIONS.items():
+        module = "".join(word.capitalize() for word in name.split("_"))
+        if module in entmax.__all__:
+            found[module] = _module_loss(maker) if "loss" in name else maker
+    return found
+
+
 MODULES: dict[str, Maker] = {
-    "Sparsemax": _exact,
-    "Entmax15": _exact,
-    "EntmaxBisect": _bisect(1.0),
-    "NormmaxBisect": _bisect(1.0001),
-    "BudgetBisect": _budget,
-    "SparsemaxLoss": _module_loss,
-    "Entmax15Loss": _module_loss,
-    "MixedOp": lambda rng: {"x": _x(rng).float(), "weights": values.floats(rng, [3], torch.float32, wild=False)},
-    "GumbelMixedOp": lambda rng: {"x": _x(rng).float(), "tau": rng.choice((0.1, 1, 10)), "sparse": rng.random() < 0.5},
+    **_modules(),
+    "MixedOp": lambda rng: {"given": _x(rng).float(), "weights": values.floats(rng, [3], torch.float32, wild=False)},
+    "GumbelMixedOp": lambda rng: {"given": _x(rng).float(), "tau": rng.choice((0.1, 1)), "sparse": rng.random() < 0.5},
+    "FusedMLP": _fused_mlp,
 }

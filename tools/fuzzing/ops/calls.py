@@ -43,7 +43,7 @@ def call(rng: random.Random) -> Call:
 
 
 def _mutate(rng: random.Random, arguments: Arguments) -> str:
-    name = rng.choice([name for name in arguments if name != "x"])  # x is the input of the caller's own modules
+    name = rng.choice([name for name in arguments if name != "given"])  # the input of the caller's own modules
     value = arguments[name]
     if isinstance(value, list) and value and rng.random() < 0.7:  # the inputs of mixed_op and cell_aggregate
         i = rng.randrange(len(value))
@@ -72,18 +72,26 @@ def _module(name: str) -> Callable[..., Tensor]:
 
     def function(**arguments: Any) -> Tensor:
         tensors = [arguments.pop(key) for key in ("X", "target") if key in arguments]
+        arguments.pop("ensure_sum_one", None)  # no module has it
         return getattr(sparse_maps, name)(**arguments)(*tensors)
 
     return function
 
 
-def _mixed_module(weights: Any, x: Any) -> Tensor:
-    return ops.MixedOp([torch.nn.Identity(), torch.nn.Tanh(), torch.nn.ReLU()])(x, weights)
+def _mixed_module(weights: Any, given: Any) -> Tensor:
+    return ops.MixedOp([torch.nn.Identity(), torch.nn.Tanh(), torch.nn.ReLU()])(given, weights)
 
 
-def _gumbel_module(x: Any, tau: Any, sparse: Any) -> Tensor:
+def _gumbel_module(given: Any, tau: Any, sparse: Any) -> Tensor:
     torch.manual_seed(0)
-    return ops.GumbelMixedOp([torch.nn.Identity(), torch.nn.Tanh(), torch.nn.ReLU()], tau=tau, sparse=sparse)(x)
+    return ops.GumbelMixedOp([torch.nn.Identity(), torch.nn.Tanh(), torch.nn.ReLU()], tau=tau, sparse=sparse)(given)
+
+
+def _fused_mlp(**sizes: Any) -> Tensor:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = ops.FusedMLP(**sizes)
+        return network(torch.randn(3, sizes["inputs"]))
 
 
 # Callables that are not attributes of the package under their own names.
@@ -91,4 +99,5 @@ WRAPPED: dict[str, Callable[..., Any]] = {
     **{name: _module(name) for name in MODULES},
     "MixedOp": _mixed_module,
     "GumbelMixedOp": _gumbel_module,
+    "FusedMLP": _fused_mlp,
 }

@@ -43,7 +43,9 @@ def check(call: Call, with_gradient: bool) -> Finding:
     if theirs_error is not None:
         violation = f"a result, but the reference raises {type(theirs_error).__name__}"
         return Finding(what, "wrong", violation, f"{short(ours)}\n{theirs_error}")
-    violation = _differs(ours, theirs, call) or _no_distribution(call, ours) or _imprecise(call, ours)
+    # The kernels ignore n_iter: they are exact where the reference bisects too few times.
+    violation = _differs(ours, theirs, call) if call.arguments.get("n_iter", 50) >= 50 else None
+    violation = violation or _no_distribution(call, ours) or _imprecise(call, ours)
     evidence = f"ours {short(ours, 600)}\nreference {short(theirs, 600)}" if violation else ""
     return Finding(what, "wrong" if violation else "equal", violation, evidence)
 
@@ -119,6 +121,8 @@ def _with_leaves(arguments: dict[str, Any]) -> tuple[dict[str, Any], list[Tensor
 
 def _bad_error(call: Call, error: Exception) -> str | None:
     kind, text = type(error).__name__, str(error)
+    if call.name == "FusedMLP" and re.search("can't allocate memory|Storage size", text):  # PyTorch's own
+        return None
     if not isinstance(error, REFUSALS):
         first = re.sub(r"[\d.]+", "N", text.splitlines()[0][:110] if text else "")
         return f"{kind}{'' if call.mutated else ' of a valid call'}: {first}"
@@ -188,9 +192,6 @@ def _no_distribution(call: Call, outputs: list[Tensor]) -> str | None:
         return None
     scores = call.arguments.get("X", call.arguments.get("logits"))
     dim = call.arguments.get("dim")
-    n_iter = call.arguments.get("n_iter", 50)
-    if n_iter < 30:  # too few halvings for an accurate sum
-        return None
     if not isinstance(scores, Tensor) or not _plain(scores) or not _plain(p) or type(dim) is not int:
         return None
     x, p = (t.detach().double().reshape(t.shape or (1,)).movedim(dim, -1) for t in (scores, p))
@@ -220,12 +221,9 @@ def _imprecise(call: Call, outputs: list[Tensor]) -> str | None:
     """Check that the maps of the entmax family are as accurate as in float64, also for large scores."""
     x, name = call.arguments.get("X"), call.name.lower()
     exact = isinstance(x, Tensor) and x.dtype in (torch.float32, torch.bfloat16, torch.float16) and _plain(x)
-    if not exact or "loss" in name or call.arguments.get("n_iter", 50) < 30 or not outputs[0].numel():
+    if not exact or "loss" in name or not outputs[0].numel():
         return None
-    alpha = call.arguments.get("alpha", 1.5)
-    if (
-        alpha.detach().double().max() if isinstance(alpha, Tensor) else alpha
-    ) > 2:  # the map is steep and may lose digits
+    if torch.as_tensor(call.arguments.get("alpha", 1.5)).max() > 2:  # the map is steep and may lose digits
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
