@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
+from automl_ext import ops
+from automl_ext.ops import entmax
+from automl_ext_cli.table import COMMANDS
+
 pytest.importorskip("gymnasium")
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
@@ -98,6 +102,21 @@ def report(out: Path, name: str) -> list[dict]:
     assert [line for line in lines if line["outcome"] == "tool"] == []
     assert int((out / f"{name}.code").read_text()) == any(line["violation"] for line in lines)
     return lines
+
+
+def test_every_op_and_every_command_has_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    from fuzzing.command_lines import options_of, small
+    from fuzzing.command_tables import SMALL
+    from fuzzing.ops.calls import MAKERS
+
+    from automl_ext.runners import TUNABLE
+
+    assert set(MAKERS) == {*ops.__all__, *entmax.__all__}
+    assert set(SMALL) == {*COMMANDS, "tune fit"}
+    for command in (*COMMANDS.keys() - {"tune"}, *(f"tune {name}" for name in TUNABLE)):
+        known = {word.partition("=")[0] for word in small(command) if word.startswith("--")}
+        assert known <= {"--" + name.replace("_", "-") for name in options_of(command)}, command
 
 
 @slow

@@ -1,4 +1,4 @@
-"""Random command lines: small runs with one to three options replaced, and invalid lines."""
+"""Random command lines: small runs with one to three arguments replaced, and invalid lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from fuzzing.command_tables import BUDGETS, INTS, KNOWN, LARGE, OTHERS, PROCESSES, REALS, RUNS, SMALL, TEXTS
+import numpy as np
+import tyro
+
+from automl_ext.parsing import with_extras
+from automl_ext.rl.replay.episode_files import write_episodes
+from automl_ext.rl.replay.episodes import RecordedEpisode
+from automl_ext.runners import RUNNERS, TUNABLE
+from automl_ext.tune_command import tune_forms
+from automl_ext_cli.table import COMMANDS, load
+from fuzzing.command_tables import BUDGETS, INTS, KNOWN, LARGE, PATHS, PROCESSES, QUICK, REALS, SMALL, TEXTS
+
+POSITIONAL, SUPPRESSED = (mark[int].__metadata__[0] for mark in (tyro.conf.Positional, tyro.conf.Suppress))
 
 
 @dataclasses.dataclass
@@ -26,48 +37,70 @@ class Line:
 
 
 def line(rng: random.Random) -> Line:
-    kind = rng.random()
-    if kind < 0.06:
+    if rng.random() < 0.06:
         return Line(_noise(rng), {})
-    if kind < 0.2:
-        return _other(rng)
-    command = rng.choice(list(SMALL))
-    made = Line([*command.split(), *SMALL[command], "--out", "run"], {})
-    fields = options_of(command)
+    command = rng.choice(list(COMMANDS))
+    if command == "tune":
+        command = f"tune {rng.choice(list(TUNABLE))}"
+    made = Line(small(command), {})
+    kinds = options_of(command)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        name = rng.choice(list(fields))
-        _give(rng, made, name, fields[name])
+        _give(rng, made, command, rng.choice(list(kinds)), kinds)
     if rng.random() < 0.06:
         _spoil(rng, made)
     return made
 
 
+def small(command: str) -> list[str]:
+    """Return a command line whose run is small."""
+    tuned = command.removeprefix("tune ")
+    text = f"{command} {SMALL.get(command) or SMALL[tuned]}"
+    if tuned != command:
+        text += f" {SMALL['tune']}"
+    return [*text.split(), *(("--out", "run") if tuned != command or command in RUNNERS else ())]
+
+
 def options_of(command: str) -> dict[str, Any]:
-    """Return the names and types of a command's options."""
-    from automl_ext.runners import RUNNERS
+    """Return the names and types of a command's options and positional arguments."""
+    if command in RUNNERS:
+        return _fields(RUNNERS[command].options) | _fields(with_extras(RUNNERS[command].load()[0]))
+    if command.startswith("tune "):
+        return _fields(tune_forms()[command][1])
+    return _fields(load(COMMANDS[command].options))
 
-    runner = RUNNERS[command]
-    config, _ = runner.load()
-    return _fields(runner.options) | _fields(config)
 
-
-def _fields(kind: type) -> dict[str, Any]:
-    hints, found = typing.get_type_hints(kind), {}
-    for field in dataclasses.fields(kind):
+def _fields(kind: Any) -> dict[str, Any]:
+    origin = typing.get_origin(kind) or kind
+    chosen = dict(zip(getattr(origin, "__parameters__", ()), typing.get_args(kind), strict=True))
+    hints, found = typing.get_type_hints(origin, include_extras=True), {}
+    for field in dataclasses.fields(origin):
         hint = hints[field.name]
-        found |= _fields(hint) if dataclasses.is_dataclass(hint) else {field.name: hint}  # type: ignore[arg-type]
+        marks = getattr(hint, "__metadata__", ())
+        inner = typing.get_args(hint)[0] if marks else hint
+        inner = chosen.get(inner, inner)
+        if dataclasses.is_dataclass(inner):
+            found |= _fields(inner)
+        elif SUPPRESSED not in marks:
+            name = next((mark.name for mark in marks if getattr(mark, "name", None)), field.name)
+            found[name] = hint if POSITIONAL in marks else inner
     return found
 
 
-def _give(rng: random.Random, made: Line, name: str, hint: Any) -> None:
-    flag = "--" + name.replace("_", "-")
+def _give(rng: random.Random, made: Line, command: str, name: str, kinds: dict[str, Any]) -> None:
+    """Replace or add the value of an argument."""
+    flag, hint = "--" + name.replace("_", "-"), kinds[name]
     if hint is bool:
         made.argv += rng.choice(([flag], [flag.replace("--", "--no-")], [flag, "maybe"], [f"{flag}=1"], [flag, flag]))
         return
-    pool = _pool(rng, name, hint)
-    value = rng.choice(pool)
+    pool = _pool(rng, command, name, hint)
+    value = pool[0] if rng.random() < 0.4 else rng.choice(pool)  # most pools begin with a valid value
     made.large |= value in LARGE or "e308" in value
     made.large |= name in PROCESSES and value not in ("0", "1", "2", "3")
+    positional = [other for other, kind in kinds.items() if POSITIONAL in getattr(kind, "__metadata__", ())]
+    if name in positional:
+        i = len(command.split()) + positional.index(name)
+        made.argv[i : i + 1] = [value] * rng.choice((1, 1, 1, 1, 1, 0, 2))
+        return
     made.given[name] = value
     values = [value] if rng.random() < 0.95 else [value, rng.choice(pool)]
     if typing.get_origin(hint) is tuple and rng.random() < 0.5:
@@ -76,13 +109,13 @@ def _give(rng: random.Random, made: Line, name: str, hint: Any) -> None:
     made.argv += [f"{flag}={value}"] if len(values) == 1 and rng.random() < 0.5 else [flag, *values]
 
 
-def _pool(rng: random.Random, name: str, hint: Any) -> list[str]:
+def _pool(rng: random.Random, command: str, name: str, hint: Any) -> list[str]:
+    if quick := QUICK.get(f"{command} {name}", QUICK.get(name)):
+        return quick
     if name in KNOWN and rng.random() < 0.75:
         return KNOWN[name]
-    kinds = {hint, *typing.get_args(hint)}
-    literal = [a for a in kinds if typing.get_origin(a) is typing.Literal] + [hint] * (
-        typing.get_origin(hint) is typing.Literal
-    )
+    kinds = _parts(hint)
+    literal = [kind for kind in kinds if typing.get_origin(kind) is typing.Literal]
     if literal:
         return [str(a) for a in typing.get_args(literal[0])] + ["x", "", "None"]
     small = any(word in name for word in BUDGETS)
@@ -90,56 +123,17 @@ def _pool(rng: random.Random, name: str, hint: Any) -> list[str]:
         return [x for x in REALS if not small or x not in ("1e308", "inf", "1e999")]
     if int in kinds:
         return INTS + ([] if small or rng.random() < 0.5 else LARGE)
-    return TEXTS + INTS
+    return PATHS + TEXTS if Path in kinds else TEXTS + INTS
 
 
-def _other(rng: random.Random) -> Line:
-    command = rng.choice(OTHERS)
-    paths = ["none", "full", "file", ".", "", "/dev/null", "/", "/proc/self", "é", "a" * 300, *RUNS, *RUNS]
-    argv = [command]
-    if command == "eval":
-        argv += [rng.choice(paths), *rng.choice(([], ["--episodes", rng.choice(INTS)], ["--seed", rng.choice(INTS)]))]
-        argv += rng.choice(([], ["--json"], ["--trust", rng.choice(KNOWN["trust"])]))
-        argv += rng.choice(([], ["--policy", rng.choice(("last", "best", "x"))], ["--gif", rng.choice(["a.gif", "a"])]))
-    elif command == "plot":
-        argv += rng.choices(paths, k=rng.randint(0, 2))
-        argv += rng.choice(([], ["--genotype", rng.choice(KNOWN["genotype"] + TEXTS)], ["--out", rng.choice(paths)]))
-        argv += rng.choice(([], ["--space", rng.choice(KNOWN["space"])]))
-    elif command in ("export", "nas-table", "record"):
-        argv += [
-            rng.choice(paths),
-            "--out",
-            rng.choice([*paths, "net.py", "net.pt2", "net.npz", "net.exe", "none/a/net.py"]),
-        ]
-    elif command == "doctor":
-        argv += ["--device", rng.choice(KNOWN["device"] + TEXTS)]
-    elif command == "demo":
-        argv += ["--out", rng.choice(["file", "/dev/null", "file/x", "/proc/x"])]
-    else:  # bench: only lines that end quickly
-        argv += rng.choice((["--ops", "x"], ["--threads", rng.choice(["0", "-1", "x"])], ["--seconds", "nan"]))
-        argv += rng.choice(([], ["--table", rng.choice(paths)], ["--dtype", "x"], ["--device", "x"]))
-    return Line(argv, {})
+def _parts(hint: Any) -> list[Any]:
+    """Return a type and the types in it, without the values of literals."""
+    inner = () if typing.get_origin(hint) is typing.Literal else typing.get_args(hint)
+    return [hint, *(part for kind in inner for part in _parts(kind))]
 
 
 def _noise(rng: random.Random) -> list[str]:
-    words = [
-        "search",
-        "gdas",
-        "train",
-        "--help",
-        "-h",
-        "--version",
-        "--print-completion",
-        "eval",
-        "--out",
-        "x",
-        "",
-        "--",
-        "-",
-        "\n",
-        "é",
-        "0",
-    ]
+    words = ["search", "gdas", "train", "eval", "-h", "--help", "--version", "--print-completion", "--out", "x", "0"]
     return [rng.choice(words + TEXTS) for _ in range(rng.randint(0, 4))]
 
 
@@ -169,3 +163,10 @@ def prepare_folder(folder: Path) -> None:
     (folder / "empty.toml").write_text("")
     (folder / "bad.toml").write_text("seed = [")
     (folder / "binary.toml").write_bytes(bytes(range(256)))
+    rows = [f"{i},{'abc'[i % 3]},2024-01-{i % 28 + 1:02},{'yes' if i % 5 < 2 else 'no'}" for i in range(60)]
+    (folder / "table.csv").write_text("\n".join(["n,k,t,y", *rows]))
+    (folder / "empty.csv").write_text("")
+    (folder / "odd.csv").write_bytes(bytes(range(256)))
+    ends = np.arange(8) == 7
+    episode = RecordedEpisode(np.zeros((9, 4), np.float32), np.arange(8) % 2, np.ones(8), ends, ends & False)
+    write_episodes(folder / "episodes.npz", [episode, episode], "CartPole-v1")

@@ -14,50 +14,25 @@ from pathlib import Path
 import numpy as np
 
 from fuzzing import damage, runs
-from fuzzing.command_tables import GENOTYPE, IMAGES, STEPS
+from fuzzing.command_tables import GENOTYPE, IMAGES, SEARCH, STEPS
 from fuzzing.runs import Bases
 
 Made = tuple[str, list[str], "list[str] | None"]
 Maker = Callable[[random.Random, Path, Bases], Made]
 DEEP = 20_000
+TOMLS = """lr = 1e999; lr = nan; seed = 1979-05-27T07:32:00Z; seed = "1"; seed = [1]; seed = true; env = 1;
+hidden = [0]; hidden = [1.5, 'x']; hidden = ["16"]; __class__ = "x"; "" = 1; "a\\nb" = 1; device = "a\\nb";
+total_steps = 9223372036854775808; n_envs = -9223372036854775808"""
 COLUMNS = ["cifar10_val_12ep", "cifar10_val_200ep", "cifar10_test_200ep", "params", "macs", "train_seconds_12ep"]
 
 
 def _toml(rng: random.Random, folder: Path, _: Bases) -> Made:
     path = folder / "c.toml"
-    texts: tuple[str | bytes, ...] = (
-        "seed = " + "[" * DEEP + "]" * DEEP,
-        "seed = " + "{a=" * DEEP + "1" + "}" * DEEP,
-        ".".join(["a"] * DEEP) + " = 1",
-        "[" + ".".join(["a"] * DEEP) + "]",
-        "seed = " + "1" * 10_000,
-        "lr = 1e999",
-        "lr = nan",
-        "seed = 1\nseed = 2",
-        "seed = 1979-05-27T07:32:00Z",
-        'seed = "1"',
-        "seed = [1]",
-        "seed = true",
-        "lr = 1" + "0" * 400,
-        "[seed]\nx = 1",
-        "[env]\nframe_stack = -1",
-        "env = 1",
-        "hidden = [0]",
-        "hidden = [1.5, 'x']",
-        'hidden = ["16"]',
-        '__class__ = "x"',
-        '"" = 1',
-        '"a\\nb" = 1',
-        'device = "a\\nb"',
-        "total_steps = 9223372036854775808",
-        "n_envs = -9223372036854775808",
-        "env_id = '\u0000'",
-        b"\xff\xfe",
-        b"\x00" * 100,
-        "x" * 5_000_000,
-        "# " + "x" * 50_000_000,
-        "seed = '''" + "a\n" * 1000 + "'''",
-    )
+    texts: list[str | bytes] = [*TOMLS.split(";")]
+    texts += ["seed = " + "[" * DEEP + "]" * DEEP, "seed = " + "{a=" * DEEP + "1" + "}" * DEEP, "[seed]\nx = 1"]
+    texts += [".".join(["a"] * DEEP) + " = 1", "[" + ".".join(["a"] * DEEP) + "]", "seed = " + "1" * 10_000]
+    texts += ["seed = 1\nseed = 2", "lr = 1" + "0" * 400, "[env]\nframe_stack = -1", "env_id = '\0'", b"\xff\xfe"]
+    texts += [bytes(100), "x" * 5_000_000, "# " + "x" * 50_000_000, "seed = '''" + "a\n" * 1000 + "'''"]
     if rng.random() < 0.2:
         how = rng.choice(damage.PLACES)
         how(rng, path)
@@ -66,8 +41,8 @@ def _toml(rng: random.Random, folder: Path, _: Bases) -> Made:
         text = rng.choice(texts)
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         what = repr(text[:40])
-    command = rng.choice((["train", "a2c", *STEPS], ["search", "random", *IMAGES, "--evaluations", "1"]))
-    return what, [*command, "--config", str(path.name), "--out", "out"], None
+    command = rng.choice((f"train a2c {STEPS}", f"search random {SEARCH}", f"tune train a2c {STEPS} --trials 1"))
+    return what, [*command.split(), "--config", str(path.name), "--out", "out"], None
 
 
 def _genotype(rng: random.Random, folder: Path, _: Bases) -> Made:
@@ -77,19 +52,10 @@ def _genotype(rng: random.Random, folder: Path, _: Bases) -> Made:
     for _unused in range(rng.choice((1, 1, 2, 5))):
         i = rng.randrange(len(text))
         text[i] = rng.choice(("", "²", "٣", "|", "~", "9", "-1", " ", "\n", text[i] * 2, "(", "\x00"[:0]))
-    odd = (
-        "".join(text),
-        code,
-        f"Genotype(normal={code})",
-        "(" * DEEP,
-        "[" * DEEP,
-        "-" * DEEP + "1",
-        "9" * 10_000,
-        "{}",
-    )
-    odd += (GENOTYPE * 200, "", " ", f"[('skip_connect', 0)] * {10**9}", "lambda: 0", "normal=[] reduce=[]", "1e999")
+    odd = ["".join(text), code, f"Genotype(normal={code})", "(" * DEEP, "[" * DEEP, "-" * DEEP + "1", "9" * 10_000]
+    odd += ["{}", GENOTYPE * 200, "", " ", f"[('skip_connect', 0)] * {10**9}", "lambda: 0", "normal=[]", "1e999"]
     given = rng.choice(odd[:1] * 8 + odd[1:])
-    argv = ["retrain", *IMAGES, "--space", space, f"--genotype={given}", "--out", "out"]
+    argv = ["retrain", *IMAGES.split(), "--space", space, f"--genotype={given}", "--out", "out"]
     if rng.random() < 0.4:
         argv = ["plot", f"--genotype={given}", "--space", space, "--out", "out"]
     return repr(given[:80]), argv, None
@@ -118,16 +84,8 @@ def _result(rng: random.Random, folder: Path, bases: Bases) -> Made:
     path = runs.copy(bases[kind].whole, folder) / "result.json"
     result = json.loads(path.read_bytes())
     call = f"open({str(folder / 'canary')!r}, 'w')"
-    texts = (
-        call,
-        f"0\n{call}\n",
-        f"'''\n{call}\n'''",
-        f'"""\n{call}\n"""',
-        f"{GENOTYPE}\n{call}",
-        f"x\\\n{call}",
-        f"{{{call}}}",
-    )
-    texts += (f"1)\n{call}\n(", f"0]\n{call}\n[", f"0, x={call}")
+    texts = [call, f"0\n{call}\n", f"'''\n{call}\n'''", f'"""\n{call}\n"""', f"{GENOTYPE}\n{call}", f"x\\\n{call}"]
+    texts += [f"{{{call}}}", f"1)\n{call}\n(", f"0]\n{call}\n[", f"0, x={call}"]
     text = rng.choice(texts)
     network = result["network"]
     key = rng.choice(["genotype", *network, "shape.channels", "shape key", "mean[0]", "classes[0]", "image_size[0]"])

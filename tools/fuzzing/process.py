@@ -6,6 +6,7 @@ The parent imports torch once. A fork then takes milliseconds, while a new Pytho
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import re
 import resource
@@ -54,16 +55,20 @@ def preload() -> None:
 
     import automl_ext.cli
     import automl_ext.nas.export.export
-    import automl_ext.nas.search.search
-    import automl_ext.nas.supernets.run
-    import automl_ext.rl.registry
+    import automl_ext.nas.search.search  # noqa: F401
+    from automl_ext_cli.table import COMMANDS, load
 
-    for name in automl_ext.rl.registry.ALGORITHMS:
-        automl_ext.rl.registry.algorithm(name)
+    for command in COMMANDS.values():
+        for name in (command.options, command.run):
+            if name and ":" in name:
+                load(name)
     with contextlib.suppress(ImportError):
         from sklearn.datasets import load_digits
 
         load_digits()
+    for name in ("optuna", "lightgbm", "xgboost", "pandas"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     # Importing TensorBoard takes a second in each child, and its files are not under test.
     sys.modules["torch.utils.tensorboard"] = None  # type: ignore[assignment]
     torch.set_num_threads(1)

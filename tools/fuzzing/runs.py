@@ -12,27 +12,28 @@ from typing import Any
 import torch
 
 from automl_ext.training.files import checkpoint
-from fuzzing.command_tables import GENOTYPE, words
+from fuzzing.command_lines import prepare_folder
+from fuzzing.command_tables import GENOTYPE, STEPS
 from fuzzing.process import Done, run
 
 LIMIT = 60.0  # seconds of CPU time
 EVALUATIONS = "--eval-every 160 --eval-episodes 2 --final-episodes 2 --checkpoint-every 160"
 DIGITS = "--subset 100 --device cpu"
-KINDS: dict[str, list[str]] = {
-    "a2c": words(f"train a2c --total-steps 960 --n-envs 2 --hidden 16 --lr 0.01 {EVALUATIONS}"),
-    "dqn": (
-        f"train dqn --total-steps 960 --hidden 16 --batch-size 8 --buffer-size 300 --learning-starts 64 --train-freq 16"
-        f" --gradient-steps 4 --prioritized {EVALUATIONS}"
-    ).split(),
-    "gdas": words(f"search gdas --epochs 4 --channels 2 --retrain-epochs 3 --retrain-channels 2 {DIGITS}"),
-    "retrain": words(f"retrain --epochs 6 --channels 2 --genotype {GENOTYPE} {DIGITS}"),
-    "renas": words(
-        f"search renas --epochs 1 --channels 2 --evaluations 8 --workers 2 --population 4 --sample 2 {DIGITS}"
-    ),
+_LINES = {
+    "a2c": f"train a2c --total-steps 960 --n-envs 2 --hidden 16 --lr 0.01 {EVALUATIONS}",
+    "dqn": f"train dqn --total-steps 960 --hidden 16 --batch-size 8 --buffer-size 300 --learning-starts 64"
+    f" --train-freq 16 --gradient-steps 4 --prioritized {EVALUATIONS}",
+    "gdas": f"search gdas --epochs 4 --channels 2 --retrain-epochs 3 --retrain-channels 2 {DIGITS}",
+    "retrain": f"retrain --epochs 6 --channels 2 --genotype {GENOTYPE} {DIGITS}",
+    "renas": f"search renas --epochs 1 --channels 2 --evaluations 8 --workers 2 --population 4 --sample 2 {DIGITS}",
+    "tune": f"tune train a2c --trials 4 --confirm 0 {STEPS}",
+    "fit": "fit table.csv --target y --minutes 0.05",
 }
-STOP = {"a2c": "320", "dqn": "320", "gdas": "2", "retrain": "2", "renas": "2"}  # values of --stop-after, used twice
+KINDS = {name: text.split() for name, text in _LINES.items()}
+# Values of --stop-after, used twice, of the runs that can be resumed.
+STOP = {"a2c": "320", "dqn": "320", "gdas": "2", "retrain": "2", "renas": "2", "tune": "1"}
 RL = ("a2c", "dqn")
-TIMES = ("seconds", "per_second", "times")  # substrings of the names of times in result.json
+TIMES = ("seconds", "per_second", "times", "best_toml")  # substrings of names of times and paths in result.json
 CLOCKS = ("clock", "wall", "cpu", "cost")  # keys of times in a state
 
 
@@ -60,15 +61,16 @@ class Bases:
 
     def _make(self, kind: str) -> Base:
         place = self.folder / kind
-        whole = run([*KINDS[kind], "--out", "whole"], place, LIMIT)
-        stopped = [run([*KINDS[kind], "--out", "parts", "--stop-after", STOP[kind]], place, LIMIT)]
-        stopped.append(
-            run([*KINDS[kind], "--out", "parts", "--resume", "auto", "--stop-after", STOP[kind]], place, LIMIT)
-        )
-        for done in (whole, *stopped):
+        prepare_folder(place)
+        ways = [["--out", "whole"]]
+        if kind in STOP:
+            parts = ["--out", "parts", "--stop-after", STOP[kind]]
+            ways += [parts, [*parts, "--resume", "auto"]]
+        ended = [run([*KINDS[kind], *way], place, LIMIT) for way in ways]
+        for done in ended:
             if done.code != 0:
                 raise RuntimeError(f"{kind}: an undamaged run fails: {done.code} {done.err[-2000:]}")
-        return Base(kind, place / "whole", place / "parts", whole.seconds)
+        return Base(kind, place / "whole", place / "parts", ended[0].seconds)
 
 
 def resume(kind: str, folder: Path) -> Done:
@@ -88,9 +90,9 @@ def difference(base: Base, found: Path) -> str | None:
     a, b = (without_times(json.loads((path / "result.json").read_bytes())) for path in (base.whole, found))
     if a != b:
         return f"the result differs: {_first_difference(a, b)}"
-    last, other = (checkpoint.list_steps(path / "checkpoints")[-1] for path in (base.whole, found))
-    if base.kind == "renas":  # a black-box search saves checkpoints by time, with measured costs
+    if base.kind in ("renas", "tune"):  # a black-box search saves checkpoints by time, tune saves trials
         return None
+    last, other = (checkpoint.list_steps(path / "checkpoints")[-1] for path in (base.whole, found))
     if last.name != other.name:
         return f"the last checkpoint is {other.name}, not {last.name}"
     states = [torch.load(path / "state.pt", weights_only=True, map_location="cpu") for path in (last, other)]
@@ -102,7 +104,7 @@ def without_times(value: Any) -> Any:
     """Return a result without its times."""
     if isinstance(value, dict):
         return {k: without_times(v) for k, v in value.items() if not _is_time(k)}
-    return value
+    return [without_times(item) for item in value] if isinstance(value, list) else value
 
 
 def _is_time(name: Any) -> bool:
