@@ -17,6 +17,8 @@ from automl_ext_cli.table import COMMANDS
 
 pytest.importorskip("gymnasium")
 pytest.importorskip("matplotlib")
+pytest.importorskip("optuna")
+pytest.importorskip("pyarrow", reason="tables are Parquet files, too")
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 pytest.importorskip("tyro", reason="the command line needs tyro")
 

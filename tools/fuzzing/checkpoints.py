@@ -5,6 +5,7 @@ A command must end with a one-line error, or continue from the older checkpoint 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from automl_ext.tabular import fitted
 from automl_ext.training.files import checkpoint
 from fuzzing import runs
 from fuzzing.case import Finding
@@ -27,12 +29,14 @@ NAMES = ("step-²", "step-00000099", "step-99999999999999999999", "step-", "step
 
 def check(rng: random.Random, folder: Path, bases: Bases) -> Finding:
     """Damage a copy of a small run, then resume, evaluate, plot or export it."""
-    kind = rng.choices(("a2c", "dqn", "gdas", "retrain", "renas"), (4, 4, 3, 3, 1))[0]
+    kind = rng.choices(("a2c", "dqn", "gdas", "retrain", "renas", "fit"), (4, 4, 3, 3, 1, 4))[0]
     base = bases[kind]
     actions: list[Callable[[random.Random, Path, Base], Finding]] = [_resume, _resume, _plot]
     actions.append(_eval if kind in runs.RL else _resume)
     if kind in ("gdas", "retrain"):
         actions.append(_export)
+    if kind == "fit":
+        actions = [_predict]
     action = rng.choice(actions)
     try:
         finding = action(rng, folder, base)
@@ -78,17 +82,8 @@ def _eval(rng: random.Random, folder: Path, base: Base) -> Finding:
 
 def _plot(rng: random.Random, folder: Path, base: Base) -> Finding:
     path = runs.copy(base.whole, folder)
-    targets = [path / name for name in ("metrics.jsonl", "result.json", "config.json", "environment.json")]
-    target = rng.choice(targets)
-    lines = target.suffix == ".jsonl"
-    if rng.random() < 0.5:
-        what = damage(rng, target)
-    elif lines:
-        rows = [json.loads(line) for line in target.read_text().splitlines()]
-        what = f"metrics.jsonl: {change_json(rng, rows)}"
-        target.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
-    else:
-        what = damage_json(rng, target)
+    target = path / rng.choice((*FILES, "result.json"))
+    what = damage(rng, target) if rng.random() < 0.5 else damage_json(rng, target)
     done = run(["plot", "run"], folder)
     return _finding(what, done, fault(done))
 
@@ -98,6 +93,24 @@ def _export(rng: random.Random, folder: Path, base: Base) -> Finding:
     what = damage_json(rng, path / "result.json") if rng.random() < 0.4 else _damage_run(rng, path)
     done = run(["export", "run", "--out", rng.choice(("net", "net.py"))], folder)
     return _finding(what, done, fault(done))
+
+
+def _predict(rng: random.Random, folder: Path, base: Base) -> Finding:
+    """Check that a damaged run of fit gives the predictions of the undamaged run."""
+    path = runs.copy(base.whole, folder)
+    shutil.copy(base.whole.with_name("table.csv"), folder)
+    argv = ["predict", "run", "table.csv", "--out", "new.csv"]
+    run(argv, folder)
+    expected = (folder / "new.csv").read_bytes()
+    model = path / fitted.MODEL
+    target = rng.choice([model, model, model, path / "config.json", *sorted((path / fitted.FOLDER).iterdir())])
+    forged = target == model and rng.random() < 0.7
+    what = _forge_model(rng, target) if forged else damage(rng, target)
+    done = run(argv, folder)
+    violation = fault(done)
+    if violation is None and done.code == 0 and not forged and (folder / "new.csv").read_bytes() != expected:
+        violation = "predict: the predictions differ from those of the undamaged run"
+    return _finding(what, done, violation)
 
 
 def _finding(what: str, done: Done, violation: str | None) -> Finding:
@@ -178,6 +191,15 @@ def _forge_manifest(rng: random.Random, newest: Path) -> str:
     what = change_json(rng, manifest)
     (newest / "manifest.json").write_bytes(checkpoint._render(manifest))
     return f"manifest.json with a correct hash: {what}"
+
+
+def _forge_model(rng: random.Random, path: Path) -> str:
+    """Change the content of a model of fit and write it with a correct hash. Return a description of the change."""
+    content = json.loads(json.loads(path.read_bytes())["content"])
+    what = change_json(rng, content)
+    data = json.dumps(content)
+    path.write_text(json.dumps({"content": data, "sha256": hashlib.sha256(data.encode()).hexdigest()}))
+    return f"{path.name} with a correct hash: {what}"
 
 
 def _forge_best(rng: random.Random, best: Path) -> str:

@@ -92,11 +92,10 @@ def _not_json(run_folder: Path) -> str | None:
 
     for name in ("result.json", "metrics.jsonl"):
         path = run_folder / name
-        for text in (
-            path.read_text().splitlines() if name.endswith("l") else [path.read_text()] if path.exists() else []
-        ):
+        text = path.read_text() if path.exists() else ""
+        for part in text.splitlines() if name.endswith("l") else [text] * path.exists():
             try:
-                json.loads(text, parse_constant=no_constant)
+                json.loads(part, parse_constant=no_constant)
             except ValueError as error:
                 return f"{name} is not strict JSON: {error}"
     return None

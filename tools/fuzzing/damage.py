@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,38 +82,13 @@ def device(rng: random.Random, path: Path) -> None:
     path.symlink_to(rng.choice(("/dev/zero", "/dev/null", "/dev/random", "/proc/self/mem")))
 
 
-BYTES: tuple[Callable[[random.Random, bytes], bytes], ...] = (
-    flip_bits,
-    flip_bits,
-    truncate,
-    zero_fill,
-    append,
-    overwrite,
-    replace_all,
-)
+BYTES = (flip_bits, flip_bits, truncate, zero_fill, append, overwrite, replace_all)
 PLACES = (remove, folder_instead, fifo, link_to_itself, broken_link, device)
 
 
 def odd_value(rng: random.Random) -> Any:
     """Return a JSON value of an unexpected type or range."""
-    plain = (
-        None,
-        True,
-        0,
-        -1,
-        2**70,
-        1e308,
-        float("nan"),
-        float("inf"),
-        "",
-        "x",
-        "\ud800",
-        "²",
-        [],
-        {},
-        [[]],
-        {"": {}},
-    )
+    plain = (None, True, 0, -1, 2**70, 1e308, math.nan, math.inf, "", "x", "\ud800", "²", [], {}, [[]], {"": {}})
     return rng.choice((*plain, [0] * 1000, "a" * 10_000, [1, "x"], {"a": None}))
 
 
@@ -135,24 +110,20 @@ def change_json(rng: random.Random, value: Any) -> str:
 
 def damage_json(rng: random.Random, path: Path) -> str:
     """Write changed JSON, or text that is almost JSON, to ``path``. Return a description."""
+    if path.suffix == ".jsonl":
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        what = f"{path.name}: {change_json(rng, rows)}"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return what
     if rng.random() < 0.6:
         value = json.loads(path.read_bytes())
         where = change_json(rng, value)
         path.write_text(json.dumps(value))
         return f"{path.name}: {where}"
-    name, text = rng.choice(
-        (
-            ("deep lists", "[" * DEEP + "]" * DEEP),
-            ("deep objects", '{"a":' * DEEP + "1" + "}" * DEEP),
-            ("a number of 10,000 digits", '{"seed": ' + "1" * 10_000 + "}"),
-            ("a list", "[1, 2]"),
-            ("a string", '"x"'),
-            ("a number", "1"),
-            ("null", "null"),
-            ("an empty object", "{}"),
-            ("a BOM", "\ufeff{}"),
-            ("a surrogate", '{"algorithm": "\\ud800", "env_id": "\\ud800", "genotype": "\\ud800"}'),
-        )
-    )
+    texts = {"deep lists": "[" * DEEP + "]" * DEEP, "deep objects": '{"a":' * DEEP + "1" + "}" * DEEP, "null": "null"}
+    texts |= {"a number of 10,000 digits": '{"seed": ' + "1" * 10_000 + "}", "a list": "[1, 2]", "a string": '"x"'}
+    texts |= {"a number": "1", "an empty object": "{}", "a BOM": "\ufeff{}"}
+    texts["a surrogate"] = '{"algorithm": "\\ud800", "env_id": "\\ud800", "genotype": "\\ud800"}'
+    name, text = rng.choice(list(texts.items()))
     path.write_text(text)
     return f"{path.name}: {name}"

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 
-from fuzzing import bombs, damage
+from fuzzing import bombs, damage, runs
 from fuzzing.command_tables import GENOTYPE
 
 Made = tuple[str, list[str], "list[str] | None"]
@@ -210,6 +211,39 @@ def _pickle(rng: random.Random, folder: Path, _: Any) -> Made:
     return what, ["nas-table", str(place if how != 1 else place.parent), "--out", "out.npz"], None
 
 
+def _rows(rng: random.Random, folder: Path, bases: Any) -> Made:
+    """Make a table for fit or predict."""
+    runs.copy(bases["fit"].whole, folder)
+    good = bases["fit"].whole.with_name("table.csv").read_bytes()
+    path = folder / rng.choice(("bad.csv", "bad.csv.gz", "bad.parquet"))
+    pack = gzip.compress if path.suffix == ".gz" else bytes
+    if path.suffix == ".parquet":
+        file = io.BytesIO()
+        pandas.read_csv(io.BytesIO(good)).to_parquet(file)
+        path.write_bytes(file.getvalue())
+        what = damage.damage(rng, path)
+    elif path.suffix == ".gz" and rng.random() < 0.2:
+        path.write_bytes(bombs.gz(good))
+        what = "gz bomb"
+    elif rng.random() < 0.4:
+        path.write_bytes(pack(good))
+        what = damage.damage(rng, path)
+    else:
+        cells = ["1e999", "9" * 5000, "nan", "-inf", '"', '"a\nb"', "\0", "é", "", "2024-13-45", "0x1", "True", ","]
+        lines = good.decode().splitlines()
+        for _unused in range(rng.choice((1, 3, 40))):
+            i = rng.randrange(len(lines))
+            row = lines[i].split(",")
+            row[rng.randrange(len(row))] = rng.choice(cells)
+            lines[i] = rng.choice((",".join(row), ",".join(row), lines[i] * 2, "", ",".join(row[:2])))
+        path.write_bytes(pack(rng.choice(("\n", "\r", "\r\n")).join(lines).encode()))
+        what = "odd cells"
+    argv = ["predict", "run", path.name, "--out", "new.csv"]
+    if rng.random() < 0.5:
+        argv = ["fit", path.name, "--target", rng.choice("yyynkt"), "--minutes", "0.02", "--out", "out"]
+    return what, argv, None
+
+
 MAKERS: dict[str, tuple[int, Maker]] = {
     "npz": (5, _npz),
     "odd npz": (5, _odd_npz),
@@ -220,4 +254,5 @@ MAKERS: dict[str, tuple[int, Maker]] = {
     "idx": (4, _idx),
     "device": (3, _device),
     "pickle": (8, _pickle),
+    "rows": (8, _rows),
 }
