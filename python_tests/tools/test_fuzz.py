@@ -15,13 +15,6 @@ from automl_ext import ops
 from automl_ext.ops import entmax
 from automl_ext_cli.table import COMMANDS
 
-pytest.importorskip("gymnasium")
-pytest.importorskip("matplotlib")
-pytest.importorskip("optuna")
-pytest.importorskip("pyarrow", reason="tables are Parquet files, too")
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-pytest.importorskip("tyro", reason="the command line needs tyro")
-
 slow = pytest.mark.slow
 TOOLS = ROOT / "tools"
 FAST = """
