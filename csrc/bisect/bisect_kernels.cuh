@@ -64,7 +64,7 @@ __device__ C find_log_largest(const Team& team, const Row& row, C n, C a, C powe
   const C small = a <= C(0.5) ? C(sizeof(C) == 8 ? 1e-6 : 1e-3) : a <= 1 ? C(sizeof(C) == 8 ? 4e-9 : 6e-5) : C(-1);
   // The lower end is the root if all scores are equal: it must be inside in spite of rounding errors.
   RootBracket<C> bracket{-std::log(n) * (1 + 8 * kBisectEpsilon<C>) / power, 0};
-  C at = 0;
+  C at = 0, closest = 0, least = infinity<C>();
   for (int step = 0; step < kBisectSteps<C> && team.any(!done); ++step) {
     const C scale = stretch_of(a, at);
     typename Row::Accumulator t0, t1, t2;
@@ -85,6 +85,8 @@ __device__ C find_log_largest(const Team& team, const Row& row, C n, C a, C powe
     team.sum(sums);
     const C s0 = C(sums[0]), s1 = C(sums[1]), s2 = C(sums[2]);
     const C h = power * at + std::log(s0), newton = -(h / power) * (s0 / s1);
+    closest = std::fabs(h) < least ? at : closest;
+    least = std::fabs(h) < least ? std::fabs(h) : least;
     const C bend = s2 / s1 - s1 / s0 + ratio_of_powers * (1 - s2 / s1);  // h″/(P·h′)
     const C divisor = 1 + newton * power * bend * C(0.5);
     const C halley = newton / (divisor > C(0.5) ? divisor < C(2) ? divisor : C(2) : C(0.5));
@@ -92,7 +94,8 @@ __device__ C find_log_largest(const Team& team, const Row& row, C n, C a, C powe
     const C rounding = (1 + std::fabs(power * at)) * (2 * kBisectEpsilon<C>);
     const bool exact = std::fabs(h) <= rounding || bracket.high - bracket.low <= rounding / power;
     const bool found = exact || (next == proposed && std::fabs(next - at) <= small);
-    at = done || exact ? at : next;
+    // Large α: even adjacent numbers differ much in h, so that the end of the bracket matters.
+    at = done ? at : exact ? closest : next;
     done = done || found;
   }
   return at;

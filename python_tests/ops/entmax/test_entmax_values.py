@@ -99,6 +99,14 @@ def test_huge_alpha_is_uniform_over_the_largest_scores():
         torch.testing.assert_close(entmax.entmax_bisect(x, alpha), torch.tensor([0.5, 0.5, 0, 0]))
 
 
+def test_large_alpha_takes_the_end_of_the_bracket_that_is_nearer_to_the_root():
+    """Adjacent thresholds in float32 give sums of 0.98 and 1.47; exact, with more digits, are 0.021, 0 and 0.979."""
+    x = torch.tensor([-0.3164026, -0.6478322, -0.2810770])
+    for sum_one in (True, False):
+        p = entmax.entmax_bisect(x, 20.0, ensure_sum_one=sum_one)
+        torch.testing.assert_close(p, torch.tensor([0.0208, 0, 0.9792]), rtol=0, atol=0.03)
+
+
 def test_alpha_one_is_softmax():
     x = scores(5, 7)
     torch.testing.assert_close(entmax.entmax_bisect(x, 1), x.softmax(-1))
