@@ -214,6 +214,8 @@ def retrace(
         return q_values.clone()
     cut, live, valid, g = _steps(rewards, terminated, truncated, valid, gamma, discounts)
     q, w = _keep(q_values, valid), lam * _keep(log_rhos, valid).exp().clamp(max=1)
-    delta = _keep(rewards, valid) + g * _keep(next_values, live) - q
-    targets = q + _scan(delta, g * _ahead(w, 1), cut)
+    decay = g * _ahead(w, 1)
+    targets = _scan(
+        _keep(rewards, valid) + g * _keep(next_values, live) - _keep(decay * _ahead(q, 1), ~cut), decay, cut
+    )
     return torch.where(valid, targets, _wide(q_values)).to(rewards.dtype)

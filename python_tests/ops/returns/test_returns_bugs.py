@@ -110,6 +110,13 @@ def test_step_before_an_invalid_one_bootstraps_even_if_not_done():
         assert x.tolist() == [11.0, 10.0, 0.0, 10.0], name
 
 
+@pytest.mark.usefixtures("each_backend")
+def test_retrace_does_not_use_the_q_value_of_its_own_step():
+    """It cancels: an infinite one, of a forbidden action, must not become NaN."""
+    q, ends = torch.full_like(R1, -math.inf), torch.ones_like(N)
+    assert R.retrace(ZERO, q, R1, V9, ends, N, 1.0).equal(R1)
+
+
 def test_retrace_uses_the_ratio_of_the_next_step():
     """A common off-by-one error: the correction at t uses rho at t + 1, not at t."""
     never = torch.tensor([-math.inf, 0.0, 0.0, 0.0], dtype=torch.float64)
