@@ -283,10 +283,12 @@ class FusedMLP(nn.Sequential):
 
     Raises:
         ValueError: a size below 1, or an unknown activation.
-        TypeError: a size is not an int.
+        TypeError: a size is not an int, or the activation no str.
     """
 
     def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, activation: str = "tanh") -> None:
+        if not isinstance(activation, str):
+            raise TypeError(f"FusedMLP: activation: expected a str, got {describe(activation)}")
         if activation not in ACTIVATIONS:
             raise ValueError(f"FusedMLP: activation: expected one of {', '.join(ACTIVATIONS)}, got {shown(activation)}")
         if not is_sequence(hidden):

@@ -113,6 +113,8 @@ def test_fused_mlp_errors() -> None:
         ValueError, match="FusedMLP: activation: expected one of tanh, relu, elu, gelu, silu, got 'sin'"
     ):
         FusedMLP(4, [3], 2, "sin")
+    with pytest.raises(TypeError, match="FusedMLP: activation: expected a str, got list"):
+        FusedMLP(4, [3], 2, ["tanh"])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"mlp: weights\[0\]: expected shape \[outputs, 3\], got \(2, 4\)"):
         FusedMLP(4, [], 2)(torch.ones(5, 3))
 
