@@ -7,7 +7,7 @@ The defaults were chosen on the tasks CHOOSE (DQN's on CartPole) and are judged 
 the same number of steps, each with the defaults of its constructor, and the last policy plays 30 episodes with its most
 probable actions.
 On the tasks CONTROL, which are for PPO, both sides have settings for the task: a preset of ours, and those of
-Stable-Baselines3's zoo.
+Stable-Baselines3's zoo. Action masks are hidden from both sides, except in the tasks MASKED, which are for ours.
 A run's score is (return − random) / (best known − random). CPU-seconds are those of acting and learning. Runs whose row
 the file has are not repeated; seeds are the outer loop, so that an interrupted benchmark has equally many seeds of both
 sides. Without --seeds no run is made: the picture is made from the file, as `make docs-tables` makes the table. Needs
@@ -64,6 +64,20 @@ class Grid(gymnasium.Env):
         return self.observation(), reached - 0.05, reached, self.steps >= 50 and not reached, {}
 
 
+class WithoutMask(gymnasium.Wrapper):
+    """An environment without the action mask in its info."""
+
+    def reset(self, **options: Any) -> tuple[Any, dict]:
+        observation, info = self.env.reset(**options)
+        info.pop("action_mask", None)
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict]:
+        *rest, info = self.env.step(action)
+        info.pop("action_mask", None)
+        return (*rest, info)
+
+
 class Task(NamedTuple):
     """A task.
 
@@ -73,6 +87,7 @@ class Task(NamedTuple):
         best: the best return that is known.
         source: where it is from.
         one_hot: whether a wrapper makes vectors of the Discrete observations, for both sides.
+        masked: whether the agent sees the environment's action mask; Stable-Baselines3's algorithms know no masks.
         preset: name of our preset; None: our defaults.
         zoo: arguments of Stable-Baselines3's constructor, from its zoo; None: its defaults.
     """
@@ -82,6 +97,7 @@ class Task(NamedTuple):
     best: float
     source: str
     one_hot: bool = False
+    masked: bool = False
     preset: str | None = None
     zoo: dict[str, Any] | None = None
 
@@ -133,8 +149,9 @@ CONTROL = {
     "HalfCheetah": Task("HalfCheetah-v5", 300_000, 9_600.0, TD3, preset="halfcheetah", zoo=HALF_CHEETAH),
 }
 DEFAULTS = CHOOSE | JUDGE
-TASKS = DEFAULTS | CONTROL
-USES = {"tasks of choice": CHOOSE, "judging tasks": JUDGE, "settings for the task": CONTROL}
+MASKED = {"Taxi with its mask": JUDGE["Taxi"]._replace(masked=True)}
+TASKS = DEFAULTS | CONTROL | MASKED
+USES = {"tasks of choice": CHOOSE, "judging tasks": JUDGE, "settings for the task": CONTROL, "action masks": MASKED}
 Row = dict[str, Any]
 Policy = Callable[[np.ndarray, Any], np.ndarray]  # from observations and action masks, which may be None, to actions
 
@@ -148,6 +165,7 @@ def maker(task: Task) -> Callable[[], gymnasium.Env]:
 
     def make() -> gymnasium.Env:
         env = gymnasium.make(task.env) if isinstance(task.env, str) else task.env()
+        env = env if task.masked else WithoutMask(env)
         return FlattenObservation(env) if task.one_hot else env
 
     return make

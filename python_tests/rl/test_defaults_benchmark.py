@@ -15,7 +15,7 @@ DEFAULTS = runpy.run_path(str(ROOT / "benchmarks" / "defaults.py"))
 
 
 def test_evaluations_use_the_masks_of_the_environment() -> None:
-    task = DEFAULTS["TASKS"]["Taxi"]._replace(steps=1)
+    task = DEFAULTS["TASKS"]["Taxi with its mask"]._replace(steps=1)
     act, _ = DEFAULTS["ours"]("ppo", task, 0)
     seen = []
 
@@ -27,6 +27,14 @@ def test_evaluations_use_the_masks_of_the_environment() -> None:
     found = DEFAULTS["mean_return"](recorded, task, 1_000, episodes=2)
     assert found == -200  # one rollout teaches nothing, and without its mask pick-ups would cost 10
     assert np.all(seen)
+
+
+def test_masks_are_hidden_from_both_sides() -> None:
+    env = DEFAULTS["maker"](DEFAULTS["TASKS"]["Taxi"])()
+    assert "action_mask" in env.unwrapped.reset(seed=0)[1]
+    assert "action_mask" not in env.reset(seed=0)[1]
+    assert "action_mask" not in env.step(0)[-1]
+    env.close()
 
 
 def test_rows_are_made_once_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
