@@ -144,7 +144,8 @@ def _export(agent: LearningAgent, out: Path) -> list[Path]:
     with backend("reference"):  # PyTorch's operations only
         torch.export.save(torch.export.export(program, (observations,), dynamic_shapes=shapes), content)
     content.seek(0)
-    check_program(agent, torch.export.load(content).module(), observations)
+    check_program(torch.export.load(content).module(), program, observations)
+    check_actions(agent, observations, program(observations))
     scores = "Q-values" if isinstance(program.network, QNetwork) else "logits, or the means of normalized actions"
     values = "None" if isinstance(program.network, QNetwork) else "the estimated values V(s), [N]"
     text = README.format(algorithm=agent.algorithm, version=__version__, scores=scores, values=values)
@@ -209,23 +210,31 @@ def example_observations(agent: LearningAgent) -> Tensor:
     return torch.from_numpy(rng.integers(2 if dtype.kind == "b" else 100, size=shape).astype(dtype))
 
 
-def check_program(agent: LearningAgent, program: Any, observations: Tensor) -> None:
-    """Check that a loaded program chooses the agent's actions, for all observations and for the first one.
-
-    If two actions are equally good, either may be chosen.
+def check_actions(agent: LearningAgent, observations: Tensor, outputs: tuple[Tensor, Tensor, Tensor | None]) -> None:
+    """Check that a program chooses the agent's actions. If two actions are equally good, either may be chosen.
 
     Raises:
         RuntimeError: an action differs.
     """
     x = observations.numpy()
-    found = torch.from_numpy(agent.act(x.astype(np.float32) if x.dtype.kind == "f" else x))
-    for n in (len(x), 1):
-        actions, scores, _ = program(observations[:n])
-        if actions.is_floating_point():
-            same = torch.allclose(actions, found[:n], rtol=1e-3, atol=1e-3)
-        else:
-            chosen = found[:n] + (scores.argmax(-1) - actions)  # from 0
-            best, other = scores.max(-1).values, scores.gather(1, chosen.unsqueeze(1)).squeeze(1)
-            same = torch.allclose(best, other, rtol=1e-3, atol=1e-3)
-        if not same:
-            raise RuntimeError("export: the exported program chooses other actions than the agent")
+    found, (actions, scores, _) = agent.act(x.astype(np.float32) if x.dtype.kind == "f" else x), outputs
+    if actions.is_floating_point():
+        same = np.allclose(actions.numpy(), found, rtol=1e-3, atol=1e-3)
+    else:
+        chosen = torch.from_numpy(np.asarray(found, np.int64)) + (scores.argmax(-1) - actions)  # from 0
+        best, other = scores.max(-1).values, scores.gather(1, chosen.unsqueeze(1)).squeeze(1)
+        same = torch.allclose(best, other, rtol=1e-3, atol=1e-3)
+    if not same:
+        raise RuntimeError("export: the exported program chooses other actions than the agent")
+
+
+def check_program(loaded: Any, program: PolicyProgram, observations: Tensor) -> None:
+    """Check that a loaded program gives the outputs of the module, for all observations and for the first one.
+
+    Raises:
+        RuntimeError: they differ.
+    """
+    for n in (len(observations), 1):
+        for found, wanted in zip(loaded(observations[:n])[1:], program(observations[:n])[1:], strict=True):
+            if wanted is not None and not torch.allclose(found, wanted, rtol=1e-4, atol=1e-4):
+                raise RuntimeError("export: the outputs of the loaded program differ from those of the policy")
