@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
 from automl_ext.rl.envs.guard import STEP, EnvError, check_observation, fault
 from automl_ext.rl.envs.options import EnvOptions
@@ -82,6 +82,7 @@ class Envs:
         seed: determines all episodes. Adjacent seeds have no episodes in common.
         reward_clip: clip the rewards of :class:`Step` to ±this value. Returns of episodes are not clipped.
         env_id: the environment's id, for messages and for agents, which evaluate policies in environments of this id.
+        step_timeout: time limit of a reset or a step of worker processes (AsyncVectorEnv), in seconds.
 
     Attributes:
         observations: [B, ...], the current observations. Floats are converted to float32; uint8 images stay uint8.
@@ -107,12 +108,17 @@ class Envs:
     _no_observations: np.ndarray | None
 
     def __init__(
-        self, vector: VectorEnv[Any, Any, Any], seed: int, reward_clip: float | None = None, env_id: str = ""
+        self,
+        vector: VectorEnv[Any, Any, Any],
+        seed: int,
+        reward_clip: float | None = None,
+        env_id: str = "",
+        step_timeout: float = EnvOptions.step_timeout,
     ) -> None:
         self.vector, self.n_envs, self.seed, self.reward_clip = vector, vector.num_envs, seed, reward_clip
         self.env_id = env_id
         self.action_space = vector.single_action_space
-        self._where = f"--env-id {env_id}: " * bool(env_id)
+        self._where, self._step_timeout = f"--env-id {env_id}: " * bool(env_id), step_timeout
         try:
             self.observation_space = packed_space(float32_space(vector.single_observation_space), self.action_space)
         except UserError as error:
@@ -126,7 +132,14 @@ class Envs:
         mode = vector.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise UserError(f"autoreset mode: expected NEXT_STEP or SAME_STEP, got {mode}")
+        self._workers: Any = None  # the module that talks to worker processes, if there are any
+        if isinstance(vector, AsyncVectorEnv):
+            from automl_ext.rl.envs import workers
+
+            self._workers = workers
+            workers.set_limit(vector, step_timeout)
         self._next_step = mode == AutoresetMode.NEXT_STEP
+        self._broken = False
         self.steps, self._calls = 0, 0
         self.episodes: list[Episode] = []
         self.reset()
@@ -142,8 +155,8 @@ class Envs:
         Raises:
             EnvError: an exception in an environment's own code, SystemExit included; results that do not follow
                 Gymnasium's API; a reward or an observation that is NaN or infinite; a worker process that died or
-                took longer than ``step_timeout`` of the options. The message names the environment and the step.
-                Environments in this process cannot be interrupted.
+                took longer than ``step_timeout``. The message names the environment and the step. Environments in
+                this process cannot be interrupted.
         """
         before = self.observations
         taken = actions
@@ -199,7 +212,10 @@ class Envs:
 
     def close(self) -> None:
         """Close the environments and end worker processes, whatever their state."""
-        self.vector.close()
+        if self._workers is None:
+            self.vector.close()
+        else:
+            self._workers.close(self.vector, self._broken)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all counts, and the simulators if they can be saved (:mod:`automl_ext.rl.envs.state`)."""
@@ -253,12 +269,17 @@ class Envs:
 
     def reset(self) -> None:
         """Abort the running episodes and start new ones, determined by the seed and the number of steps."""
+        seed = derived_seed(self.seed, self.steps)
         try:
-            first, info = self.vector.reset(seed=derived_seed(self.seed, self.steps))
+            if self._workers is None:
+                first, info = self.vector.reset(seed=seed)
+            else:
+                first, info = self._workers.reset(self.vector, seed, self._step_timeout)
             if MASK in info and (self._packed is None or not self._packed.actions):
                 self._take_masks()
             first = self._read("reset()", first, info)
         except BaseException as error:
+            self._broken = True
             self.close()
             raise self._fault("reset()", error) from None
         if self._packed is not None and self._packed.actions:
@@ -276,7 +297,10 @@ class Envs:
 
     def _step_vector(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         try:
-            result: Any = self.vector.step(actions)
+            if self._workers is None:
+                result: Any = self.vector.step(actions)
+            else:
+                result = self._workers.step(self.vector, actions, self._step_timeout)
             if len(result) != 5:
                 raise EnvError(f"step() must return {STEP}, got {len(result)} values")
             observations = self._read("step()", result[0], result[4])
@@ -285,7 +309,8 @@ class Envs:
                 if array.dtype.kind not in kinds or array.shape != self.running_returns.shape:
                     raise EnvError(f"step() returned {name} that are {array.dtype} {list(array.shape)}")
             return observations, rewards, terminated, truncated, result[4]
-        except BaseException as error:
+        except BaseException as error:  # after any exception, Ctrl-C included, the workers are in an unknown state
+            self._broken = True
             raise self._fault("step()", error) from None
 
     def _take_masks(self) -> None:
@@ -329,6 +354,7 @@ class Envs:
         actions = self._packed.actions
         stuck = (self._packed.free_stuck(observations) & acting).nonzero()[0]
         if stuck.size:
+            self._broken = True
             raise EnvError(
                 f"{self._where}{MASK}: missing or all False in environment {stuck[0]} at its step {self._calls}: "
                 f"expected {sum(actions)} numbers that allow at least one value of each of the "
@@ -379,4 +405,4 @@ def make_envs(env_id: str, n_envs: int, seed: int, options: EnvOptions | None = 
 
     options = options or EnvOptions()
     vector = make_vector(env_id, n_envs, options, render)
-    return Envs(vector, seed, options.reward_clip, env_id)
+    return Envs(vector, seed, options.reward_clip, env_id, options.step_timeout)

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import gymnasium
+import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import _async_worker
 
@@ -28,62 +29,21 @@ PATIENCE = 5.0  # seconds between asking a worker to end and killing it
 
 
 class WorkerVectorEnv(AsyncVectorEnv):
-    """Gymnasium's AsyncVectorEnv in mode SAME_STEP, which ends its workers whatever their state.
-
-    Args:
-        makers: functions that make an environment each.
-        limit: time limit of a reset or a step, in seconds.
-
-    Raises:
-        EnvError: in the constructor, ``reset`` or ``step``: a worker failed, died or exceeded the limit.
-    """
+    """Gymnasium's AsyncVectorEnv in mode SAME_STEP. A constructor that fails in a worker also raises EnvError."""
 
     def __init__(self, makers: Sequence[Callable[[], gymnasium.Env]], limit: float) -> None:
-        self.limit, self.broken = limit, False  # broken: some workers may never reply
+        self.limit = limit
         try:
             super().__init__(makers, autoreset_mode=AutoresetMode.SAME_STEP, worker=_work)
         except BaseException:
             if hasattr(self, "processes"):  # absent if the first environment failed in this process
-                self.close(terminate=True)
+                terminate(self)
             raise
 
-    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
-        with self._translated("reset()"):
-            return super().reset(**kwargs)
-
-    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        with self._translated("step()"):
-            return super().step(actions)
-
-    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
-        """Close the environments and end the workers; kill those that do not end."""
-        if not (terminate or self.broken):
-            for pipe in self.parent_pipes:
-                with contextlib.suppress(OSError):
-                    pipe.send(("close", None))
-            end = time.monotonic() + PATIENCE
-            for process in self.processes:
-                process.join(timeout=max(0.0, end - time.monotonic()))
-        terminate_all(self.processes)
-        for pipe in self.parent_pipes:
-            if pipe is not None:  # a worker that failed has none
-                with contextlib.suppress(OSError):
-                    pipe.close()
-
     def _check_spaces(self) -> None:
-        self._set_limit()
-        with self._translated("its constructor"):
+        set_limit(self, self.limit)
+        with _translated(self, "its constructor", self.limit):
             super()._check_spaces()
-
-    def _set_limit(self) -> None:
-        """Set the time limit for replies of workers.
-
-        The kernel enforces it, without a cost per step. There is no limit where pipes are not sockets (Windows).
-        """
-        duration = struct.pack("ll", int(self.limit), int(self.limit % 1 * 1e6))
-        for pipe in self.parent_pipes:
-            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(pipe.fileno())) as same:
-                same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, duration)
 
     def _raise_if_errors(self, successes: Any) -> None:
         """Raise without the worker tracebacks that Gymnasium prints as warnings."""
@@ -92,51 +52,78 @@ class WorkerVectorEnv(AsyncVectorEnv):
                 warnings.simplefilter("ignore")
                 super()._raise_if_errors(successes)
 
-    @contextlib.contextmanager
-    def _translated(self, call: str) -> Iterator[None]:
-        try:
-            yield
-        except BlockingIOError as error:  # the time limit of the pipe
-            self.broken = True
-            first = self._failed_worker(error) or 0  # replies are read in order; later ones are unread
-            later = enumerate(self.parent_pipes[first + 1 :], first + 1)
-            late = [first] + [i for i, pipe in later if pipe is not None and not pipe.poll()]
-            numbers, limit = ", ".join(map(str, late)), f"{self.limit:g} s, the limit of --step-timeout"
-            raise EnvError(f"environment {numbers}: {call} took longer than {limit}") from None
-        except (EOFError, OSError) as error:
-            self.broken = True
-            worker = self._failed_worker(error)
-            if worker is None:
-                raise EnvError(f"a worker process failed in {call}: {error!r}") from None
-            process = self.processes[worker]
-            process.join(timeout=PATIENCE)
-            ended = how_ended(process)
-            raise EnvError(f"the worker process of environment {worker} died ({ended}) in {call}") from None
-        except BaseException:  # Ctrl-C included
-            self.broken = True
-            raise
 
-    def _failed_worker(self, error: BaseException) -> int | None:
-        """Return the worker whose pipe raised ``error``, read from the traceback.
+def set_limit(vector: AsyncVectorEnv, limit: float) -> None:
+    """Set a time limit for replies of workers, in seconds.
 
-        The list of dead processes is not reliable: there may be several, and a death is reported after a broken pipe.
-        """
-        for frame, _ in traceback.walk_tb(error.__traceback__):
-            for i, pipe in enumerate(self.parent_pipes):
-                if pipe is not None and frame.f_locals.get("self") is pipe:
-                    return i
-        return None
+    The kernel enforces it, without a cost per step. There is no limit where pipes are not sockets (Windows).
+    """
+    duration = struct.pack("ll", int(limit), int(limit % 1 * 1e6))
+    for pipe in vector.parent_pipes:
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(pipe.fileno())) as same:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, duration)
 
 
-def terminate_all(processes: Sequence[Any]) -> None:
-    """Terminate multiprocessing processes without a request, since some may never reply, and wait for their end."""
-    for process in processes:
+def reset(vector: AsyncVectorEnv, seed: int, limit: float) -> tuple[Any, dict[str, Any]]:
+    """Call ``vector.reset``. Raises the same errors as :func:`step`."""
+    with _translated(vector, "reset()", limit):
+        return vector.reset(seed=seed)
+
+
+def step(vector: AsyncVectorEnv, actions: np.ndarray, limit: float) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+    """Call ``vector.step``, with workers under the time limit of :func:`set_limit`.
+
+    After an exception the workers are in an unknown state: call :func:`terminate`.
+
+    Raises:
+        EnvError: a worker died or exceeded the limit.
+    """
+    with _translated(vector, "step()", limit):
+        return vector.step(actions)
+
+
+def close(vector: AsyncVectorEnv, broken: bool) -> None:
+    """Close the environments and end the workers; kill those that do not end, or may never reply (``broken``)."""
+    if broken:
+        terminate(vector)
+        return
+    if vector.closed:
+        return
+    for pipe in vector.parent_pipes:
+        with contextlib.suppress(OSError, AttributeError):  # a worker that failed has no pipe
+            pipe.send(("close", None))
+    end = time.monotonic() + PATIENCE
+    for process in vector.processes:
+        process.join(timeout=max(0.0, end - time.monotonic()))
+    terminate(vector)
+
+
+def terminate(vector: AsyncVectorEnv) -> None:
+    """Terminate the workers without a request, since some may never reply."""
+    for process in vector.processes:
         process.terminate()
-    for process in processes:
+    for process in vector.processes:
         process.join(timeout=PATIENCE)
         if process.is_alive():
             process.kill()
             process.join()
+    for pipe in vector.parent_pipes:
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    vector.closed = True
+
+
+def broken_worker(vector: AsyncVectorEnv, error: BaseException) -> int | None:
+    """Return the worker whose pipe raised ``error``, read from the traceback.
+
+    The list of dead processes is not reliable: there may be several, and a death is reported after a broken pipe.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        for i, pipe in enumerate(vector.parent_pipes):
+            if pipe is not None and frame.f_locals.get("self") is pipe:
+                return i
+    return None
 
 
 def how_ended(process: Any) -> str:
@@ -165,3 +152,23 @@ def _work(
         return
     with contextlib.suppress(EOFError, ConnectionError):  # the pipe breaks if Ctrl-C or a signal kills the parent
         _async_worker(index, lambda: env, pipe, parent_pipe, *rest)
+
+
+@contextlib.contextmanager
+def _translated(vector: AsyncVectorEnv, call: str, limit: float) -> Iterator[None]:
+    try:
+        yield
+    except BlockingIOError as error:  # the time limit of the pipe
+        first = broken_worker(vector, error) or 0  # replies are read in order; later ones are unread
+        later = enumerate(vector.parent_pipes[first + 1 :], first + 1)
+        late = [first] + [i for i, pipe in later if pipe is not None and not pipe.poll()]
+        raise EnvError(
+            f"environment {', '.join(map(str, late))}: {call} took longer than {limit:g} s, the limit of --step-timeout"
+        ) from None
+    except (EOFError, OSError) as error:
+        worker = broken_worker(vector, error)
+        if worker is None:
+            raise EnvError(f"a worker process failed in {call}: {error!r}") from None
+        process = vector.processes[worker]
+        process.join(timeout=PATIENCE)
+        raise EnvError(f"the worker process of environment {worker} died ({how_ended(process)}) in {call}") from None

@@ -12,7 +12,7 @@ import numpy as np
 
 from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.envs.vector import Episode
-from automl_ext.rl.envs.workers import how_ended, terminate_all
+from automl_ext.rl.envs.workers import how_ended
 from automl_ext.training.ctrl_c import ignore_ctrl_c, workers_ignore_ctrl_c
 from automl_ext.training.machine.workers import worker_context
 
@@ -73,7 +73,12 @@ class WorkerProcesses:
             pipe.close()  # a worker that waits for its next leg exits
         for process in self.processes:
             process.join(timeout=1)
-        terminate_all(self.processes)
+            if process.is_alive():
+                process.terminate()
+                process.join(timeout=5)
+            if process.is_alive():
+                process.kill()
+                process.join()
         self.processes, self.pipes = [], []
 
     def _start(self) -> None:

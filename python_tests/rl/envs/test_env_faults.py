@@ -15,10 +15,12 @@ import time
 import warnings
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 import rl_bad_envs
 import torch
+from gymnasium.vector import AsyncVectorEnv
 from rl_bad_envs import Bad, env_id
 from rl_worlds import Scripted
 
@@ -27,7 +29,7 @@ from automl_ext.rl import A3C, A3CConfig
 from automl_ext.rl.algorithms import a3c
 from automl_ext.rl.envs.guard import EnvError, Guard
 from automl_ext.rl.envs.making import EnvOptions
-from automl_ext.rl.envs.vector import make_envs
+from automl_ext.rl.envs.vector import Envs, make_envs
 from automl_ext.rl.loop import worker_processes
 from automl_ext.rl.loop.evaluate import evaluate, play
 
@@ -256,6 +258,13 @@ def test_eval_and_plot_refuse_damaged_runs_and_missing_images(capsys, tmp_path: 
         refused(capsys, "metrics.jsonl: line 1: expected an object of a step and numbers", "plot", "Blind")
     Path("Blind/metrics.jsonl").write_text('{"step": 1}\n')
     refused(capsys, "nothing has been measured", "plot", "Blind")
+
+
+def test_time_limit_of_a_plain_vector_environment() -> None:
+    envs = Envs(AsyncVectorEnv([lambda: gymnasium.make("BadAction/Hang-v0")]), 0, step_timeout=0.3)
+    with pytest.raises(EnvError, match=r"environment 0: step\(\) took longer than 0.3 s"):
+        envs.step(np.array([1]))
+    envs.close()
 
 
 def small_a3c(name: str) -> tuple[A3CConfig, a3c.Shared]:

@@ -1,9 +1,11 @@
-"""Environments: autoreset modes, final observations, values that are not finite, options, evaluation."""
+"""Environments: autoreset modes, final observations, values that are not finite, dead workers, options, evaluation."""
 
 from __future__ import annotations
 
 import functools
+import os
 import re
+import signal
 import sys
 import time
 from typing import Any
@@ -15,6 +17,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from rl_worlds import Scripted
 
 from automl_ext.rl.envs.callables import env_id_of
+from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.envs.vector import Envs, Episode, make_envs
 from automl_ext.rl.loop.evaluate import evaluate
@@ -101,6 +104,38 @@ def test_large_numbers_are_finite() -> None:
     envs._check_finite("observation", np.full(3, 3e38, np.float32), np.zeros(3, np.float32))
 
 
+@pytest.mark.parametrize("victim", [0, 2])
+def test_killed_worker_is_named_and_the_others_end(victim) -> None:
+    envs = scripted(ASYNC)
+    envs.step(np.zeros(3, np.int64))
+    processes = list(envs.vector.processes)
+    os.kill(processes[victim].pid, signal.SIGKILL)
+    processes[victim].join()
+    started = time.monotonic()
+    with pytest.raises(UserError, match=rf"process of environment {victim} died \(killed by SIGKILL\) .*at step 2"):
+        envs.step(np.zeros(3, np.int64))
+    envs.close()
+    assert time.monotonic() - started < 10
+    assert not any(process.is_alive() for process in processes)
+    envs.close()  # a second call does nothing
+
+
+def test_workers_end_when_environments_are_closed() -> None:
+    envs = scripted(ASYNC)
+    envs.close()
+    assert not any(process.is_alive() for process in envs.vector.processes)
+
+
+@pytest.mark.filterwarnings("ignore:.*ERROR")
+def test_environment_error_is_raised_and_workers_end() -> None:
+    envs = scripted(ASYNC)
+    with pytest.raises(EnvError, match=r"ValueError: could not convert"):
+        envs.step(np.array(["a", "b", "c"]))
+    processes = list(envs.vector.processes)
+    envs.close()
+    assert not any(process.is_alive() for process in processes)
+
+
 def test_observations_are_in_c_order() -> None:
     envs = make_envs("CartPole-v1", 3, 0)
     step = envs.step(np.zeros(3, np.int64))
@@ -111,10 +146,12 @@ def test_observations_are_in_c_order() -> None:
 @pytest.mark.parametrize(
     ("env_id", "options", "error", "text"),
     [
+        ("Nope-v0", {}, UserError, "--env-id Nope-v0: Environment `Nope` doesn't exist"),
         ("CartPole-v77", {}, UserError, "--env-id CartPole-v77"),
         ("", {}, UserError, "--env-id"),
         ("CartPole-v1", {"vectorization": "vector_entry_point", "frame_stack": 2}, UserError, "sync or async"),
         ("Acrobot-v1", {"vectorization": "vector_entry_point"}, UserError, "vector entry point"),
+        ("no_such_module:Env-v0", {}, UserError, "no_such_module"),
     ],
 )
 def test_environment_that_cannot_be_made_is_one_line(env_id, options, error, text) -> None:
