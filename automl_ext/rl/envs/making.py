@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -204,7 +206,28 @@ def _spec(env_id: str) -> EnvSpec:
     module, _, name = env_id.rpartition(":")
     if module:
         import_module(module, f"--env-id {env_id}")
-    return gymnasium.spec(name)
+    try:
+        return gymnasium.spec(name)
+    except gymnasium.error.Error as error:
+        text = re.sub(r" Did you mean: `[^`]*`\?", "", short(error)).removesuffix(".")
+        raise UserError(f"--env-id {env_id}: {text}{_nearest(name, module)}") from None
+
+
+def _nearest(name: str, module: str) -> str:
+    """Return a hint with the ids that ``module`` registers, or the registered ids of the most similar spelling."""
+    own = [spec.id for spec in gymnasium.registry.values() if module and _is_of(spec, module)]
+    ids = {registered.lower(): registered for registered in own or gymnasium.registry}
+    found = [ids[x] for x in difflib.get_close_matches(name.lower(), ids, n=3)]
+    if own and not found:
+        return f"; {module} registers {', '.join(sorted(own)[:5])}"
+    return f"; the nearest registered ids are {', '.join(found)}" if found else ""
+
+
+def _is_of(spec: EnvSpec, module: str) -> bool:
+    """Return True if the entry point of an environment is in ``module`` or below it."""
+    entry = spec.entry_point
+    name = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
+    return f"{name}.".startswith(f"{module}.")
 
 
 def active_wrappers(options: EnvOptions) -> list[str]:

@@ -221,9 +221,11 @@ def test_unknown_environment_ids(capsys) -> None:
         refused(capsys, re.escape(f"--env-id {name}: ") + text, "train", "a2c", *SMALL, "--env-id", name, "--out", "x")
         assert not Path("x").exists()
 
-    train("CartPoel-v1", r"Environment `CartPoel` doesn't exist. Did you mean: `CartPole`")
+    train("CartPoel-v1", r"Environment `CartPoel` doesn't exist; the nearest registered ids are CartPole-v1, ")
+    train("cartpole-v1", r".*CartPole-v1")
+    train("CartPole", r"No registered env with id: CartPole; the nearest registered ids are .*CartPole-v1")
     train("no_such_module:Env-v0", r"No module named 'no_such_module'.*PYTHONPATH")
-    train("rl_bad_envs:Bad/Setp-v0", r"Environment `Setp` doesn't exist in namespace Bad. Did you mean: `Step`")
+    train("rl_bad_envs:Bad/Setp-v0", r"Environment `Setp` doesn't exist in namespace Bad; .*Bad/Step-v0")
     Path("broken_module.py").write_text("import sys\nsys.exit(0)\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(os.getcwd())

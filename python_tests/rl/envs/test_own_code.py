@@ -188,7 +188,8 @@ def test_worker_processes_import_own_code(command: Command) -> None:
     [
         (["--env-id", "own_wlak:OwnWalk-v0"], r"No module named 'own_wlak' in .*; did you mean own_walk\?"),
         (["--env-id", "own walk:OwnWalk-v0"], "expected a module name, got 'own walk'"),
-        (["--env-id", "own_walk:OwnWlak-v0"], "`OwnWlak` doesn't exist. Did you mean: `OwnWalk`"),
+        (["--env-id", "own_walk:OwnWlak-v0"], "`OwnWlak` doesn't exist; the nearest registered ids are OwnWalk-v0"),
+        (["--env-id", "own_walk:Zzz-v0"], "`Zzz` doesn't exist; own_walk registers OwnWalk-v0"),
         (["--env-id", "broken:X-v0"], r"importing broken raised ZeroDivisionError: .* \(.*broken\.py:2\)"),
         (["--env-id", "no_numpy:X-v0"], r"importing no_numpy: No module named 'numpyy' \(.*no_numpy\.py:1\)"),
         (["--wrapper", "own_walk"], "--wrapper own_walk: expected MODULE:NAME"),
