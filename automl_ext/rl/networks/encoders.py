@@ -87,10 +87,13 @@ class ChannelsFirst(nn.Module):
 def channels_last(shape: Sequence[int]) -> bool:
     """Return whether the last axis of an image's shape has the channels, and not the first one.
 
-    The channels are on the shorter of the two axes; if both are equally long, on the last one. Atari's [n, 84, 84] has
-    them first for every n.
+    Two equally long neighbors are the sides of the image: [10, 10, n] and [n, 84, 84] for every n. Otherwise the channels
+    are on the shorter of the first and the last axis; if both are equally long, on the last one.
     """
-    return tuple(shape[-2:]) != (84, 84) and shape[-1] <= shape[-3]
+    first, middle, last = shape[-3:]
+    if (first == middle) != (middle == last):
+        return first == middle
+    return last <= first
 
 
 def image_layers(shape: Sequence[int], kind: str = "auto") -> Layers:

@@ -59,9 +59,9 @@ def test_small_bytes_are_divided_by_their_largest_value() -> None:
 
 
 def test_channels_are_found_on_either_side() -> None:
-    assert [channels_last(shape) for shape in ((4, 84, 84), (84, 84, 3), (3, 20, 30), (20, 30, 3), (6, 6, 6))] == [
-        *(False, True, False, True, True)
-    ]
+    first = [(4, 84, 84), (100, 84, 84), (3, 20, 30)]
+    last = [(84, 84, 3), (20, 30, 3), (6, 6, 6), (7, 7, 20), (2, 7, 7, 20)]  # (7, 7, 20) is MiniGrid's
+    assert [channels_last(shape) for shape in (*first, *last)] == [False] * len(first) + [True] * len(last)
     x = torch.arange(2 * 2 * 3 * 4 * 5.0).view(2, 2, 3, 4, 5)  # two stacked images
     stacked = ChannelsFirst()(x)
     assert stacked.shape == (2, 10, 3, 4)
