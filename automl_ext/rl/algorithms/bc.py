@@ -4,7 +4,8 @@ repeat:
     sample (s, a, G) from the episodes; G: discounted return until the end of the episode
     one step of Adam on  −log π(a|s) + vf_coef (G − V(s))²
 
-V is not needed to act. A policy-gradient agent that starts from the clone (``--initial-policy.path``) has it.
+V is not needed to act, and does not change π. A policy-gradient agent that starts from the clone
+(``--initial-policy.path``) has it.
 """
 
 from __future__ import annotations
@@ -74,10 +75,13 @@ class BC(PolicyAgent, OfflineAgent):
         return longest  # returns until the end of the episode; a truncated one bootstraps from V
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
-        outputs, values = self.network(batch.observations)
+        network = self.network
+        features = network.body(batch.observations)
+        # With images, policy and value share the body. Only the policy trains it: clones must not depend on rewards.
+        values = network.critic(features.detach()).squeeze(-1)
         with torch.no_grad():
-            returns = batch.returns + batch.discounts * self.network(batch.next_observations)[1]
-        log_probs = self.network.distribution.log_probs(outputs, batch.actions)
+            returns = batch.returns + batch.discounts * network.values(batch.next_observations)
+        log_probs = network.distribution.log_probs(network.actor(features), batch.actions)
         loss, metrics = bc_loss(log_probs, values, returns, self.config.vf_coef)
         clipped_gradient(loss, self.parameters, self.config.max_grad_norm)
         self.optimizer.step()

@@ -83,6 +83,23 @@ def test_an_action_dimension_with_equal_bounds_is_cloned() -> None:
     np.testing.assert_allclose(agent.act(np.zeros((1, 2), np.float32)), [[0.5, 2]], atol=0.3)
 
 
+def test_rewards_do_not_change_the_policy_of_images() -> None:
+    """Policy and value share the convolutions."""
+    rng = np.random.default_rng(0)
+    no, agents = np.zeros(64, bool), []
+    episode = {"observations": rng.integers(2, size=(65, 5, 5, 2), dtype=np.uint8), "actions": rng.integers(3, size=64)}
+    for reward in (0.0, 100.0):
+        envs = NoEnvs(spaces.Box(0, 1, (5, 5, 2), np.uint8), spaces.Discrete(3), 1)
+        agent = rl.BC(rl.BCConfig(**FAST, max_grad_norm=np.inf), envs)
+        agent.set_episodes([episode | {"rewards": np.full(64, reward), "terminations": no, "truncations": no}])
+        agent.iterate()
+        agents.append(agent)
+    first, second = (agent.network for agent in agents)
+    assert not torch.equal(first.critic.weight, second.critic.weight)
+    observations = torch.from_numpy(episode["observations"])
+    assert torch.equal(first.policy(observations), second.policy(observations))
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> str:
     rng = np.random.default_rng(0)
