@@ -38,20 +38,23 @@ def as_recorded(episodes: Iterable[Any]) -> list[RecordedEpisode]:
             float dtype become float32, rewards float32.
 
     Raises:
-        ValueError: a field is missing, its length does not match, actions or rewards are not finite numbers, or there
-            are no steps.
+        ValueError: a field is missing, its length does not match, observations, actions or rewards are not finite
+            numbers, or there are no steps.
     """
     if isinstance(episodes, Mapping):
         raise ValueError("episodes: expected several episodes, such as a list of dicts, got one dict")
     found = []
     for i, episode in enumerate(episodes):
         arrays = RecordedEpisode(*(np.asarray(_get(episode, name, i)) for name in RecordedEpisode._fields))
+        for name, x in arrays._asdict().items():
+            if not x.ndim or (x.ndim > 1 and name not in ("observations", "actions")):
+                raise ValueError(f"episode {i}: {name}: expected an entry per step, got shape {list(x.shape)}")
         steps = len(arrays.actions)
         for name, x in arrays._asdict().items():
             expected = steps + (name == "observations")
             if len(x) != expected:
                 raise ValueError(f"episode {i}: {name}: expected length {expected}, got {len(x)}")
-        for name in ("actions", "rewards"):
+        for name in ("observations", "actions", "rewards"):
             x = getattr(arrays, name)
             if x.dtype.kind not in "biuf" or not np.isfinite(x).all():
                 raise ValueError(f"episode {i}: {name}: expected finite numbers, got {short(x.tolist())}")

@@ -215,6 +215,20 @@ MISTAKES: dict[str, Any] = {
         episode,
         {name: value for name, value in episode.items() if name != "rewards"},
     ],
+    **{
+        f"^episode 0: {name}: expected an entry per step, got shape {shape}": lambda episode, name=name, value=value: [
+            episode | {name: value}
+        ]
+        for name, value, shape in (
+            ("observations", {"a": 1}, r"\[\]"),
+            ("rewards", 1.0, r"\[\]"),
+            ("rewards", np.ones((5, 1)), r"\[5, 1\]"),
+            ("terminations", np.zeros((5, 1), bool), r"\[5, 1\]"),
+        )
+    },
+    "^episode 0: observations: expected finite numbers, got ": lambda episode: [
+        episode | {"observations": np.full(episode["observations"].shape, np.inf)}
+    ],
     "^episode 0: rewards: expected finite numbers, got ": lambda episode: [
         episode | {"rewards": np.full(len(episode["rewards"]), np.nan)}
     ],

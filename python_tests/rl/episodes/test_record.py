@@ -127,7 +127,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 def test_data_sets_of_minari(monkeypatch: pytest.MonkeyPatch) -> None:
     class DataSet:
         def iterate_episodes(self) -> Any:
-            fields = {"id": 0, "infos": {}} | {name: np.zeros((3, 2)) for name in FIELDS}
+            fields = {"id": 0, "infos": {}} | {name: np.zeros(3) for name in FIELDS}
             fields |= {"observations": np.zeros((4, 2)), "actions": np.zeros(3, int)}
             yield types.SimpleNamespace(**fields)
 
