@@ -87,8 +87,8 @@ class ChannelsFirst(nn.Module):
 def channels_last(shape: Sequence[int]) -> bool:
     """Return whether the last axis of an image's shape has the channels, and not the first one.
 
-    Two equally long neighbors are the sides of the image: [10, 10, n] and [n, 84, 84] for every n. Otherwise the channels
-    are on the shorter of the first and the last axis; if both are equally long, on the last one.
+    Two equally long neighbors are the sides of the image: [10, 10, n] and [n, 84, 84] for every n. Otherwise the
+    channels are on the shorter of the first and the last axis; if both are equally long, on the last one.
     """
     first, middle, last = shape[-3:]
     if (first == middle) != (middle == last):

@@ -180,11 +180,11 @@ def packed_space(space: gymnasium.Space, action_space: gymnasium.Space) -> gymna
     Raises:
         UserError: a space without numbers, or a mask for actions that are neither Discrete nor MultiDiscrete.
     """
-    if isinstance(space, Box):
-        if 0 in space.shape:
-            raise UserError(f"observations: expected numbers, got shape {space.shape}")
-        return space
-    return PackedBox(space, mask_sizes(action_space) if has_mask(space) else ())
+    if not isinstance(space, Box):
+        space = PackedBox(space, mask_sizes(action_space) if has_mask(space) else ())
+    if 0 in space.shape:
+        raise UserError(f"observations: expected numbers, got shape {space.shape}")
+    return space
 
 
 def has_mask(space: gymnasium.Space) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium import spaces
 from paths import ROOT
 
 from automl_ext import rl
@@ -232,11 +233,12 @@ def test_wrappers_that_learn_statistics_are_refused(wrapper: str) -> None:
         make_envs("CartPole-v1", 1, 0, EnvOptions(wrapper=(f"gymnasium.wrappers:Normalize{wrapper}",)))
 
 
-def test_observations_without_numbers_are_refused() -> None:
+@pytest.mark.parametrize("space", [spaces.Box(0, 1, (0,)), spaces.Dict({}), spaces.Tuple(())])
+def test_observations_without_numbers_are_refused(space: gymnasium.Space) -> None:
     class Empty(gymnasium.Env):
-        observation_space, action_space = gymnasium.spaces.Box(0, 1, (0,)), gymnasium.spaces.Discrete(2)
+        observation_space, action_space = space, gymnasium.spaces.Discrete(2)
 
-    gymnasium.register("Empty-v0", Empty)
+    gymnasium.register("Empty-v0", Empty, disable_env_checker=True)  # it knows some empty spaces, too
     try:
         with pytest.raises(UserError, match=r"--env-id Empty-v0: observations: expected numbers, got shape \(0,\)"):
             make_envs("Empty-v0", 1, 0)
