@@ -58,6 +58,9 @@ def test_learning_rate_and_clip_range_decay(monkeypatch: pytest.MonkeyPatch) -> 
         rates.append(agent.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([1e-2, 0.75e-2, 0.5e-2, 0.25e-2])
     assert clips[:: len(clips) // 4] == pytest.approx([0.2, 0.15, 0.1, 0.05])
+    before = agent.parameters.detach().clone()
+    agent.iterate()  # after total_steps
+    assert torch.equal(agent.parameters, before)
 
 
 class Record:
