@@ -42,7 +42,8 @@ Taken = tuple[Tensor, Tensor, Tensor]  # observation, action and reward of a ste
 class SelfImitation:
     """Imitation of an on-policy agent's own past actions that turned out better than V predicts.
 
-    Attaching it raises UserError to an agent that learns from a replay, or if its own does not fit into memory.
+    Attaching it raises UserError to an agent that learns from a replay or divides rewards by a changing deviation, with
+    which returns of the past and V have different units; or if its own replay does not fit into memory.
     """
 
     name: ClassVar[str] = "self-imitation"
@@ -60,6 +61,8 @@ class SelfImitation:
     def attach(self, agent: Any) -> Successes:
         if has_replay(agent):
             raise UserError(f"{self.name}: not possible with {agent.algorithm}, which learns from a replay")
+        if agent.reward_scale is not None:
+            raise UserError(f"{self.name}: expected normalize_rewards False (--no-normalize-rewards), got True")
         part = Successes(agent, self.updates, self.batch_size)
         agent.seams.after.append(part.learn)
         return part

@@ -112,7 +112,8 @@ def test_actions_of_any_shape_are_stored(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("name", ["ppo", "reinforce"])
 def test_the_other_on_policy_agents_imitate_too(name: str) -> None:
     extras = Extras.of([SelfImitation(1, 16)])
-    agent = algorithm(name).agent(algorithm(name).config(hidden=(8,), extras=extras), envs_in(Bandit))
+    config = algorithm(name).config(hidden=(8,), normalize_rewards=False, extras=extras)
+    agent = algorithm(name).agent(config, envs_in(Bandit))
     for _ in range(3):
         metrics = agent.iterate()
     assert metrics["imitation_gain"] > 0
@@ -123,6 +124,11 @@ def test_the_other_on_policy_agents_imitate_too(name: str) -> None:
 def test_a_batch_must_fit_into_the_replay() -> None:
     with pytest.raises(ValueError, match=r"self-imitation.batch_size: expected .*at most 100000, got 200000"):
         SelfImitation(batch_size=200_000)
+
+
+def test_divided_rewards_are_refused() -> None:
+    with pytest.raises(UserError, match=r"self-imitation: expected normalize_rewards False \(--no-normalize-rewards\)"):
+        imitating(Bandit, AutoresetMode.SAME_STEP, normalize_rewards=True)
 
 
 def test_agents_with_a_replay_refuse_it() -> None:

@@ -32,7 +32,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "a2c normalized": ("a2c", NORMALIZED | {"normalize_advantages": True}),
     "a2c count-bonus": ("a2c", with_extra(CountBonus(0.1, once=True))),
     "a2c rnd": ("a2c", with_extra(RND(0.1))),
-    "a2c imitation_gain": ("a2c", with_extra(SelfImitation(4, batch_size=16))),
+    "a2c imitation_gain": ("a2c", with_extra(SelfImitation(4, batch_size=16), normalize_rewards=False)),
     "reinforce count-bonus": ("reinforce", with_extra(CountBonus(0.1))),
     "reinforce": ("reinforce", {"n_envs": 2}),
     "ppo": ("ppo", PPO),
