@@ -176,10 +176,11 @@ class Training:
                     self.save()
                     raise KeyboardInterrupt
                 bar.advance(self.iterate(), self.agent.algorithm)
-        if self.agent.updates == 0:
+        if self.agent.updates == 0 and not self.stopped:
+            delay = "prefill" if hasattr(config, "prefill") else "learning_starts"
             warnings.warn(
                 f"nothing was learned: training ended after {envs.steps} steps, before the first gradient step; "
-                "learning_starts or prefill delays it",
+                f"{delay} = {getattr(config, delay, 0)} delays it",
                 stacklevel=2,
             )
         return self.result()
