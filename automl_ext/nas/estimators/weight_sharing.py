@@ -73,10 +73,15 @@ def _one_decision_per_edge(space: Space[Any], supernet: Supernet, genotype: Any)
 class UniformSupernet:
     """Trains a supernet on one uniformly drawn architecture per step; a :class:`~automl_ext.training.epochs.Job`.
 
-    A supernet has no cutout, CutMix, drop-path, auxiliary head and bfloat16; these options of ``config`` are not used.
+    Raises:
+        UserError: ``config`` sets cutout, CutMix, drop-path, the auxiliary head or bfloat16, which a supernet does not
+            have; or :func:`choices_of` does not know the space.
     """
 
     def __init__(self, config: TrainingConfig, space: Space[Any], splits: Splits, device: torch.device) -> None:
+        for name in ("cutout", "cutmix", "drop_path", "auxiliary", "bfloat16"):
+            if getattr(config, name):
+                raise UserError(f"{name}: the evaluator supernet has no such option, got {getattr(config, name)}")
         self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
         self.space = space
         self.train = to_device(splits.train, device)

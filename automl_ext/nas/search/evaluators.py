@@ -67,11 +67,8 @@ def supernet(config: SearchConfig, space: Space[Any], data: ImageData | None) ->
     """Train one supernet, then score every architecture with its weights.
 
     Raises:
-        UserError: ``config`` sets an option of trainings that a supernet does not have.
+        UserError: see :class:`UniformSupernet`.
     """
-    for name in ("cutout", "cutmix", "drop_path", "auxiliary", "bfloat16"):
-        if getattr(config, name):
-            raise UserError(f"{name}: the evaluator supernet has no such option, got {getattr(config, name)}")
     splits = load_splits(config, data)
     job = UniformSupernet(config, space, splits, choose_device(config.device))
     return Scoring(lambda: WithCosts(WeightSharing(job.supernet, splits, space=space), config, space, splits), job=job)

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +36,12 @@ def trained() -> UniformSupernet:
     while job.epoch < job.epochs:
         job.run_epoch()
     return job
+
+
+@pytest.mark.parametrize("option", [{"cutout": 4}, {"cutmix": 1.0}, {"drop_path": 0.1}, {"bfloat16": True}])
+def test_options_that_a_supernet_does_not_have_are_refused(option: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"{next(iter(option))}: the evaluator supernet has no such option"):
+        UniformSupernet(replace(CONFIG, **option), SPACE, SPLITS, CPU)
 
 
 def test_sampling_is_uniform() -> None:
