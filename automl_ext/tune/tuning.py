@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pickle
+import shutil
 import time
 import warnings
 from collections import deque
@@ -30,7 +31,7 @@ from automl_ext.training.run import Run
 from automl_ext.training.search_space import Categories, Range, Space
 from automl_ext.tune.config import TuneConfig, check_installed
 from automl_ext.tune.evaluation import Evaluate, Objective, name_of
-from automl_ext.tune.trials import STATES, Outcome, Proposal, read_trial, write_trial
+from automl_ext.tune.trials import STATES, Outcome, Proposal, file_of, folder_of, read_trial, write_trial
 
 if TYPE_CHECKING:
     from automl_ext.tune.pruning import Rule
@@ -277,9 +278,9 @@ class Tuning:
         return self.seconds + self.reserve() < 60 * self.config.minutes
 
     def reserve(self) -> float:
-        """Return the seconds that :meth:`confirm` will take, if it takes as long as the mean of the finished trials."""
+        """Return the seconds that :meth:`confirm` will take after one more trial, as long as the mean of the others."""
         lengths = [outcome.seconds for _, outcome in self.trials.ranked]
-        runs = (CONFIRMED + 1) * len(self.repeats)
+        runs = min(len(lengths) + 1, CONFIRMED + 1) * len(self.repeats)
         return math.ceil(runs / self.config.workers) * fmean(lengths) if lengths else 0.0
 
     def outcome(self, jobs: Jobs[tuple[Proposal, Rule | None], Outcome], folder: Path) -> tuple[Proposal, Outcome]:
@@ -328,6 +329,13 @@ class Tuning:
         ranked = self.trials.ranked
         best = [trial for place, trial in enumerate(ranked) if place < CONFIRMED or trial[0].index == 0]
         if not self.repeats or len(best) < 2:
+            minutes = self.config.minutes
+            if self.repeats and self.proposed == 1 != self.config.trials and minutes is not None:
+                warnings.warn(
+                    f"minutes: {minutes:g} have no room for a second trial and {len(self.repeats)} repetitions of "
+                    "both: nothing was tuned; take more minutes, or fewer repetitions (--confirm)",
+                    stacklevel=3,
+                )
             return {}
         folder = self.run.path / CONFIRM
         folder.mkdir(exist_ok=True)
@@ -336,6 +344,10 @@ class Tuning:
             for proposal, _ in best:
                 for i, change in enumerate(self.repeats, 1):
                     again = Proposal(proposal.index * MOST_REPEATS + i, proposal.point | change, {}, self.seconds)
+                    found = read_trial(folder, again.index)
+                    if found is not None and found[0].point | change != found[0].point:  # of another call
+                        file_of(folder, again.index).unlink()
+                        shutil.rmtree(folder_of(folder, again.index), ignore_errors=True)
                     jobs.add((again, None))
             outcomes = [self.outcome(jobs, folder)[1] for _ in range(len(jobs.pending))]
         rows, means = [], []

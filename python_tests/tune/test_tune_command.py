@@ -65,6 +65,16 @@ def test_trials_of_several_seeds(run: Any, tmp_path: Path) -> None:
     assert "run-" not in json.loads(out)["command_line"]
 
 
+def test_naming_the_default_objective_changes_nothing(run: Any, tmp_path: Path) -> None:
+    """The accuracy on validation images needs --validate, which tune sets."""
+    cell = "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
+    retrain = ["--genotype", cell, "--data", "digits", "--subset", 200, "--channels", 2, "--epochs", 1]
+    options = ["--trials", 1, "--objective", "retrain_valid_accuracy", "--out", "tuned", "--json"]
+    code, out, err = run("tune", "retrain", *retrain, *options)
+    assert code == 0, err
+    assert 0 <= json.loads(out)["best"]["value"] <= 1
+
+
 @pytest.mark.slow
 def test_tune_and_train_with_what_it_found(run: Any, tmp_path: Path) -> None:
     code, out, err = run("tune", "train", "a2c", *FLAGS, "--trials", 3, "--confirm", 0, "--out", "tuned", "--json")

@@ -121,6 +121,16 @@ def test_the_given_settings_win_against_luck(tmp_path: Path) -> None:
     assert result["best"] == {"trial": 0, "value": 5.5, "point": first[0]}
 
 
+def test_other_repetitions_are_not_those_of_an_earlier_call(tmp_path: Path) -> None:
+    first = [{"x": 0.5, "n": 1, "kind": "a"}, {"x": 0.5, "n": 2, "kind": "b"}]
+    for seed in (1, 2, 2):
+        result = tune(
+            steady, SPACE, TuneConfig(trials=2), tmp_path / "run", first=first, confirm=[{"seed": seed}], resume="auto"
+        )
+        assert result is not None
+        assert [row["values"] for row in result["confirmed"]] == [[VALUES[k][0], VALUES[k][seed]] for k in "ba"]
+
+
 def steady(point: dict[str, Any], out: Path) -> float:
     return VALUES[point["kind"]][point.get("seed", 0)]
 
@@ -133,6 +143,25 @@ def test_the_budget_in_time_holds_the_repetitions(tmp_path: Path) -> None:
     assert 0 in again
     assert len(again) == 3 + (again.index(0) == 3)  # trial 0 is one of the best three, or beside them
     assert len(result["trials"]) <= 11  # of 1.8 s, 8 repetitions take 0.8 s; one trial may end later
+
+
+def test_a_budget_of_a_few_trials_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After trial k, k + 1 trials are repeated at most; nothing is reserved for the others."""
+    clock, later = time.monotonic, [0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + later[0])
+
+    def minute(point: dict[str, Any], out: Path) -> float:
+        later[0] += 60
+        return value_of(point)
+
+    seeds = [{"seed": 1}, {"seed": 2}]
+    result = tune(minute, SPACE, TuneConfig(minutes=8.5), tmp_path / "run", first=FIRST, confirm=seeds)
+    assert result is not None
+    assert len(result["trials"]) == len(result["confirmed"]) == 3
+    assert later[0] == 9 * 60
+    with pytest.warns(UserWarning, match="minutes: 4 have no room for a second trial and 2 repetitions of both"):
+        result = tune(minute, SPACE, TuneConfig(minutes=4), tmp_path / "little", first=FIRST, confirm=seeds)
+    assert len(trials_of(result)) == 1
 
 
 def slow(point: dict[str, Any], out: Path) -> float:

@@ -84,7 +84,7 @@ def tune_command(
     """
     check_installed(config.sampler)
     if config.objective is not None:
-        metric = TunedBy(config.objective, config.objective)
+        metric = TunedBy(config.objective, config.objective, metric.needs)
         if "test" in metric.name or metric.name.startswith(("class_accuracy", "confusion")):
             raise UserError(f"objective: expected a number from validation data, got {metric.name}: of the test data")
         if LOSSES & {*metric.name.split("_")} and "negative" not in metric.name and not config.minimize:
