@@ -19,6 +19,14 @@ DEVIATIONS = 4.0  # by how many of standard deviations of a fold's loss, to advi
 DATES = 2  # columns of dates that are tried
 
 
+def cut_short(search: TableSearch) -> list[str]:
+    """Return a sentence if the time ended the training of every model."""
+    if not all(model.was_cut for trial in search.trials for model in trial.models):
+        return []
+    cut = ", ".join(f"{trial.candidate.name} in round {trial.rounds}" for trial in search.trials)
+    return [f"the time ended the training of every model, {cut}: take more minutes"]
+
+
 def beaten_by_constant(search: TableSearch, votes: list[int], constant: Trial) -> list[str]:
     """Return a sentence if the ensemble does not beat the constant by more than the error, over the folds."""
     predicted, rows = average(search, votes), search.valid_rows

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from automl_ext.tabular.advice import beaten_by_constant
+from automl_ext.tabular.advice import beaten_by_constant, cut_short
 from automl_ext.tabular.candidates import CONSTANT
 from automl_ext.tabular.ensemble import average, bagged, leaderboard, refitted
 from automl_ext.tabular.extra import library
@@ -112,6 +112,8 @@ def fit(
         if not search.trials:
             raise
         interrupted = True
+    if search.trials:
+        advice += cut_short(search)
     baseline = search.run(CONSTANT, math.inf)
     votes = search.select()
     again = by_time or len(search.folds) == 1

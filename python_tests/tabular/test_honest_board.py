@@ -87,6 +87,13 @@ def test_a_model_that_beats_the_constant_has_no_advice(monkeypatch: pytest.Monke
     assert fit(numbers(), "price", minutes=5, candidates=2).report["advice"] == []
 
 
+def test_models_that_the_time_cut_are_named() -> None:
+    cut, whole = fit(numbers(), "price", minutes=1e-9), fit(numbers(), "price", minutes=5, candidates=1)
+    text = "the time ended the training of every model, xgboost default in round 1: take more minutes"
+    assert text in cut.report["advice"]
+    assert whole.report["advice"] == []
+
+
 @pytest.mark.parametrize("is_ordered", [True, False])
 def test_a_target_that_grows_with_the_date_advises_a_split_by_time(is_ordered: bool) -> None:
     rng = np.random.default_rng(0)
