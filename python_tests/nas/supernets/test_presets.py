@@ -14,6 +14,7 @@ from automl_ext.nas.supernets.entmax_gdas import EntmaxGDASConfig
 from automl_ext.nas.supernets.gdas import GDASConfig
 from automl_ext.nas.supernets.perturbation import PerturbationConfig
 from automl_ext.nas.supernets.presets import preset
+from automl_ext.nas.supernets.supernet_options import SupernetConfig
 
 TINY = ["--subset=100", "--channels=2", "--cells=1", "--epochs=2", "--batch-size=20"]
 TINY += ["--retrain-epochs=1", "--retrain-channels=2", "--retrain-cells=1"]
@@ -25,6 +26,22 @@ def test_paper_has_the_values_of_the_publication_and_flags_override_it(tmp_path:
     expected = {"none": True, "warmup": 0.0, "lr": 0.025, "alpha_lr": 3e-4, "tau_max": 10.0, "tau_min": 0.1}
     expected |= {"form": "nb201", "weight_decay": 5e-4, "alpha_beta1": 0.5, "channels": 2}
     assert {key: stored[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "epochs", "weight_decay"),
+    [
+        (GDASConfig, 250, 5e-4),  # GDAS.config and DARTS.config of D-X-Y/AutoDL-Projects
+        (DARTSConfig, 50, 5e-4),
+        (PerturbationConfig, 100, 3e-4),  # nasbench201/train_search.py of ruocwang/darts-pt
+    ],
+)
+def test_paper_has_the_length_and_the_weight_decay_of_the_authors_code(
+    kind: type[SupernetConfig], epochs: int, weight_decay: float
+) -> None:
+    config = preset("paper", kind())
+    assert (config.epochs, config.weight_decay) == (epochs, weight_decay)
+    assert (config.lr, config.lr_min, config.batch_size, config.momentum) == (0.025, 0.001, 64, 0.9)
 
 
 @pytest.mark.parametrize(
