@@ -1,13 +1,16 @@
-"""Searches over a supernet beside random search, at equal CPU time, on CIFAR-10 images.
+"""Searches over a supernet beside random search, each within a budget of CPU time, on CIFAR-10 images.
 
     python benchmarks/differentiable_search.py --data folder:CIFAR --out runs/differentiable \\
-        --json benchmarks/results/differentiable_search.json --seeds 0 1 2 3 4
+        --json benchmarks/results/differentiable_search.json --seconds 150 --searches darts entmax-gdas gdas random
+    python benchmarks/differentiable_search.py --data folder:CIFAR --out runs/differentiable \\
+        --json benchmarks/results/differentiable_search.json --seconds 480 --searches perturbation
 
-Every row is one search, with the default options of its command, and a seed. Before the first seed of a row, a short
-calibration measures the CPU time of an epoch (of an evaluation in random search), and the number of epochs is chosen
-such that search and derivation take ``--seconds`` of CPU time. Rows that are in the JSON file are not repeated, and
-interrupted searches are resumed, so the command can be stopped and started again. Several processes may share the work
-by ``--searches`` and ``--seeds``. The found cell is looked up in NAS-Bench-201's table.
+Every row is one search and a seed, with mirrored images, shifts of up to two pixels, and otherwise the default options
+of its command. Before the first seed of a row, a short calibration measures the CPU time of an epoch (of an evaluation
+in random search), and the number of epochs is chosen such that search and derivation take ``--seconds`` of CPU time.
+Rows that are in the JSON file are not repeated, and interrupted searches are resumed, so the command can be stopped and
+started again. Several processes may share the work by ``--searches`` and ``--seeds``. The found cell is looked up in
+NAS-Bench-201's table.
 
 CIFAR is a folder, or a zip file, with one folder of images per class.
 """
