@@ -33,7 +33,8 @@ class ImageConfig:
     subset: int | None = None  # Number of images to use; all by default.
     image_size: str | None = None  # N or HxW: resize all images to this size. Default: they must have equal sizes.
     image_mode: str = "auto"  # Color mode: rgb, gray, or auto (RGB if any image has color).
-    seed: int = 0  # Seed of all random numbers.
+    seed: int = 0
+    """Seed of all random numbers, except that the subset and the split of the images are the same for every seed."""
     device: str = "auto"  # Device: auto, cpu or cuda.
     channels: int = 16  # Number of channels C of the first stage; later stages have 2C and 4C.
     cells: int = 1  # Number of cells N per stage, all with the same genotype.

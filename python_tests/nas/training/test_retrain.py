@@ -11,8 +11,10 @@ import torch
 from compare_runs import same
 from torch import nn
 
+from automl_ext.cli import main
 from automl_ext.data.images import Split, Splits
 from automl_ext.nas.costs import count_parameters
+from automl_ext.nas.data import prepare
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
 from automl_ext.nas.spaces.darts import Darts
 from automl_ext.nas.spaces.nasbench201 import NASBench201
@@ -34,6 +36,16 @@ CONFIG = RetrainConfig(
     drop_path=0.3,
     auxiliary=0.4,
 )
+
+
+def test_all_seeds_have_the_same_subset_and_split_and_the_help_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    (_, first), (_, second) = (prepare(RetrainConfig(subset=100, seed=seed)) for seed in (0, 1))
+    for part in ("train", "valid", "test"):
+        assert torch.equal(getattr(first, part).images, getattr(second, part).images)
+    with pytest.raises(SystemExit):
+        main(["retrain", "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "the subset and the split of the images are the same for every seed" in shown
 
 
 def splits() -> Splits:
