@@ -29,8 +29,11 @@ def table_of(result: dict[str, Any], title: str) -> Table:
             f"{row['steps']:,}",
             f"{row['seconds']:.0f}",
         )
+    caption = f"found: {result['network_name']}; loss: of the validation images, in nats"
+    if any(row.get("valid_earlier") for row in result["rows"]):  # files of before do not have it
+        caption += "; valid, loss: before the last part of a training, which uses the validation images, too"
     without = "" if result["baselines"] else "; no baselines were trained: --baselines trains three for as long each"
-    table.caption = f"found: {result['network_name']}; loss: of the validation images, in nats{without}"
+    table.caption = caption + without
     return table
 
 

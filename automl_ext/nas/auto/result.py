@@ -33,13 +33,14 @@ def summarize(
 
     Returns:
         ``rows`` has one entry for the network that is returned ("found"), its ensemble, and each baseline. A row has
-        test_accuracy, valid_accuracy (0 to 1), test_log_loss, valid_log_loss (nats), parameters, epochs, steps and
-        ``seconds``, its whole cost. ``space``, ``genotype``, ``member`` (its weights are in ``members/MEMBER.pt``), the
-        measurements and the accuracies by class (:func:`~automl_ext.nas.training.result.class_report`) are of the
-        returned network. ``race`` has a row for each network of the race. ``trajectory`` has the cost and the test
-        accuracy after each measurement of the returned network and of the baselines. ``stages`` has the costs,
-        ``recipe`` the options of ``automl-ext retrain`` that train the returned network similarly: its schedule is
-        another one, and it has no label smoothing and no average of the weights.
+        test_accuracy, valid_accuracy (0 to 1), test_log_loss, valid_log_loss (nats), valid_earlier (see :func:`row`),
+        parameters, epochs, steps and ``seconds``, its whole cost. ``space``, ``genotype``, ``member`` (its weights are
+        in ``members/MEMBER.pt``), the measurements and the accuracies by class
+        (:func:`~automl_ext.nas.training.result.class_report`) are of the returned network. ``race`` has a row for each
+        network of the race. ``trajectory`` has the cost and the test accuracy after each measurement of the returned
+        network and of the baselines. ``stages`` has the costs, ``recipe`` the options of ``automl-ext retrain`` that
+        train the returned network similarly: its schedule is another one, and it has no label smoothing and no average
+        of the weights.
     """
     search = sum(seconds for stage, seconds in spent.items() if stage != "baseline")
     baselines = [e for e in entrants if e.baseline]
@@ -52,7 +53,7 @@ def summarize(
         "members": [{"member": e.number, "snapshot": k, "votes": v} for v, (e, k) in zip(votes, members, strict=True)],
         **(accuracies(votes, [e.snapshots[k] for e, k in members], images) if several else alone),
         "parameters": sum({e.number: e.parameters for e, _ in members}.values()),
-        **{key: found[key] for key in ("epochs", "steps", "seconds")},
+        **{key: found[key] for key in ("valid_earlier", "epochs", "steps", "seconds")},
     }
     others = [row(e, networks, images, e.seconds) for e in baselines if not e.diverged]
     counts = count_pairs(images.test.labels, winner.snapshots[-1][1].argmax(-1), networks.splits.num_classes)
@@ -82,9 +83,13 @@ def summarize(
 
 
 def row(entrant: Entrant, networks: Networks, images: Splits, seconds: float) -> dict[str, Any]:
-    """Return the row of a trained network. Its validation figures are those before it was trained on these images."""
+    """Return the row of a trained network.
+
+    Its validation figures are those before it was trained on these images. ``valid_earlier`` says whether it was: then
+    they are of the network before its learning rate fell, and the test figures of the finished one.
+    """
     valid, test = entrant.snapshots[-1]
-    if len(images.valid.labels) < HELD_LEAST and len(entrant.snapshots) > 1:
+    if earlier := len(images.valid.labels) < HELD_LEAST and len(entrant.snapshots) > 1:
         valid = entrant.snapshots[-2][0]
     return {
         "name": entrant.entry.name,
@@ -93,6 +98,7 @@ def row(entrant: Entrant, networks: Networks, images: Splits, seconds: float) ->
         "genotype": str(networks.genotype(entrant.entry)),
         "member": entrant.number,
         **accuracies([1], [(valid, test)], images),
+        "valid_earlier": earlier,
         "parameters": entrant.parameters,
         "epochs": entrant.epochs,
         "steps": entrant.steps,

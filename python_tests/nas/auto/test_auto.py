@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from automl_ext.data.images import Split
 from automl_ext.nas.auto import auto as auto_module
 from automl_ext.nas.auto.auto import CUTMIX, WEIGHT_DECAY, Race, auto, prepare_race, survives_mirroring
+from automl_ext.nas.auto.auto_report import table_of
 from automl_ext.nas.auto.entrant import Entrant
 from automl_ext.nas.auto.plan import RACE, AutoConfig, NetworkSpec, Plan, halving, largest
-from automl_ext.nas.auto.work import Finished, Task, Worker
+from automl_ext.nas.auto.result import row as row_of
+from automl_ext.nas.auto.work import HELD_LEAST, Finished, Task, Worker
 from automl_ext.nas.export.export import export, load_network
 from automl_ext.nas.plot import plot_run
 from automl_ext.nas.spaces.registry import space
@@ -80,6 +84,22 @@ def test_largest_architecture_of_the_space() -> None:
     assert str(largest(space("nb201"))) == CONV
 
 
+@pytest.mark.parametrize("held", [HELD_LEAST - 1, HELD_LEAST])
+def test_the_table_says_when_validation_figures_are_of_an_earlier_network(held: int) -> None:
+    race = prepare_race(config(), None, None)
+    labels = torch.zeros(held, dtype=torch.long)
+    images = replace(race.images, valid=Split(torch.zeros(held, 1, 1, 1), labels))
+    right, wrong = torch.arange(10.0, 0.0, -1).log_softmax(0), torch.arange(10.0).log_softmax(0)
+    tests = right.expand(len(images.test.labels), 10)
+    entrant = Entrant(0, NetworkSpec("plain, C = 4", "convnet", "plain-s1-1-1-1", 4))
+    entrant.snapshots = [(wrong.expand(held, 10), tests), (right.expand(held, 10), tests)]
+    found = row_of(entrant, race.networks, images, 1.0)
+    few = held < HELD_LEAST
+    assert (found["valid_earlier"], found["valid_accuracy"]) == (few, 0.0 if few else 1.0)
+    table = table_of({"rows": [found], "baselines": True, "network_name": "plain"}, "")
+    assert ("before the last part of a training" in str(table.caption)) is few
+
+
 @pytest.mark.slow
 def test_result_and_files(tmp_path: Path, clock: None, capsys: pytest.CaptureFixture[str]) -> None:
     result = auto(config(baselines=True, channels=2), tmp_path / "run")
@@ -97,6 +117,7 @@ def test_result_and_files(tmp_path: Path, clock: None, capsys: pytest.CaptureFix
     assert {key: together[key] for key in ("test_accuracy", "valid_log_loss")} == {
         key: found[key] for key in ("test_accuracy", "valid_log_loss")
     }  # few images: the network alone
+    assert all(row["valid_earlier"] for row in result["rows"])
     assert result["recipe"]["flip"] is False  # a mirrored digit is another one
     confusion = torch.tensor(result["confusion"])
     assert float(confusion.diag().sum() / confusion.sum()) == pytest.approx(result["test_accuracy"])
