@@ -117,13 +117,14 @@ class Epochs(Steps):
     def __init__(self, run: Run, total: int, description: str, stop_after: int | None) -> None:
         super().__init__(run, total, description, stop_after, dict)
 
-    def run(self, job: Job, name: str, state: dict[str, Any]) -> bool:
+    def run(self, job: Job, name: str, state: dict[str, Any], check: Callable[[], None] = lambda: None) -> bool:
         """Run the remaining epochs of ``job``. Return False if ``stop_after`` ended it early.
 
         Args:
             job: the job, new or loaded from a checkpoint.
             name: prefix of the job's measurements.
             state: saved in addition to the job's own state, which is ``state["job"]``.
+            check: called after each epoch; it may raise.
 
         Raises:
             UserError: the checkpoint's number of epochs is wrong, or a measurement is not finite.
@@ -139,6 +140,7 @@ class Epochs(Steps):
             scalars = job.run_epoch()
             check_finite(name, job, scalars)
             self.add({f"{name}_{key}": value for key, value in scalars.items()}, description=name)
+            check()
         return True
 
 

@@ -81,6 +81,14 @@ def search(
     first_step = (screen_job.epochs if screen_job else 0) + (job.epochs if job else 0)
     search_state: dict[str, Any] | None = None
 
+    def check_budget() -> None:
+        seconds, most = job.clock.wall if job else 0.0, config.limits()[1]
+        if seconds > most:
+            raise UserError(
+                f"budget: {job.epoch} of {job.epochs} epochs of the {config.evaluator} took {seconds:.3g} s, more than "
+                f"{most:g} s; take more seconds or fewer --epochs"
+            )
+
     def load(state: dict[str, Any]) -> None:
         nonlocal search_state
         screens = state.get("screens", False)  # the checkpoint was written during the screening
@@ -100,7 +108,7 @@ def search(
                     if not epochs.run(screen_job, "screening", {**states, "screens": True}):
                         return None
                     states["screening"] = screen_job.state_dict()
-                if job is not None and not epochs.run(job, config.evaluator, states):
+                if job is not None and not epochs.run(job, config.evaluator, states, check_budget):
                     return None
         done = Search(name, config, space, first_step, screening, job.clock.wall if job else None)
         if search_state is not None:
@@ -211,7 +219,7 @@ class Search:
         number, cost = self.final_trainings()
         if self.seconds + evaluation.cost > seconds - number * cost:
             if len(self.history) == 0:
-                left = seconds - self.history.seconds
+                left = max(seconds - self.history.seconds, 0.0)
                 before = [name.removesuffix("_seconds") for name in self.seconds_before]
                 after = f" after {' and '.join(before)}" if before else ""
                 raise UserError(f"budget: one evaluation takes {evaluation.cost:.1f} s, more than {left:g} s{after}")
