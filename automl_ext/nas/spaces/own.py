@@ -55,6 +55,10 @@ def _check_decisions(space: Any, where: str) -> None:
     choices, kinds = list(space.num_choices), list(space.kinds)
     if not choices or not all(type(n) is int and n >= 1 for n in choices):
         raise UserError(f"{where}: num_choices: expected ints of at least 1, got {short(space.num_choices)}")
+    if max(choices) == 1:
+        raise UserError(
+            f"{where}: num_choices: expected a decision with several choices, got {short(space.num_choices)}"
+        )
     if len(kinds) != len(choices) or not set(kinds) <= {"operation", "input"}:
         raise UserError(
             f'{where}: kinds: expected "operation" or "input" for each of the {len(choices)} decisions of num_choices, '

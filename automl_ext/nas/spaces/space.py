@@ -44,7 +44,7 @@ class Space(Protocol[Genotype]):
         ...
 
     def mutate(self, genotype: Genotype, rng: Random) -> Genotype:
-        """Return a copy with one decision, drawn uniformly, changed to another choice."""
+        """Return a copy with one decision, drawn uniformly of those with several choices, changed to another choice."""
         ...
 
     def legal(self, genotype: Genotype, decision: int) -> tuple[int, ...]:
@@ -92,8 +92,9 @@ class DecisionSpace:
         return self.decode([rng.randrange(n) for n in self.num_choices])
 
     def mutate(self: Space[Genotype], genotype: Genotype, rng: Random) -> Genotype:
-        """Change a uniformly drawn decision to a uniformly drawn legal choice."""
-        decision = rng.randrange(len(self.num_choices))
+        """Change a uniformly drawn decision, of those with several choices, to a uniformly drawn legal choice."""
+        free = [decision for decision, n in enumerate(self.num_choices) if n > 1]
+        decision = free[rng.randrange(len(free))]
         indices = list(self.encode(genotype))
         indices[decision] = rng.choice(self.legal(genotype, decision))
         return self.decode(indices)

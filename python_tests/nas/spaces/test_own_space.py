@@ -9,9 +9,14 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from paths import ROOT
+
+from automl_ext.nas.evaluation import Evaluation, Scoring
+from automl_ext.nas.search.evaluators import EVALUATORS
+from automl_ext.nas.spaces.nasbench201 import NASBench201
 
 MODULE = """
 from torch import nn
@@ -44,6 +49,20 @@ class Kinds(Mine):
 
 class Counts(Mine):
     num_choices = (5, 5.0)
+
+
+class Fixed(Mine):
+    num_choices = (1, 5, 5, 5, 5, 5)  # the first edge is always a skip connection
+
+    def encode(self, genotype):
+        return (0, *super().encode(genotype)[1:])
+
+    def decode(self, indices):
+        return NASBench201().decode((1, *indices[1:]))
+
+
+class Single(Mine):
+    num_choices = (1,) * 6
 
 
 class Encode(Mine):
@@ -158,6 +177,7 @@ def test_worker_processes_import_the_space(command: Command) -> None:
         ("own_space:Fails", r"random\(\) raised RuntimeError: no luck \(.*own_space\.py:\d+\)"),
         ("own_space:Kinds", 'kinds: expected "operation" or "input" for each of the 6 decisions'),
         ("own_space:Counts", r"num_choices: expected ints of at least 1, got \(5, 5\.0\)"),
+        ("own_space:Single", r"num_choices: expected a decision with several choices, got \(1, 1, 1, 1, 1, 1\)"),
         ("own_space:Encode", r"encode\(\) returned \(9, 9, 9, 9, 9, 9\), expected indices below \(5, 5"),
         ("own_space:Decode", r"decode\(encode\(genotype\)\) is not the genotype"),
         ("own_space:Parse", r"parse\(str\(genotype\)\) is not the genotype"),
@@ -170,6 +190,34 @@ def test_wrong_space_is_one_line_before_a_run_directory(command: Command, name: 
     assert error.startswith(f"error: --space {name}: ")
     assert re.search(text, error), error
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("strategy", ["rea", "renas", "reinforce"])
+def test_a_decision_with_one_choice_keeps_it(command: Command, monkeypatch: pytest.MonkeyPatch, strategy: str) -> None:
+    monkeypatch.setitem(EVALUATORS, "train", lambda *_: Scoring(Constant))
+    flags = ["--space", "own_space:Fixed", "--evaluations", 60, "--finalists", 0, "--out", "run"]
+    flags += ["--population", 4, "--sample", 2] * (strategy != "reinforce")
+    code, _, error = command("search", strategy, *flags)
+    assert code == 0, error
+    assert json.loads(Path("run/result.json").read_text())["genotype"].startswith("|skip_connect~0|")
+
+
+class Constant:
+    """Gives every architecture the same score."""
+
+    def evaluate(self, genotype: object, budget: object = None, state: object = None) -> Evaluation:
+        return Evaluation(0.5, 1.0)
+
+
+def test_mutations_of_spaces_with_several_choices_draw_as_before() -> None:
+    space, rng, expected = NASBench201(), Random(0), Random(0)
+    genotype = space.random(rng)
+    assert space.random(expected) == genotype
+    for _ in range(20):
+        decision, indices = expected.randrange(6), list(space.encode(genotype))
+        indices[decision] = expected.choice(space.legal(genotype, decision))
+        genotype = space.mutate(genotype, rng)
+        assert genotype == space.decode(indices)
 
 
 @pytest.mark.parametrize(
