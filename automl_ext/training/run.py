@@ -68,7 +68,14 @@ class Run:
 
     @classmethod
     def open(
-        cls, out: str | Path, config: Any, *, algorithm: str, resume: str | None = None, load: Load | None = None
+        cls,
+        out: str | Path,
+        config: Any,
+        *,
+        algorithm: str,
+        resume: str | None = None,
+        load: Load | None = None,
+        worker_threads: int | None = None,
     ) -> Run:
         """Start a run in ``out``, or resume one.
 
@@ -90,11 +97,12 @@ class Run:
                 A checkpoint for which it raises an exception counts as damaged, and ``"auto"`` tries an older one.
                 It must set every value, because an earlier attempt may have set some. :attr:`state` is None
                 afterwards, and its memory is free.
+            worker_threads: number of threads of each process that computes results; None: they are computed here.
 
         Raises:
             UserError: ``out`` is not empty or not a run directory; another process writes to it; the checkpoint at the
                 path is missing, damaged or belongs to another run; no checkpoint fits ``load``; or the algorithm,
-                torch's minor version, the number of threads or the configuration differs.
+                torch's minor version, a number of threads or the configuration differs.
             TypeError: a configuration value cannot be stored.
         """
         check_not_imported_by_a_worker()
@@ -103,6 +111,8 @@ class Run:
         if not dataclasses.is_dataclass(config) or isinstance(config, type):
             raise TypeError(f"config: expected a dataclass instance, got {type(config).__name__}")
         facts = {"algorithm": algorithm, "config": to_dict(config), "environment": environment()}
+        if worker_threads is not None:
+            facts["environment"]["worker_threads"] = worker_threads
         try:
             folder = RunFolder(out)
             try:

@@ -45,7 +45,8 @@ class EnsembleConfig(TrainingConfig):
     members: tuple[str, ...] = ()  # Architectures to train once each.
     random_cells: int = 0  # Number of further architectures, drawn uniformly.
     rounds: int = 50  # Number of rounds of the greedy selection; each round adds one vote for a member.
-    # Number of members that are trained at the same time; it does not affect the results.
+    # Number of members that are trained at the same time. It divides the threads (OMP_NUM_THREADS); results are equal
+    # for an equal number of threads per process.
     workers: int = field(default=1, metadata={"without_effect": True})
 
     def __post_init__(self) -> None:

@@ -29,7 +29,8 @@ class CompareConfig(TrainingConfig):
 
     genotype: str | None = None  # Architecture to train first; none by default.
     random_cells: int = 5  # Number of random architectures; the seed decides which.
-    # Number of networks that are trained at the same time; it does not affect the results.
+    # Number of networks that are trained at the same time. It divides the threads (OMP_NUM_THREADS); results are equal
+    # for an equal number of threads per process.
     workers: int = field(default=1, metadata={"without_effect": True})
 
     def __post_init__(self) -> None:

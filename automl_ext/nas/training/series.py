@@ -83,7 +83,7 @@ def train_series(
     """Train networks in the run directory ``out``.
 
     With one worker on this machine, there is a checkpoint after each epoch. Otherwise there is one after each network,
-    and an interrupted network starts again. The result is the same.
+    and an interrupted network starts again. The result is the same for an equal number of threads per process.
 
     Args:
         algorithm: the name under which the run is stored.
@@ -113,7 +113,8 @@ def train_series(
             if state is not None:
                 training.load_state_dict(state)
 
-    with Run.open(out, config, algorithm=algorithm, resume=resume, load=load) as run:
+    threads = current_cluster().threads(config.workers)
+    with Run.open(out, config, algorithm=algorithm, resume=resume, load=load, worker_threads=threads) as run:
         if config.workers == 1 and current_cluster().address is None:
             assert training is not None
             done = one_by_one(run, algorithm, trainings, training, results, stop_after)

@@ -15,6 +15,7 @@ from automl_ext import __version__, _native, build_info
 from automl_ext.training import ranks
 from automl_ext.training.config import check_options, check_same
 from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
 
 # A checkpoint can be resumed if these facts differ, but numbers may then differ in the last bit.
 MAY_DIFFER = {
@@ -71,7 +72,7 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any], c
         config: the dataclass of ``given["config"]``.
 
     Raises:
-        UserError: the algorithm, torch's minor version, the number of threads or of ranks, or the configuration
+        UserError: the algorithm, torch's minor version, a number of threads or of ranks, or the configuration
             differs; the message says what to set. Or the stored configuration has an option that this version does not
             have; the message names the version that wrote it.
     """
@@ -93,6 +94,12 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any], c
         raise UserError(
             f"{name} was made with {was['threads']} threads, now there are {now['threads']}: "
             f"set OMP_NUM_THREADS={was['threads']} (or call torch.set_num_threads({was['threads']}))"
+        )
+    threads = now.get("worker_threads")
+    if (before := was.get("worker_threads", threads)) != threads:
+        raise UserError(
+            f"{name} was made with {short(before)} threads per process, now there are {threads}: "
+            "the threads are divided among the --workers, resume it with as many as before"
         )
     if was["ranks"] != now["ranks"]:
         raise UserError(
