@@ -219,6 +219,8 @@ def check_finished(run: Path, config: Any, algorithm: str) -> None:
     stored = algorithm_of(run)
     if stored != algorithm:
         raise UserError(f"{run} belongs to algorithm {short(stored)}, not {algorithm!r}: choose another --out")
+    if hasattr(config, "resolved"):
+        config = config.resolved()
     check_same(str(run), read_object(run / CONFIG), config)
 
 

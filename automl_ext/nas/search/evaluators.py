@@ -34,8 +34,7 @@ def table(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Sc
     # A screening without a file of scores reads images.
     screens = isinstance(config, ScreenedSearchConfig) and config.screen is not None and config.scores is None
     used = {"space", "seed", "device"} | ({"data", "subset", "image_size", "image_mode"} if screens else set())
-    default = type(config)(evaluator="table")
-    default = replace(default, epochs=default.training_epochs)
+    default = type(config)(evaluator="table").resolved()
     for name in (field.name for field in fields(TrainingConfig) if field.name not in used):
         if (value := getattr(config, name)) != getattr(default, name):
             raise UserError(

@@ -73,7 +73,7 @@ def search(
             evaluation, or all architectures failed.
     """
     space = space or spaces.space(config.space)
-    config, images = own_data(replace(config, epochs=config.training_epochs), data)
+    config, images = own_data(config.resolved(), data)
     # Before the run directory exists, because it raises an error for invalid options.
     make_evaluator, make_final, job = scoring(config, space, images)
     screening = prepare_screening(config, space, images)

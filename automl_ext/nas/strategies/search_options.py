@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.strategy import Screened, Strategy
@@ -13,6 +13,7 @@ from automl_ext.nas.training.training_options import LARGEST, MANY, TrainingConf
 from automl_ext.training.checks import MOST_WORKERS, check_range
 
 EPOCHS, SUPERNET_EPOCHS = 4, 100  # default lengths of trainings
+Config = TypeVar("Config", bound="SearchConfig")
 
 
 @dataclass
@@ -61,6 +62,10 @@ class SearchConfig(TrainingConfig):
         if self.epochs is not None:
             return self.epochs
         return SUPERNET_EPOCHS if self.evaluator == "supernet" else EPOCHS
+
+    def resolved(self: Config) -> Config:
+        """Return the configuration with the number of epochs that stands for None, as runs store it."""
+        return replace(self, epochs=self.training_epochs)
 
     def cost_limits(self) -> dict[str, float]:
         """Return the largest costs of the architecture to choose, by name."""

@@ -29,6 +29,7 @@ from automl_ext.nas.strategies.renas import ReNASConfig
 from automl_ext.nas.strategies.search_options import SearchConfig
 from automl_ext.nas.strategies.successive_halving import SuccessiveHalvingConfig
 from automl_ext.nas.training.training_options import TrainingConfig
+from automl_ext.parallel.seeds import run_seeds
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
 from automl_ext_cli.table import load, named
@@ -315,6 +316,18 @@ def test_result_contains_the_front(tmp_path: Path, table: str) -> None:
     assert front[-1]["score"] == result["score"]
     assert [p["parameters"] for p in front] == sorted({p["parameters"] for p in front})
     assert [p["score"] for p in front] == sorted({p["score"] for p in front})
+
+
+def test_seeds_are_added_to_a_finished_search(tmp_path: Path, table: str) -> None:
+    config = RandomConfig(evaluator="table", table=table, evaluations=3)
+    for seeds in ([0], [0, 1]):
+        result = run_seeds(search_random, "random", config, tmp_path / "run", seeds, resume="auto")
+        assert result is not None
+        assert result["seeds"] == seeds
+
+
+def search_random(config: Any, out: Path, **options: Any) -> dict[str, Any] | None:
+    return search("random", config, out, **options)
 
 
 def test_the_last_evaluation_is_in_a_checkpoint(tmp_path: Path, table: str) -> None:
