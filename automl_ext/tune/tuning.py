@@ -330,7 +330,8 @@ class Tuning:
         best = [trial for place, trial in enumerate(ranked) if place < CONFIRMED or trial[0].index == 0]
         if not self.repeats or len(best) < 2:
             minutes = self.config.minutes
-            if self.repeats and self.proposed == 1 != self.config.trials and minutes is not None:
+            others = self.config.trials != 1 and self.config.sampler != "experience"  # could have followed trial 0
+            if self.repeats and minutes is not None and self.proposed == 1 and others:
                 warnings.warn(
                     f"minutes: {minutes:g} have no room for a second trial and {len(self.repeats)} repetitions of "
                     "both: nothing was tuned; take more minutes, or fewer repetitions (--confirm)",

@@ -82,7 +82,8 @@ def search(
     search_state: dict[str, Any] | None = None
 
     def check_budget() -> None:
-        seconds, most = job.clock.wall if job else 0.0, config.limits()[1]
+        assert job is not None
+        seconds, most = job.clock.wall, config.limits()[1]
         if seconds > most:
             raise UserError(
                 f"budget: {job.epoch} of {job.epochs} epochs of the {config.evaluator} took {seconds:.3g} s, more than "

@@ -155,7 +155,7 @@ class PPO(OnPolicyAgent):
         """Act for ``n_steps`` in every environment and update on the rollout; return scalar metrics."""
         config = self.config
         remaining = self.decay_lr()
-        # After total_steps, in a loop of one's own, the lowest range allows hardly any change; 0 is none.
+        # The loss refuses a range of 0, which a loop of the user's own would reach at total_steps.
         clip = config.clip_range * (max(remaining, 1e-6) if config.clip_decay else 1)
         rollout = collect(self.envs, self.sample, config.n_steps, self.device)
         steps = self.transitions(rollout)
