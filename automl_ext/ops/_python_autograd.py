@@ -266,6 +266,8 @@ def _categorical(needs: Any, grads: Grads, logits: Tensor, actions: Tensor) -> A
 
 
 def _policy_gradient_loss(needs: Any, grads: Grads, *arguments: Any) -> Any:
+    if arguments[0].dtype == torch.float16:  # the kernel's factors underflow before the gradient could enlarge them
+        return None
     *_, of_log_probs, of_values = ops._policy_gradient_loss_trained.default(*arguments)
     log_probs, weights, ent_coef, grad = arguments[0], arguments[7], arguments[11], grads[0]
     assert grad is not None

@@ -133,7 +133,7 @@ def policy_gradient_loss(
     """
     tensors = log_probs, entropy, values, advantages, returns, old_log_probs, old_values, weights
     numbers = clip, value_clip, vf_coef, ent_coef
-    if _calls_kernel(*tensors):
+    if _calls_kernel(*tensors) and all(type(x) in (float, int) for x in numbers):
         try:
             loss, policy_loss, value_loss, mean_entropy = _native.autograd.policy_gradient_loss(*tensors, *numbers)
             return loss, policy_loss, value_loss, mean_entropy

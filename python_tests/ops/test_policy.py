@@ -41,6 +41,50 @@ def test_impossible_actions_do_not_spoil_the_entropy(n):
     assert grad.isfinite().all()
 
 
+@pytest.mark.usefixtures("each_backend")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("n", [8, 33, 200])
+def test_logits_that_are_nan_or_infinite_do_not_give_finite_results(n: int, dtype: torch.dtype) -> None:
+    """In every position: some lanes of the vectors used to lose a NaN."""
+    logits = torch.zeros(n, n, dtype=dtype)
+    logits.fill_diagonal_(math.nan).requires_grad_()
+    log_probs, entropy = categorical_log_probs(logits, torch.zeros(n, dtype=torch.int64))
+    assert log_probs.isnan().all()
+    assert entropy.isnan().all()
+    (grad,) = torch.autograd.grad(log_probs.sum(), logits)
+    assert grad.isnan().all()
+    infinite = torch.zeros(n, n, dtype=dtype).fill_diagonal_(math.inf)
+    assert categorical_log_probs(infinite, torch.zeros(n, dtype=torch.int64))[0].isnan().all()
+
+
+@pytest.mark.usefixtures("each_backend")
+def test_gradients_in_float16_do_not_underflow() -> None:
+    """The gradient of a scaled loss, as of torch.amp.GradScaler: A/n is too small for float16 before it is scaled."""
+    torch.manual_seed(0)
+    n = 65_536
+    log_probs, values, advantages, returns = (0.01 * torch.randn(4, n)).half().unbind()
+    leaves = [x.clone().requires_grad_() for x in (log_probs, values)]
+    exact = [x.double().requires_grad_() for x in (log_probs, values)]
+
+    def gradients(x, *constants):
+        loss = policy_gradient_loss(x[0], torch.zeros_like(x[0]), x[1], *constants, old_log_probs=x[0].detach())[0]
+        return torch.autograd.grad(loss, x, torch.tensor(1024.0, dtype=loss.dtype))
+
+    got = gradients(leaves, advantages, returns)
+    want = gradients(exact, advantages.double(), returns.double())
+    for a, b in zip(got, want, strict=True):
+        assert (a.double() - b).abs().mean() < 2e-3 * b.abs().mean()
+
+
+@pytest.mark.parametrize("name", ["clip", "value_clip", "vf_coef", "ent_coef"])
+@pytest.mark.parametrize("value", [torch.tensor(0.5, requires_grad=True), True], ids=["tensor", "bool"])
+def test_coefficients_are_numbers(name: str, value: object) -> None:
+    """A tensor would lose its gradient."""
+    x = torch.zeros(3, requires_grad=True)
+    with pytest.raises(TypeError, match=name):
+        policy_gradient_loss(x, x, x, x.detach(), x.detach(), **{name: value})
+
+
 @pytest.mark.parametrize("backend", ["native", "reference"])
 def test_clipped_objective_by_hand(backend):
     """The four cases of Schulman et al. 2017, figure 1, and a ratio inside the range."""
