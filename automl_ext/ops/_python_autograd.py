@@ -138,12 +138,13 @@ def _gumbel(name: str, terms: Callable[[Tensor, Tensor, int], tuple[Tensor, Tens
             dx, dtau = getattr(ops, f"_{name}_backward").default(grad, y, ctx.tau, tau_tensor, ctx.dim, tau_needs)
             return dx, None, None, dtau if tau_needs else None, None, None, None
         dz, t = terms(_wide(y), _wide(grad), ctx.dim)
+        least = torch.finfo(dz.dtype).tiny  # a smaller τ counts as this number, as in the kernels
         if tau_tensor is None:
-            return (dz / ctx.tau).to(y.dtype), *(None,) * 6
+            return (dz / max(ctx.tau, least)).to(y.dtype), *(None,) * 6
         tau = tau_tensor
         if tau.ndim:  # under vmap: one for each leading index of y with dim moved last
             tau = tau.reshape(*tau.shape, *[1] * (y.ndim - tau.ndim)).movedim(-1, ctx.dim)
-        tau = tau.to(dz.dtype)
+        tau = tau.to(dz.dtype).clamp(min=least)
         dtau = -t / tau
         dtau = dtau.movedim(ctx.dim, -1).flatten(tau_tensor.ndim).sum(-1) if tau_tensor.ndim else dtau.sum()
         return (dz / tau).to(y.dtype), None, None, dtau.to(tau_tensor.dtype), None, None, None

@@ -1,5 +1,8 @@
 // Gradients of Gumbel-softmax and Gumbel-entmax with respect to the logits and τ. A hard sample passes its gradient to the
 // soft one (straight-through), so the gradients of both outputs are added.
+#include <algorithm>
+#include <limits>
+
 #include "../common/autograd.h"
 #include "../entmax/entmax_gradient.h"
 
@@ -44,8 +47,11 @@ at::Tensor sum_to_tau(at::Tensor x, const at::Tensor& tau, int64_t dim) {
 variable_list gradients(const Grads& g, const at::Tensor& dz, const at::Tensor& tau_terms, double tau, int64_t dim) {
   const auto tau_tensor = saved_tau(g);
   const auto dtype = g.saved[0].scalar_type();
-  if (!tau_tensor) return {(dz / tau).to(dtype), at::Tensor()};
-  const at::Tensor t = tau_beside(*tau_tensor, dz, dim).to(dz.scalar_type());
+  // A smaller τ counts as the smallest normal number, as in the kernels: 0/0 would be NaN.
+  const double least =
+      dz.scalar_type() == at::kDouble ? std::numeric_limits<double>::min() : double(std::numeric_limits<float>::min());
+  if (!tau_tensor) return {(dz / std::max(tau, least)).to(dtype), at::Tensor()};
+  const at::Tensor t = tau_beside(*tau_tensor, dz, dim).to(dz.scalar_type()).clamp_min(least);
   return {g.needs[kLogits] ? (dz / t).to(dtype) : at::Tensor(),
           g.needs[kTau] ? sum_to_tau(-tau_terms / t, *tau_tensor, dim) : at::Tensor()};
 }

@@ -47,8 +47,10 @@ struct MixedOpGrad {
       if (g.needs[i]) result[i] = (weights.select(0, positions[i]).to(wide) * grad).to(dtype);
     if (!g.needs[n]) return result;
     variable_list dots(weights.size(0), at::zeros_like(weights.select(0, 0)));
-    for (size_t i = 0; i < n; ++i)
-      dots[positions[i]] = (grad * g.saved[i + 1].to(wide)).sum().to(weights.scalar_type());
+    for (size_t i = 0; i < n; ++i) {  // inputs may share a weight
+      at::Tensor& dot = dots[positions[i]];
+      dot = dot + (grad * g.saved[i + 1].to(wide)).sum().to(weights.scalar_type());
+    }
     result[n] = at::stack(dots);
     return result;
   }

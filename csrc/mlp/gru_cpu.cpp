@@ -91,21 +91,22 @@ void forward(const Cell& c, const T* b_ih, const T* b_hh, T* next, T* kept) {
 }
 
 template <class T>
-void backward(const Cell& c, const T* grad, const T* kept, T* x, T* h, T* w_ih, T* w_hh, T* b_ih, T* b_hh) {
+void backward(const Cell& c, const T* grad, const T* kept, bool needs_inputs, bool needs_parameters, T* x, T* h,
+              T* w_ih, T* w_hh, T* b_ih, T* b_hh) {
   const int64_t n = c.n, rows = c.rows, gates_row = 4 * n;
-  const Scratch gates(rows * gates_row * sizeof(T)), state(h ? 0 : rows * n * sizeof(T));
-  T *const g = static_cast<T*>(gates.get()), *const grad_state = h ? h : static_cast<T*>(state.get());
+  const Scratch gates(rows * gates_row * sizeof(T)), state(needs_inputs ? 0 : rows * n * sizeof(T));
+  T *const g = static_cast<T*>(gates.get()), *const grad_state = needs_inputs ? h : static_cast<T*>(state.get());
   const GruStepBackward<T> step = {grad,       kept, kept + 3 * rows * n, c.h.const_data_ptr<T>(), g,
                                    grad_state, n,    c.h.stride(0)};
   parallel_rows(rows, 3 * n, [&](int64_t begin, int64_t end) { mlp_kernels_of<T>().gru_backward(step, begin, end); });
   const T *const wi = c.w_ih.const_data_ptr<T>(), *const wh = c.w_hh.const_data_ptr<T>();
   const int64_t wi_row = c.w_ih.stride(0), wh_row = c.w_hh.stride(0);
-  if (h) {  // columns 0 to 2 n and 3 n to 4 n are the gradients of the input's product
+  if (needs_inputs) {  // columns 0 to 2 n and 3 n to 4 n are the gradients of the input's product
     input_gradient(g, gates_row, 2 * n, wi, wi_row, c.inputs, x, false, rows);
     input_gradient(g + 3 * n, gates_row, n, wi + 2 * n * wi_row, wi_row, c.inputs, x, true, rows);
     input_gradient(g, gates_row, 3 * n, wh, wh_row, n, h, true, rows);
   }
-  if (!w_hh) return;
+  if (!needs_parameters) return;
   weight_gradient(g, gates_row, 2 * n, c.x, w_ih, b_ih);
   weight_gradient(g + 3 * n, gates_row, n, c.x, w_ih + 2 * n * c.inputs, b_ih ? b_ih + 2 * n : nullptr);
   weight_gradient(g, gates_row, 3 * n, c.h, w_hh, b_hh);
@@ -155,9 +156,9 @@ std::vector<Tensor> gru_cell_backward(const Tensor& grad, const Tensor& x, const
     using T = decltype(t);
     const auto at = [&](bool present, size_t i) { return present ? result[i].mutable_data_ptr<T>() : nullptr; };
     const bool biases = needs_parameters && has_biases;
-    backward<T>(cell, g.const_data_ptr<T>(), saved.const_data_ptr<T>(), at(needs_inputs, 0), at(needs_inputs, 1),
-                at(needs_parameters, first), at(needs_parameters, first + 1), at(biases, first + 2),
-                at(biases, first + 3));
+    backward<T>(cell, g.const_data_ptr<T>(), saved.const_data_ptr<T>(), needs_inputs, needs_parameters,
+                at(needs_inputs, 0), at(needs_inputs, 1), at(needs_parameters, first), at(needs_parameters, first + 1),
+                at(biases, first + 2), at(biases, first + 3));
   });
   return result;
 }

@@ -215,6 +215,18 @@ def test_tau_below_the_smallest_float32_gives_one_hot_samples(sample: Callable, 
     assert torch.equal(sample(logits[:, :1], value, seed=1), torch.ones(100, 1))
 
 
+@each_sample
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_gradients_at_a_tau_below_the_smallest_number(sample: Callable, as_tensor: bool, create_graph: bool) -> None:
+    logits = some_logits(100, 5).requires_grad_()
+    tau = torch.tensor(1e-46, dtype=torch.float64, requires_grad=True) if as_tensor else 1e-46
+    leaves = (logits, tau) if as_tensor else (logits,)
+    y = sample(logits, tau, seed=1)
+    for x in torch.autograd.grad(y[:, 0].sum(), leaves, create_graph=create_graph):
+        assert (x == 0).all()
+
+
 # ---- masks, NaN, hard samples, shapes
 
 

@@ -145,6 +145,15 @@ def test_many_inputs(k: int, n: int) -> None:
     torch.testing.assert_close(results, expected)
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_inputs_that_share_a_weight(create_graph: bool) -> None:
+    a, b = tensors(2, 7)
+    weights = torch.tensor([0.5, 2.0], requires_grad=True)
+    y = torch.ops.automl_ext.mixed_op([a, b], weights, [0, 0])
+    (grad,) = torch.autograd.grad(y.sum(), weights, create_graph=create_graph)
+    torch.testing.assert_close(grad, torch.stack([a.sum() + b.sum(), torch.tensor(0.0)]))
+
+
 def test_one_tensor_twice() -> None:
     (x,) = tensors(1, 4)
     x.requires_grad_()

@@ -18,7 +18,9 @@ def problem(rows: int, inputs: int, n: int, dtype: torch.dtype = torch.float64) 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize(("rows", "inputs", "n"), [(1, 3, 2), (7, 5, 33), (50, 40, 70), (300, 1, 1), (0, 3, 2)])
+@pytest.mark.parametrize(
+    ("rows", "inputs", "n"), [(1, 3, 2), (7, 5, 33), (50, 40, 70), (300, 1, 1), (0, 3, 2), (30, 20, 0)]
+)
 @pytest.mark.parametrize("biases", [True, False])
 def test_equals_torch(rows: int, inputs: int, n: int, dtype: torch.dtype, biases: bool) -> None:
     leaves = problem(rows, inputs, n, dtype)[: 6 if biases else 4]
