@@ -41,6 +41,7 @@ constexpr int warpSize = 32;
 #define KERNEL_SHARED(T, name, n)            \
   static const char name##_shared_memory = 0; \
   T* const name = cuda_on_cpu::static_shared<T>(&name##_shared_memory, n)
+#define KERNEL_SHARED_PACKS KERNEL_SHARED
 #define KERNEL_DYNAMIC_SHARED(T, name) T* const name = cuda_on_cpu::dynamic_shared<T>()
 #define KERNEL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   cuda_on_cpu::launch(#kernel, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)

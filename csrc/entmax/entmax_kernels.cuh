@@ -136,7 +136,7 @@ template <int power, class Row, class C>
 __device__ __forceinline__ Threshold<C> shifted_threshold(const BlockTeam& team, Row& row, C top, C scale,
                                                           bool is_valid) {
   using List = SharedRow<C, WarpTeam<32>, C>;
-  KERNEL_SHARED(C, candidates, kCandidates<C>);
+  KERNEL_SHARED_PACKS(C, candidates, kCandidates<C>);
   KERNEL_SHARED(C, threshold, 2);
   int own = 0;
   row.shift(top, scale, [&](C v) { own += v > C(-1); });

@@ -41,11 +41,13 @@ __device__ __forceinline__ void store_number(DType dtype, void* p, int64_t i, do
   }
 }
 
-// NaN for a temperature that is not positive, which makes its rows NaN.
+// NaN for a temperature that is not positive, which makes its rows NaN. One below the smallest normal number counts as that
+// number: 0 · (1/τ) must not be NaN.
 template <class C>
 __device__ __forceinline__ C valid_tau(const GumbelCudaRows& rows, int64_t group) {
   const double tau = rows.taus ? load_number(rows.tau_dtype, rows.taus, group * rows.tau_step) : rows.tau;
-  return tau > 0 ? C(tau) : not_a_number<C>();
+  if (!(tau > 0)) return not_a_number<C>();
+  return C(tau) < kSmallestNormal<C> ? kSmallestNormal<C> : C(tau);
 }
 // 1/τ, clamped to be finite and positive, because the product with the largest logit (0) and masked ones (−inf) must not be NaN.
 template <class C>

@@ -8,8 +8,10 @@
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
 
-// An array of n elements in shared memory, and the dynamic shared memory whose size is given at the launch.
+// An array of n elements in shared memory, one that is read by 16 bytes, and the dynamic shared memory whose size is given at
+// the launch. Not all are aligned to 16 bytes, because nvcc then unrolls loops that need no speed.
 #define KERNEL_SHARED(T, name, n) __shared__ T name[n]
+#define KERNEL_SHARED_PACKS(T, name, n) __shared__ __align__(16) T name[n]
 #define KERNEL_DYNAMIC_SHARED(T, name)                                   \
   extern __shared__ __align__(16) unsigned char kernel_dynamic_shared[]; \
   T* const name = reinterpret_cast<T*>(kernel_dynamic_shared)
