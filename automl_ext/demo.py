@@ -24,7 +24,6 @@ from automl_ext.nas.benchmarks.nats_bench import NASBenchConfig, nas_bench
 from automl_ext.nas.estimators.table import Table as NASTable
 from automl_ext.nas.plot import plot_genotype
 from automl_ext.nas.supernets.gdas import GDASConfig, search
-from automl_ext.rl.presets import preset
 from automl_ext.rl.registry import algorithm
 from automl_ext.rl.reports.plot import plot_runs
 from automl_ext.training.files.atomic import write_json, write_picture
@@ -44,7 +43,7 @@ OTHERS = {  # name in the measurement: name, color, marker
 }
 SECONDS = 1.0  # per op and pass
 STRATEGIES = NASBenchConfig(runs=50)
-AGENT = preset("cartpole", algorithm("ppo").config())
+AGENT = algorithm("ppo").config(env_id="CartPole-v1", total_steps=20_000, eval_every=2_000)
 CELL = GDASConfig(epochs=40, none=False, retrain_epochs=20)
 PASSES = {FORWARD: "forward", TRAINING: "forward and gradient"}
 

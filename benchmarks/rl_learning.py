@@ -46,13 +46,12 @@ TASKS = {
     "dqn-cartpole-zoo": Task(
         "DQN CartPole-v1, one-step targets, constant rate", "dqn --env-id CartPole-v1 --n-step 1 --no-lr-decay", 5
     ),
-    "dqn-acrobot": Task("DQN Acrobot-v1", f"dqn {ACROBOT}", 3),
+    "dqn-acrobot": Task("DQN Acrobot-v1, settings for it", f"dqn {ACROBOT}", 3),
     "a2c-lunarlander": Task(
         "A2C LunarLander-v3", "a2c --env-id LunarLander-v3 --total-steps 1000000 --final-episodes 100", 3
     ),
     "ppo-cartpole": Task("PPO CartPole-v1, --preset cartpole-zoo", "ppo --preset cartpole-zoo --env-id CartPole-v1", 5),
     "ppo-lunarlander": Task("PPO LunarLander-v3", "ppo --preset lunarlander", 5),
-    "ppo-pendulum": Task("PPO Pendulum-v1", "ppo --preset pendulum", 5),
     "dqn-minatar-breakout": Task("DQN MinAtar Breakout", f"dqn {MINATAR.format('Breakout')}", 5),
     "dqn-minatar-freeway": Task("DQN MinAtar Freeway", f"dqn {MINATAR.format('Freeway')}", 5),
     "rainbow-minatar-breakout": Task("Rainbow MinAtar Breakout", f"rainbow {MINATAR.format('Breakout')}", 5),
