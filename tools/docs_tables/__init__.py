@@ -50,7 +50,6 @@ TABLES: dict[str, Callable[[], str]] = {
         cuda.cuda_predictions,
         install.install_times,
         install.install_matrix,
-        install.compilers,
         command_line.commands,
     )
 }

@@ -33,11 +33,3 @@ def install_matrix() -> str:
         for row in load("install_matrix")["rows"]
     ]
     return table("torch | Python | gradients in | `pip install`, CPU-s | first op, CPU-s | tests", rows)
-
-
-def compilers() -> str:
-    recorded = load("compilers")
-    rows = [
-        [f"`{row['op']}` {row['shape']}", *(f"{time:.1f}" for time in row["microseconds"])] for row in recorded["rows"]
-    ]
-    return table(" | ".join(["op, shape", *(f"{name}, µs" for name in recorded["compilers"])]), rows)
