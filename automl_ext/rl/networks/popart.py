@@ -51,11 +51,16 @@ class PopArt(nn.Linear):
             return
         self.updates += 1
         rate = RATE / (1 - (1 - RATE) ** int(self.updates))
-        x = targets.double()
-        mean = self.mean.double() + rate * (x.mean() - self.mean)
-        self.mean_square += rate * (x.square().mean() - self.mean_square)
-        sigma = (self.mean_square - mean.square()).clamp(min=0).sqrt().clamp(SMALLEST, LARGEST)
+        old = self.mean.double()
+        batch_variance, batch_mean = torch.var_mean(targets.double(), correction=0)
+        # Rounded as it will be stored: a variance about another mean is wrong if σ is small beside μ.
+        mean = (old + rate * (batch_mean - old)).to(self.mean.dtype).double()
+        old_variance = (self.mean_square - old.square()).clamp(min=0)
+        variance = (1 - rate) * (old_variance + (old - mean).square())
+        variance += rate * (batch_variance + (batch_mean - mean).square())
+        sigma = variance.sqrt().clamp(SMALLEST, LARGEST)
         self.weight.mul_(self.sigma / sigma)
-        self.bias.copy_((self.sigma * self.bias + self.mean - mean) / sigma)
+        self.bias.copy_((self.sigma * self.bias + (old - mean)) / sigma)
         self.mean.copy_(mean)
+        self.mean_square.copy_(variance + mean.square())
         self.sigma.copy_(sigma)

@@ -43,6 +43,20 @@ def test_statistics_are_running_moments_without_their_initial_values() -> None:
     assert all(torch.equal(unchanged[name], x) for name, x in head.state_dict().items())
 
 
+@pytest.mark.parametrize(("mean", "std"), [(100.0, 0.03), (1000.0, 0.3), (-1e4, 1.0)])
+def test_a_small_deviation_beside_a_large_mean_is_exact(mean: float, std: float) -> None:
+    """The mean is stored as float32, whose rounding must neither change the deviation nor stop the mean."""
+    generator = torch.Generator().manual_seed(0)
+    head, x = PopArt(4), torch.randn(16, 4, generator=generator)
+    for step in range(1500):
+        before = head(x).detach()
+        head.update(mean * (1 if step < 300 else 1.001) + std * torch.randn(512, generator=generator))
+        torch.testing.assert_close(head(x), before, rtol=0, atol=1e-6 * abs(mean))
+        if 100 <= step < 300 or step == 1499:  # 0.99 ** 1200 of the old mean's weight is left at the end
+            assert float(head.sigma) == pytest.approx(std, rel=0.02)
+    assert float(head.mean) == pytest.approx(1.001 * mean, rel=1e-5)
+
+
 def test_sigma_is_bounded() -> None:
     head = PopArt(1)
     head.update(torch.full((5,), 2.0))
