@@ -116,6 +116,7 @@ class A2C(OnPolicyAgent):
 
     def iterate(self) -> dict[str, Any]:
         """Act for ``n_steps`` in every environment and take one gradient step; return scalar metrics."""
+        self.set_initial_policy()
         rollout, metrics = self.compute_gradient()
         self.decay_lr()
         self.optimizer.step()

@@ -213,6 +213,7 @@ class A3C(PolicyAgent):
 
         A leg ends at the next multiple of LEG, evaluation, checkpoint or the end of training, whichever comes first.
         """
+        self.set_initial_policy()
         steps, config = self.envs.steps, self.config
         marks = LEG, config.eval_every, config.checkpoint_every
         end = min((steps // mark + 1) * mark for mark in marks)

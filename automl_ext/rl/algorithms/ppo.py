@@ -153,6 +153,7 @@ class PPO(OnPolicyAgent):
 
     def iterate(self) -> dict[str, Any]:
         """Act for ``n_steps`` in every environment and update on the rollout; return scalar metrics."""
+        self.set_initial_policy()
         config = self.config
         remaining = self.decay_lr()
         # The loss refuses a range of 0, which a loop of the user's own would reach at total_steps.

@@ -105,6 +105,7 @@ class Reinforce(OnPolicyAgent):
 
     def iterate(self) -> dict[str, Any]:
         """Play one episode in every environment and take one gradient step; return scalar metrics."""
+        self.set_initial_policy()
         rollout = self.play_episodes()
         loss, metrics = self.loss(rollout)
         metrics["grad_norm"] = clipped_gradient(loss, self.parameters, self.config.max_grad_norm)

@@ -69,10 +69,18 @@ class LearningAgent(Agent):
             self.attach(extra)
 
     def prepare(self, resuming: bool = False) -> None:
-        """Set the initial weights that extras ask for, unless training has begun or a policy was loaded."""
-        if not (resuming or self.envs.steps or self._policy_given):
+        if not resuming:
+            self.set_initial_policy()
+
+    def set_initial_policy(self) -> None:
+        """Set the initial weights that extras ask for, unless training has begun or a policy was loaded.
+
+        Not in the constructor, because a loaded agent and a resumed run must not need the file. So the methods to which
+        the weights matter call it: ``iterate`` of algorithms with the seam ``initial``, and those below.
+        """
+        if not (self.envs.steps or self._policy_given):
             for change in self.seams.initial:
-                self.load_policy_state(change(self.policy_state()))
+                self.set_policy(change(self.policy_state()))
 
     @property
     def spaces(self) -> tuple[gymnasium.Space, gymnasium.Space]:
@@ -158,6 +166,7 @@ class LearningAgent(Agent):
         Raises:
             ValueError: a wrong shape or dtype, or values that are not finite; names the argument.
         """
+        self.set_initial_policy()
         observations, single = as_batch(observation, self.spaces[0], action_mask)
         starting = np.zeros(len(observations), bool) if episode_start is None else np.atleast_1d(episode_start)
         if starting.dtype != bool or starting.shape != (len(observations),):
@@ -183,6 +192,7 @@ class LearningAgent(Agent):
 
         check_known(self.config.env_id, "evaluate")
         check_evaluation(self.envs, self.config)
+        self.set_initial_policy()
         envs = envs_of(self.config, episodes, derived_seed(seed, 1))
         self._check_spaces(envs)
         return evaluate(self.evaluation_actions, envs, self.begin, self.config.eval_max_steps)
@@ -209,6 +219,7 @@ class LearningAgent(Agent):
         """
         from automl_ext.rl.loop.saved import write_agent
 
+        self.set_initial_policy()
         path = Path(path)
         write_agent(path, self.algorithm, self.config, self.spaces, self.policy_state())
         return path

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, get_type_hints
 
+import numpy as np
 import pytest
 import torch
 from compare_runs import same_runs
@@ -134,6 +135,40 @@ def test_an_initial_policy_is_read_if_all_checkpoints_are_damaged(tmp_path: Path
     expected = clone.policy_state()
     for name, value in agent.policy_state().items():
         torch.testing.assert_close(value, expected[name], msg=name)
+
+
+@pytest.mark.parametrize("name", ["a2c", "ppo", "reinforce"])
+def test_a_new_agent_has_the_initial_policy_without_learn(name: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"hidden": (8,), "normalize_rewards": False}
+    clone: Any = rl.make(name, seed=7, **options)
+    file, expected = clone.save(tmp_path / "clone.pt"), clone.policy_state()
+
+    def begun(use: Any) -> Any:
+        agent = rl.make(name, extras=[InitialPolicy(str(file))], lr=1e-30, **options)
+        use(agent)
+        for key, value in agent.policy_state().items():
+            torch.testing.assert_close(value, expected[key], msg=key)
+        return agent
+
+    begun(lambda agent: agent.iterate())
+    begun(lambda agent: agent.evaluate(1))
+    agent = begun(lambda agent: agent.predict(np.zeros(4, np.float32)))
+    begun(lambda agent: agent.save(tmp_path / "agent.pt"))
+    file.unlink()
+    agent.iterate()
+    loaded = rl.load(tmp_path / "agent.pt")
+    loaded.evaluate(1)
+    for key, value in loaded.policy_state().items():
+        torch.testing.assert_close(value, expected[key], msg=key)
+
+
+@pytest.mark.parametrize("name", ["a2c", "a3c", "ppo", "reinforce"])
+def test_a_missing_initial_policy_is_an_error_without_learn(name: str, tmp_path: Path) -> None:
+    agent = rl.make(name, extras=[InitialPolicy(str(tmp_path / "missing.pt"))], hidden=(8,))
+    for use in (agent.iterate, agent.evaluate, lambda: agent.predict(np.zeros(4, np.float32))):
+        with pytest.raises(UserError, match=r"missing\.pt"):
+            use()
+    agent.close()
 
 
 def test_no_algorithm_ignores_an_extra(tmp_path: Path) -> None:
