@@ -150,10 +150,10 @@ class PredictionError:
         (errors.sum() / mask.sum().clamp(min=1)).backward()
         self.optimizer.step()
         sums = []
-        for error in errors.detach().view(valid.shape):
-            self.sums = self.gamma * self.sums + error
-            sums.append(self.sums)
-        self.sums_norm.update(torch.stack(sums).flatten())
+        for error, included in zip(errors.detach().view(valid.shape), valid, strict=True):
+            self.sums = torch.where(included, self.gamma * self.sums + error, self.sums)
+            sums.append(self.sums[included])
+        self.sums_norm.update(torch.cat(sums))
 
     def state_dict(self) -> dict[str, Any]:
         return {

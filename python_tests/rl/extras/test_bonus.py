@@ -104,9 +104,9 @@ def test_learned_bonus_is_divided_by_the_deviation_of_discounted_sums() -> None:
         seen = np.concatenate([seen, *(s.next_observations[s.valid] for s in part)])
         mean, deviation = seen.mean(0), seen.std(0)
         for s in part:
-            error = (np.clip((s.next_observations - mean) / deviation, -5, 5) ** 2).sum(1) * s.valid
-            sums = gamma * sums + error
-            history.append(sums)
+            error = (np.clip((s.next_observations - mean) / deviation, -5, 5) ** 2).sum(1)
+            sums = np.where(s.valid, gamma * sums + error, sums)
+            history += sums[s.valid].tolist()
     x = rng.normal(3, 4, size=(5, 3)).astype(np.float32)
     expected = (np.clip((x - mean) / deviation, -5, 5) ** 2).sum(1) / np.std(history)
     np.testing.assert_allclose(bonus_of(bonus, x), expected, rtol=1e-4)
