@@ -87,8 +87,8 @@ class Reinforce(OnPolicyAgent):
 
     Before each update all environments are reset, and the first episode of each environment is used. Using the episodes
     that end first instead would favor short ones. All environments are stepped until the longest of these episodes has
-    ended. Steps after an environment's first episode count in ``envs.steps``, but the agent does not learn from them or
-    report them. The environments need a time limit.
+    ended. Steps after an environment's first episode count in ``envs.steps``, but the agent and its extras do not learn
+    from them or report them. The environments need a time limit.
 
     A truncated episode bootstraps from the learned value of its final state. With ``baseline="mean"`` there is no value
     function; the return is then the sum of the rewards received.
@@ -123,8 +123,8 @@ class Reinforce(OnPolicyAgent):
         running = np.ones(self.envs.n_envs, bool)
         while running.any():
             sampled, env_actions = self.sample(self.envs.observations)
-            step = self.envs.step(env_actions)
-            steps.append(step._replace(valid=running.copy()))
+            step = self.envs.step(env_actions, running)
+            steps.append(step)
             actions.append(sampled)
             # Drop the reports of episodes after the first: they are not learned from, and the last one is cut short.
             self.envs.episodes[reported:] = [e for e in self.envs.episodes[reported:] if running[e.env]]

@@ -40,7 +40,7 @@ class Step(NamedTuple):
         terminated, truncated: bool [B]. Bootstrap from the final observation of a truncated episode, but not of a
             terminated one.
         valid: bool [B], False where the step only restarted an episode, or an agent that is done waits for the others.
-            Such a step is not a transition.
+            Such a step is not a transition. Also False where the caller of :meth:`Envs.step` drops the step.
     """
 
     observations: np.ndarray
@@ -149,8 +149,13 @@ class Envs:
         """Whether :attr:`observations` starts an episode, bool [B]. Recurrent policies must then reset their state."""
         return self._begun == self._calls
 
-    def step(self, actions: np.ndarray) -> Step:
+    def step(self, actions: np.ndarray, kept: np.ndarray | None = None) -> Step:
         """Act in every environment and update :attr:`observations`.
+
+        Args:
+            actions: [B, ...].
+            kept: bool [B], False where the agent drops the step. It is not ``valid`` then, so the transforms do not
+                learn from it either, but it counts in :attr:`steps`.
 
         Raises:
             EnvError: an exception in an environment's own code, SystemExit included; results that do not follow
@@ -198,6 +203,8 @@ class Envs:
         self.observations = after
         if self.reward_clip is not None:
             rewards = np.clip(rewards, -self.reward_clip, self.reward_clip)
+        if kept is not None:
+            valid &= kept
         step = Step(before, actions, rewards, true_next, terminated, truncated, valid)
         for transform in self.transforms:
             step = transform(step)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
-from policy_worlds import Bandit, envs_in, one_hot
+from policy_worlds import Bandit, Patience, envs_in, one_hot
 
 from automl_ext import rl
-from automl_ext.rl import A2C, PPO, A2CConfig, PPOConfig
+from automl_ext.rl import A2C, PPO, A2CConfig, PPOConfig, Reinforce, ReinforceConfig
 from automl_ext.rl.envs.reward_scale import RewardScale
 from automl_ext.rl.envs.vector import Step
-from automl_ext.rl.extras import InitialPolicy
+from automl_ext.rl.extras import RND, CountBonus, Extras, InitialPolicy
 from automl_ext.rl.loop.policy import REWARD_MOMENTS
 from automl_ext.training.errors import UserError
 
@@ -124,6 +124,24 @@ def test_saved_policies_have_the_statistics_and_evaluations_do_not_change_them(t
     begun.prepare()
     assert torch.equal(begun.network.critic[0].weight, agent.network.critic[0].weight)
     assert begun.reward_scale.moments[0] == 0
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_reinforce_normalizes_and_explores_by_the_steps_that_it_learns_from(mode: AutoresetMode) -> None:
+    """Episodes of 1 or 3 steps: until the longest has ended, other environments begin episodes that are dropped."""
+    extras = Extras.of([CountBonus(0.1), RND(0.1)])
+    config = ReinforceConfig(normalize_rewards=True, hidden=(8,), extras=extras)
+    agent = Reinforce(config, envs_in(Patience, mode=mode))
+    learned = 0
+    for _ in range(20):
+        rollout = agent.play_episodes()
+        learned += int(rollout.valid.sum())
+    counts, rnd, scale = agent.envs.transforms
+    assert learned < 0.9 * agent.envs.steps
+    assert sum(counts.novelty.counts.values()) == learned
+    pending = sum(int(valid.sum()) for _, valid in rnd.novelty.seen)
+    assert rnd.novelty.norm.count + pending == learned
+    assert scale.count == learned
 
 
 def test_other_agents_refuse_it() -> None:
