@@ -58,7 +58,8 @@ class Pixels(gymnasium.ObservationWrapper):
 class OneHotView(gymnasium.ObservationWrapper):
     """Observe what MiniGrid's agent sees (Chevalier-Boisvert et al. 2023), one-hot: bool [height, width, 20].
 
-    The mission's text and the direction are left out.
+    The mission's text and the direction are left out. With MiniGrid's ``FullyObsWrapper`` there are 21 channels: the
+    image contains the agent, and the agent's state is one of four directions.
 
     Args:
         env: an environment whose observations have an ``image`` of object types, colors and states.
@@ -67,10 +68,22 @@ class OneHotView(gymnasium.ObservationWrapper):
     def __init__(self, env: gymnasium.Env) -> None:
         super().__init__(env)
         image = env.observation_space["image"]  # type: ignore[index]
-        self.observation_space = spaces.Box(0, 1, (*image.shape[:2], sum(MINIGRID)), np.bool_)
+        channels = sum(MINIGRID) + _sees_agent(env)
+        self.observation_space = spaces.Box(0, 1, (*image.shape[:2], channels), np.bool_)
 
     def observation(self, observation: Any) -> np.ndarray:
         places = observation["image"] + OFFSETS
         out = np.zeros(self.observation_space.shape or (), bool)
         np.put_along_axis(out, places, True, axis=2)
         return out
+
+
+def _sees_agent(env: gymnasium.Env) -> bool:
+    """Return whether a wrapper lets observations of MiniGrid contain the agent."""
+    from minigrid.wrappers import FullyObsWrapper
+
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, FullyObsWrapper):
+            return True
+        env = env.env
+    return False

@@ -102,3 +102,19 @@ def test_minigrid_is_seen_one_hot() -> None:
     parts = np.split(seen.observation(raw), [11, 17], axis=-1)
     assert all((part.sum(-1) == 1).all() for part in parts)
     np.testing.assert_array_equal(np.stack([part.argmax(-1) for part in parts], -1), raw["image"])
+
+
+def test_minigrid_with_the_whole_grid_has_the_agents_four_directions() -> None:
+    pytest.importorskip("minigrid")
+    wrapped = EnvOptions(wrapper=("minigrid.wrappers:FullyObsWrapper",))
+    envs = make_envs("MiniGrid-Empty-5x5-v0", 1, 0, wrapped)
+    assert envs.observation_space.shape == (5, 5, 21)
+    seen = []
+    for _ in range(4):
+        seen.append(envs.observations[0, 1, 1])
+        envs.step(np.array([0]))  # turn left
+    assert all(channels[:17].nonzero()[0].tolist() == [10, 11] for channels in seen)  # a red agent
+    assert [channels[17:].argmax() for channels in seen] == [0, 3, 2, 1]
+    assert np.stack(seen)[:, 17:].sum() == 4
+    viewed = EnvOptions(wrapper=("minigrid.wrappers:ViewSizeWrapper",))
+    assert make_envs("MiniGrid-Empty-5x5-v0", 1, 0, viewed).observation_space.shape == (7, 7, 20)
