@@ -10,23 +10,32 @@ from itertools import product
 
 from automl_ext.nas.spaces.nasbench201 import EDGES, NUM_NODES, OPERATIONS, Genotype
 
+WEIGHTED = ("nor_conv_1x1", "nor_conv_3x3")
 
-def function_of(genotype: Genotype) -> tuple[str, ...]:
-    """Return the sorted terms whose sum is the output, for example ``("nor_conv_3x3(input)", "input")``.
+
+def function_of(genotype: Genotype) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the sorted terms whose sum is the output, and the sorted convolutions that they contain.
+
+    For example, the terms ``("input", "nor_conv_3x3(input)")`` contain ``("nor_conv_3x3",)``. Terms do not tell two
+    separate convolutions of the input from one that is read twice; in cells of this size, the convolutions do.
 
     A skip connection adds the terms of its start node. "none" adds no term, and neither does an operation on a node
     without terms: pools and untrained convolutions with batch norm, whose shift is 0, map zeros to zeros. Untrained
-    cells with equal terms compute the same function of their weights, up to the order in which floats are added.
+    cells with equal results compute the same function of their weights, up to the order in which floats are added.
     """
-    terms: list[tuple[str, ...]] = [("input",)]
+    nodes: list[tuple[list[str], set[int]]] = [(["input"], set())]  # terms, and the edges of their convolutions
     for node in range(1, NUM_NODES):
-        found: list[str] = []
-        for operation, (start, end) in zip(genotype.operations, EDGES, strict=True):
-            if end != node or operation == "none" or not terms[start]:
+        terms: list[str] = []
+        convolutions: set[int] = set()
+        for edge, (operation, (start, end)) in enumerate(zip(genotype.operations, EDGES, strict=True)):
+            before, inner = nodes[start] if end == node else ([], set())
+            if operation == "none" or not before:
                 continue
-            found += terms[start] if operation == "skip_connect" else [f"{operation}({'+'.join(terms[start])})"]
-        terms.append(tuple(sorted(found)))
-    return terms[-1]
+            terms += before if operation == "skip_connect" else [f"{operation}({'+'.join(before)})"]
+            convolutions |= inner | ({edge} if operation in WEIGHTED else set())
+        nodes.append((sorted(terms), convolutions))
+    terms, convolutions = nodes[-1]
+    return tuple(terms), tuple(sorted(genotype.operations[edge] for edge in convolutions))
 
 
 def has_dead_node(genotype: Genotype) -> bool:
@@ -46,15 +55,15 @@ def has_dead_node(genotype: Genotype) -> bool:
 def representative(genotype: Genotype) -> Genotype:
     """Return one cell for all that compute the same function: the first in the order of encodings.
 
-    The 15,625 cells have a few thousand representatives. Parameters must be counted on ``genotype`` itself, because
-    convolutions on unused edges have parameters too.
+    The 15,625 cells have a few thousand representatives. Parameters and multiply-adds must be counted on ``genotype``
+    itself, because convolutions on unused edges have parameters, and those of zeros take time.
     """
     return _representatives()[function_of(genotype)]
 
 
 @cache
-def _representatives() -> dict[tuple[str, ...], Genotype]:
-    first: dict[tuple[str, ...], Genotype] = {}
+def _representatives() -> dict[tuple[tuple[str, ...], tuple[str, ...]], Genotype]:
+    first: dict[tuple[tuple[str, ...], tuple[str, ...]], Genotype] = {}
     for operations in product(OPERATIONS, repeat=len(EDGES)):
         genotype = Genotype(operations)
         first.setdefault(function_of(genotype), genotype)

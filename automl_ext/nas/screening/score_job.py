@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from automl_ext.data.images import Splits, draw_stratified
-from automl_ext.nas.costs import count_parameters
+from automl_ext.nas.costs import count_macs, count_parameters
 from automl_ext.nas.data import network_shape
 from automl_ext.nas.estimators.lower_fidelity import global_rng_kept
 from automl_ext.nas.estimators.training_free.scores import score_network
 from automl_ext.nas.screening.equal_cells import has_dead_node, representative
 from automl_ext.nas.screening.score_table import ScoreTable
-from automl_ext.nas.spaces.nasbench201 import NASBench201
+from automl_ext.nas.spaces.nasbench201 import EDGES, NASBench201, live_edges
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.training.batches import take, to_device
 from automl_ext.training.errors import UserError
@@ -111,17 +112,21 @@ class ScoreJob:
         place = {genotype: i for i, genotype in enumerate(self.networks)}
         rows = torch.tensor([self.rows[place[distinct(self.space, g)]] for g in self.genotypes], dtype=torch.float64)
         columns = {name: rows[:, k].numpy() for k, name in enumerate(self.names)}
-        if "parameters" in columns:
-            # Unused convolutions have parameters, which the representative lacks. Cells of NAS-Bench-201 with the same
-            # operations in another order have equal numbers.
+        # Unused convolutions have parameters, and those of zeros run; the representative lacks both. Cells of
+        # NAS-Bench-201 with the same operations in another order have equal numbers.
+        image = self.batch.images.shape[1:]
+        for name, edges, count in (
+            ("parameters", lambda _: range(len(EDGES)), count_parameters),
+            ("multiply_adds", live_edges, partial(count_macs, image=image)),
+        ):
             counts: dict[tuple[str, ...], int] = {}
-            for i, genotype in enumerate(self.genotypes):
-                if genotype not in place:
-                    operations = tuple(sorted(genotype.operations))
+            for i, genotype in enumerate(self.genotypes if name in columns else []):
+                if genotype not in place and columns[name][i] > -math.inf:
+                    operations = tuple(sorted(genotype.operations[e] for e in edges(genotype)))
                     if operations not in counts:
                         with torch.device("meta"):
-                            counts[operations] = count_parameters(self.build(genotype))
-                    columns["parameters"][i] = counts[operations]
+                            counts[operations] = count(self.build(genotype))
+                    columns[name][i] = counts[operations]
         return ScoreTable(self.genotypes, columns, rows[:, -1].numpy())
 
     def state_dict(self) -> dict[str, Any]:

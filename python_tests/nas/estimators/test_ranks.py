@@ -38,8 +38,9 @@ def test_an_undefined_score_ranks_last() -> None:
 
 def test_equal_functions_are_recognized() -> None:
     conv, skip, none, pool = "nor_conv_3x3", "skip_connect", "none", "avg_pool_3x3"
-    assert function_of(Genotype((none,) * 6)) == ()
-    assert function_of(Genotype((conv, none, skip, pool, none, skip))) == ("avg_pool_3x3(input)", "nor_conv_3x3(input)")
+    assert function_of(Genotype((none,) * 6)) == ((), ())
+    terms = "avg_pool_3x3(input)", "nor_conv_3x3(input)"
+    assert function_of(Genotype((conv, none, skip, pool, none, skip))) == (terms, (conv,))
     # Nodes 1 and 2 swapped; an edge that leads nowhere; an operation on a node without inputs.
     swapped = [Genotype((conv, pool, none, none, skip, conv)), Genotype((pool, conv, none, none, conv, skip))]
     assert representative(swapped[0]) == representative(swapped[1])
@@ -67,6 +68,27 @@ def test_a_representative_computes_the_same_function() -> None:
             outputs.append(network(images))
         assert torch.allclose(*outputs, atol=1e-4), genotype
     assert changed > 10
+
+
+def trained_weights(genotype: Genotype) -> int:
+    """Count the weights of the layers that have a gradient."""
+    torch.manual_seed(0)
+    network = SPACE.build(genotype, in_channels=1, num_classes=2, channels=4, cells=1)
+    (network(torch.randn(4, 1, 6, 6)) @ torch.tensor([1.0, 2.0])).square().sum().backward()
+    return sum(p.numel() for p in network.parameters() if p.dim() > 1 and p.grad is not None and p.grad.any())
+
+
+def test_a_convolution_that_is_read_twice_is_not_two_convolutions() -> None:
+    conv, one, skip, none = "nor_conv_3x3", "nor_conv_1x1", "skip_connect", "none"
+    for two, once in (
+        ((conv, conv, none, none, skip, skip), (conv, none, skip, none, skip, skip)),
+        ((conv, conv, none, none, one, conv), (conv, none, skip, none, one, conv)),
+        ((conv, none, conv, conv, none, skip), (conv, none, conv, none, skip, skip)),
+    ):
+        assert function_of(Genotype(two))[0] == function_of(Genotype(once))[0]
+        for cell in (two, once):
+            assert trained_weights(Genotype(cell)) == trained_weights(representative(Genotype(cell)))
+        assert trained_weights(Genotype(two)) > trained_weights(Genotype(once))
 
 
 def test_correlations() -> None:

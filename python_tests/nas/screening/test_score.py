@@ -139,7 +139,7 @@ def test_errors_name_the_option(
     assert not (tmp_path / "run").exists()
 
 
-def test_cells_of_one_function_share_scores_but_not_parameters(tmp_path: Path) -> None:
+def test_cells_of_one_function_share_scores_but_not_sizes(tmp_path: Path) -> None:
     dead = "|none~0|+|none~0|none~1|+|nor_conv_3x3~0|nor_conv_3x3~1|none~2|"  # the second convolution reads zeros
     alive = str(representative(Genotype.parse(dead)))
     assert alive != dead
@@ -147,9 +147,19 @@ def test_cells_of_one_function_share_scores_but_not_parameters(tmp_path: Path) -
     assert result is not None
     assert result["networks"] == 1
     first, second = rows(tmp_path / "run")
-    assert float(first.pop("parameters")) > float(second.pop("parameters"))
+    for size in ("parameters", "multiply_adds"):
+        assert float(first.pop(size)) > float(second.pop(size))
     assert first.pop("genotype") != second.pop("genotype")
     assert first == second
+
+
+def test_separate_convolutions_are_scored_as_they_are(tmp_path: Path) -> None:
+    conv, skip, none = "nor_conv_3x3", "skip_connect", "none"
+    cells = [Genotype((conv, conv, none, none, skip, skip)), Genotype((conv, none, skip, none, skip, skip))]
+    score(ScoreConfig(**SMALL, genotype=tuple(map(str, cells))), tmp_path / "run")
+    separate, once = rows(tmp_path / "run")
+    assert float(separate["multiply_adds"]) > float(once["multiply_adds"])
+    assert all(separate[name] != once[name] for name in SCORES)
 
 
 def test_dead_nodes_are_those_that_no_path_visits() -> None:
