@@ -60,6 +60,8 @@ class Inheriting:
             with torch.device("meta"):  # the structure of the parent, without weights
                 shape = network_shape(fidelity.splits, fidelity.config.channels, fidelity.config.cells)
                 parent = fidelity.space.build(fidelity.space.parse(state["genotype"]), **shape)
+                if fidelity.config.auxiliary:
+                    parent.add_auxiliary_head()  # type: ignore[operator]
             training = child.state_dict()  # with the random state that its seed determines, not the caller's
         weights = inherit(child.network, parent, state["training"]["network"])
         share = sum(w.numel() for w in weights.values()) / sum(w.numel() for w in child.network.state_dict().values())

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import nas_search_world as world
@@ -255,6 +256,24 @@ def test_a_child_inherits_unchanged_layers() -> None:
     assert evaluation.measured["epochs"] == 1
     assert evaluation.measured["inherited"] == share
     assert trained.evaluate(PARENT).measured["epochs"] == 2
+
+
+def test_a_child_inherits_the_auxiliary_head() -> None:
+    config = TrainingConfig(space="darts", channels=4, epochs=2, auxiliary=0.4)
+    splits = split_images(load_images("digits", subset=200))
+    trained = Inheriting(LowerFidelity(config, splits), fine_tune=1)
+    space = trained.training.space
+    parent = space.random(Random(1))
+    indices = list(space.encode(parent))
+    indices[10] = (indices[10] + 1) % space.num_choices[10]
+    training = trained.training.training(parent).state_dict()
+    for value in training["network"].values():
+        value.fill_(3)  # unlike the initial weights
+    state = {"genotype": str(parent), "training": training}
+    start, _ = trained.inherited(space.decode(indices), state)
+    head = {name: value for name, value in start["training"]["network"].items() if name.startswith("auxiliary.")}
+    assert head
+    assert all((value == 3).all() for value in head.values())
 
 
 def test_inheriting_changes_neither_the_parent_nor_global_generators() -> None:
