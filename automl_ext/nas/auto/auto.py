@@ -186,24 +186,26 @@ class Race:
         racing = [e for e in self.entrants if not e.baseline]
         if rung == 0:
             return racing
-        before = sorted((e for e in self.alive(rung - 1) if not e.diverged), key=lambda e: e.losses[rung - 1])
-        best = {e.entry._replace(name="", rate=1.0): e for e in reversed(before)}
         last = rung == len(self.plan.rungs)
+        # A network that diverged later keeps its place in a rung, which would else be open for another one.
+        finite = [e for e in self.alive(rung - 1) if math.isfinite(e.losses[rung - 1]) and not (last and e.diverged)]
+        before = sorted(finite, key=lambda e: e.losses[rung - 1])
+        best = {e.entry._replace(name="", rate=1.0): e for e in reversed(before)}
         return [e for e in before if best[e.entry._replace(name="", rate=1.0)] is e][
             : 1 if last else self.plan.rungs[rung].entries
         ]
 
     def winner(self) -> Entrant:
-        """Return the network that goes on after the race.
+        """Return the network that goes on after the race; if those of the last rung diverged, the best of the others.
 
         Raises:
             UserError: all diverged.
         """
         assert self.plan is not None
-        found = self.alive(len(self.plan.rungs))
-        if not found or found[0].diverged:
+        found = self.alive(len(self.plan.rungs)) or [e for e in self.entrants if not (e.baseline or e.diverged)]
+        if not found:
             raise UserError("search auto: all trainings diverged; try a lower --lr")
-        return found[0]
+        return min(found, key=lambda e: (-len(e.losses), e.losses[-1]))
 
     @property
     def baselines(self) -> list[Entrant]:
@@ -225,11 +227,11 @@ class Race:
         if entrant.steps < FIRST_STEPS:
             return Task(stage, entrant.number, FIRST_STEPS)
         cost = self.step_seconds(entrant)
-        if entrant.seconds < MEASURED * self.config.budget:  # the time of a step is not known well yet
-            seconds = min(MEASURED * self.config.budget - entrant.seconds + cost, PART)
-            return Task(stage, entrant.number, entrant.steps + max(round(seconds / cost), 1))
+        left = self.config.budget - (entrant.seconds if entrant.baseline else self.search_seconds())
+        unknown = MEASURED * self.config.budget - entrant.seconds  # until then, the time of a step is not known well
+        if 0 < unknown <= left:
+            return Task(stage, entrant.number, entrant.steps + max(round(min(unknown + cost, PART) / cost), 1))
         if entrant.end is None or entrant.steps < entrant.decay_start:  # until the rate falls: the speed may change
-            left = self.config.budget - (entrant.seconds if entrant.baseline else self.search_seconds())
             least = int(entrant.steps / (1 - DECAY)) + 1  # so that the rate falls after this step
             entrant.end = max(entrant.steps + round(left / cost), least)
         last = entrant.steps >= entrant.decay_start

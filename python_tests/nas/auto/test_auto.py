@@ -195,6 +195,33 @@ def test_the_better_half_stays() -> None:
         race([[math.inf], [math.inf]]).winner()
 
 
+@pytest.mark.parametrize(
+    ("losses", "next_one"),
+    [
+        ([[0.1, 0.1, math.inf], [0.2, 0.2], [0.3], [0.4]], 1),  # the winner, in the last part
+        ([[0.1, math.inf], [0.2, math.inf], [0.4], [0.3]], 3),  # both in the last rung
+    ],
+)
+def test_after_a_divergence_the_next_best_network_goes_on(losses: list[list[float]], next_one: int) -> None:
+    task = race(losses).next_task()
+    assert task is not None
+    assert (task.stage, task.entry) == ("last", next_one)
+
+
+def test_a_network_that_takes_over_late_keeps_the_budget() -> None:
+    found = race([[0.1, math.inf], [0.2]], minutes=1)
+    found.spent = {"race": 59.0, "last": 0.0}
+    second = found.entrants[1]
+    while not second.finished:
+        task = found.next_task()
+        assert task is not None
+        seconds = (task.until - second.steps) * found.step_seconds(second)
+        second.steps = task.until
+        second.seconds += seconds
+        found.spent["last"] += seconds
+    assert found.search_seconds() == pytest.approx(60, abs=0.1)
+
+
 def test_of_one_network_with_several_rates_the_best_stays_and_all_take_its_rate() -> None:
     found = race([[0.5], [0.4], [0.9], [0.8]], rates=(1.0, 2.5))
     assert [e.number for e in found.alive(1)] == [1, 3]
