@@ -52,7 +52,7 @@ def summarize(
         "name": "ensemble",
         "members": [{"member": e.number, "snapshot": k, "votes": v} for v, (e, k) in zip(votes, members, strict=True)],
         **(accuracies(votes, [e.snapshots[k] for e, k in members], images) if several else alone),
-        "parameters": sum({e.number: e.parameters for e, _ in members}.values()),
+        "parameters": sum(e.parameters for e, _ in members),
         **{key: found[key] for key in ("valid_earlier", "epochs", "steps", "seconds")},
     }
     others = [row(e, networks, images, e.seconds) for e in baselines if not e.diverged]

@@ -19,6 +19,7 @@ from automl_ext.nas.auto.auto_report import table_of
 from automl_ext.nas.auto.entrant import Entrant
 from automl_ext.nas.auto.plan import RACE, AutoConfig, NetworkSpec, Plan, halving, largest
 from automl_ext.nas.auto.result import row as row_of
+from automl_ext.nas.auto.result import summarize
 from automl_ext.nas.auto.work import HELD_LEAST, Finished, Task, Worker
 from automl_ext.nas.export.export import export, load_network
 from automl_ext.nas.plot import plot_run
@@ -98,6 +99,28 @@ def test_the_table_says_when_validation_figures_are_of_an_earlier_network(held: 
     assert (found["valid_earlier"], found["valid_accuracy"]) == (few, 0.0 if few else 1.0)
     table = table_of({"rows": [found], "baselines": True, "network_name": "plain"}, "")
     assert ("before the last part of a training" in str(table.caption)) is few
+
+
+def test_an_ensemble_has_the_parameters_of_all_its_snapshots() -> None:
+    found = prepare_race(config(), None, None)
+    labels = torch.arange(HELD_LEAST) % 10
+    images = replace(found.images, valid=Split(torch.zeros(HELD_LEAST, 1, 1, 1), labels))
+    test = torch.zeros(len(images.test.labels), 10).log_softmax(1)
+
+    def knowing(classes: range) -> torch.Tensor:
+        """Return log-probabilities that are certain for the images of ``classes``."""
+        scores = 9.0 * torch.eye(10)[labels] * torch.isin(labels, torch.tensor(classes))[:, None]
+        return scores.log_softmax(1)
+
+    spec = NetworkSpec("plain, C = 4", "convnet", "plain-s1-1-1-1", 4)
+    winner, other = Entrant(0, spec, parameters=100), Entrant(1, spec, parameters=10)
+    winner.snapshots = [(knowing(range(3)), test), (knowing(range(3, 6)), test)]
+    other.snapshots = [(knowing(range(6, 10)), test)]
+    for entrant in (winner, other):
+        entrant.measured_at = [1.0] * len(entrant.snapshots)
+    together = summarize(found.networks, images, winner, [winner, other], found.recipe, {})["rows"][1]
+    assert len(together["members"]) == 3
+    assert together["parameters"] == 210
 
 
 @pytest.mark.slow
