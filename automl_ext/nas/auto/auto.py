@@ -40,7 +40,7 @@ from automl_ext.nas.auto.plan import (
     step_seconds,
     text_of,
 )
-from automl_ext.nas.auto.result import best_so_far, summarize
+from automl_ext.nas.auto.result import best_so_far, is_earlier, summarize
 from automl_ext.nas.auto.trainee import DECAY, Recipe
 from automl_ext.nas.auto.work import CHUNK, Finished, Task, Worker, divide
 from automl_ext.nas.data import prepare
@@ -356,7 +356,7 @@ class Race:
             return {f"{task.stage}_seconds": finished.seconds}
         entrant = self.entrants[task.entry]
         values = {"loss": finished.loss, "epochs": entrant.epochs, "seconds": entrant.seconds}
-        if finished.valid is not None:
+        if finished.valid is not None and not (task.last and is_earlier(entrant, self.images)):
             values["valid_loss"] = entrant.losses[-1]
         return {f"{task.stage}{task.entry}_{key}": value for key, value in values.items()}
 

@@ -72,7 +72,7 @@ def summarize(
         "network": network_facts(winner.entry, networks.splits),  # type: ignore[arg-type]
         "rows": [{**found, "name": "found"}, together, *others],
         "baselines": bool(baselines),
-        "race": [race_row(e) for e in entrants if not e.baseline],
+        "race": [race_row(e, images) for e in entrants if not e.baseline],
         "trajectory": {
             e.entry.name if e.baseline else "search": trajectory(e, images, 0.0 if e.baseline else search - e.seconds)
             for e in (winner, *baselines)
@@ -89,7 +89,7 @@ def row(entrant: Entrant, networks: Networks, images: Splits, seconds: float) ->
     they are of the network before its learning rate fell, and the test figures of the finished one.
     """
     valid, test = entrant.snapshots[-1]
-    if earlier := len(images.valid.labels) < HELD_LEAST and len(entrant.snapshots) > 1:
+    if earlier := is_earlier(entrant, images):
         valid = entrant.snapshots[-2][0]
     return {
         "name": entrant.entry.name,
@@ -106,10 +106,17 @@ def row(entrant: Entrant, networks: Networks, images: Splits, seconds: float) ->
     }
 
 
-def race_row(entrant: Entrant) -> dict[str, Any]:
-    """Return what the race measured of a network."""
+def is_earlier(entrant: Entrant, images: Splits) -> bool:
+    """Return whether the validation figures of a finished network are of an earlier one: these images trained it."""
+    return len(images.valid.labels) < HELD_LEAST and len(entrant.snapshots) > 1
+
+
+def race_row(entrant: Entrant, images: Splits) -> dict[str, Any]:
+    """Return what the race measured of a network, without the loss on validation images that trained it."""
+    trained = entrant.finished and not entrant.diverged and is_earlier(entrant, images)
+    losses = entrant.losses[:-1] if trained else entrant.losses
     facts = {key: getattr(entrant, key) for key in ("parameters", "epochs", "steps", "seconds")}
-    return {"name": entrant.entry.name, "genotype": entrant.entry.genotype, **facts, "valid_log_loss": entrant.losses}
+    return {"name": entrant.entry.name, "genotype": entrant.entry.genotype, **facts, "valid_log_loss": losses}
 
 
 def accuracies(votes: list[int], members: Sequence[tuple[Tensor, Tensor]], images: Splits) -> dict[str, float]:

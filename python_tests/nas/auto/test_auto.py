@@ -18,8 +18,8 @@ from automl_ext.nas.auto.auto import CUTMIX, WEIGHT_DECAY, Race, auto, prepare_r
 from automl_ext.nas.auto.auto_report import table_of
 from automl_ext.nas.auto.entrant import Entrant
 from automl_ext.nas.auto.plan import RACE, AutoConfig, NetworkSpec, Plan, halving, largest
+from automl_ext.nas.auto.result import race_row, summarize
 from automl_ext.nas.auto.result import row as row_of
-from automl_ext.nas.auto.result import summarize
 from automl_ext.nas.auto.work import HELD_LEAST, Finished, Task, Worker
 from automl_ext.nas.export.export import export, load_network
 from automl_ext.nas.plot import plot_run
@@ -99,6 +99,22 @@ def test_the_table_says_when_validation_figures_are_of_an_earlier_network(held: 
     assert (found["valid_earlier"], found["valid_accuracy"]) == (few, 0.0 if few else 1.0)
     table = table_of({"rows": [found], "baselines": True, "network_name": "plain"}, "")
     assert ("before the last part of a training" in str(table.caption)) is few
+
+
+@pytest.mark.parametrize("held", [HELD_LEAST - 1, HELD_LEAST])
+def test_a_loss_on_images_that_trained_the_network_is_left_out(held: int) -> None:
+    found = race([[0.3, 0.2, 0.1], [0.4, 0.3]])
+    log_p = torch.zeros(held, 10)
+    found.images = replace(found.images, valid=Split(torch.zeros(held, 1, 1, 1), torch.zeros(held)))
+    for entrant in found.entrants:  # only the first one was trained to the end
+        entrant.snapshots = [(log_p, log_p)] * len(entrant.losses)
+    found.entrants[0].end = found.entrants[0].steps
+    few = held < HELD_LEAST
+    rows = [race_row(entrant, found.images)["valid_log_loss"] for entrant in found.entrants]
+    assert rows == [[0.3, 0.2] if few else [0.3, 0.2, 0.1], [0.4, 0.3]]
+    finished = Finished(1.0, valid=log_p)
+    assert ("last0_valid_loss" in found.named(Task("last", 0, last=True), finished)) is not few
+    assert "race1_valid_loss" in found.named(Task("race", 1), finished)
 
 
 def test_an_ensemble_has_the_parameters_of_all_its_snapshots() -> None:
