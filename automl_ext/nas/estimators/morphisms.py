@@ -135,7 +135,7 @@ def net2deeper(network: nn.Sequential, layer: str, *, images: Tensor | None = No
     if norm is not None:
         block.append(identity_batch_norm(norm, source.weight))
         if images is not None:
-            calibrate(network, modules[last], block[1], images)
+            calibrate(network, last, block[1], images)
     if activation is not None:
         block.append(copy.deepcopy(activation))
     insert_after(network, last, block.train(network.training))
@@ -250,19 +250,20 @@ def identity_batch_norm(norm: Any, like: Tensor) -> Any:
 
 
 @torch.no_grad()
-def calibrate(network: nn.Sequential, last: nn.Module, norm: Any, images: Tensor) -> None:
-    """Initialize ``norm``, a batch norm that is inserted after the module ``last``, from a batch of images.
+def calibrate(network: nn.Sequential, last: str, norm: Any, images: Tensor) -> None:
+    """Initialize ``norm``, a batch norm that is inserted after the module named ``last``, from a batch of images.
 
     Its running statistics become the mean and variance of the output of ``last``. Its scale and shift are set so that
     they undo this normalization.
     """
-    seen: list[Tensor] = []
-    handle = last.register_forward_hook(lambda module, inputs, output: seen.append(output))
     was_training = network.training
-    network.eval()(images)
+    network.eval()
+    for name, module in leaves(network).items():  # no hook: a module may occur twice, or work in place on its input
+        images = module(images)
+        if name == last:
+            break
     network.train(was_training)
-    handle.remove()
-    units = seen[0].transpose(0, 1).flatten(1)  # the inserted identity layer does not change them
+    units = images.transpose(0, 1).flatten(1)  # the inserted identity layer does not change them
     norm.running_mean.copy_(units.mean(1))
     norm.running_var.copy_(units.var(1))
     norm.weight.copy_((norm.running_var + norm.eps).sqrt())

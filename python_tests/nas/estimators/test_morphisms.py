@@ -182,6 +182,19 @@ def test_deeper_with_images_keeps_the_function_in_training_mode() -> None:
     assert distance(network, not_calibrated, x) > 0.1 * scale
 
 
+@pytest.mark.parametrize(("layer", "before"), [("0", 2), ("3", 6)])  # number of modules before the block
+def test_deeper_with_images_and_shared_or_inplace_modules(layer: str, before: int) -> None:
+    x, relu = images(torch.float64), nn.ReLU()
+    parts = [nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5), relu, nn.Conv2d(5, 4, 3), nn.BatchNorm2d(4), relu]
+    if layer == "0":  # the block is inserted after the batch norm, on whose output the ReLU works in place
+        parts[2] = nn.Sequential(nn.Dropout(0.0), nn.ReLU(inplace=True))
+    network = settled(nn.Sequential(*parts, nn.Flatten(), nn.Linear(64, 3)), torch.float64, x)
+    norm = net2deeper(network, layer, images=x)[before][1]
+    with torch.no_grad():
+        expected = network[:before](x).mean((0, 2, 3))
+    assert torch.allclose(norm.running_mean, expected)
+
+
 def test_the_inserted_layer_is_trained() -> None:
     x, labels = images(torch.float64), torch.arange(9) % 3
     deeper = net2deeper(settled(conv_net(True), torch.float64, x), "0")
