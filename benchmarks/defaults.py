@@ -7,7 +7,8 @@ The defaults were chosen on the tasks CHOOSE (DQN's on CartPole) and are judged 
 the same number of steps, each with the defaults of its constructor, and the last policy plays 30 episodes with its most
 probable actions.
 On the tasks CONTROL, which are for PPO, both sides have settings for the task: a preset of ours, and those of
-Stable-Baselines3's zoo. Action masks are hidden from both sides, except in the tasks MASKED, which are for ours.
+Stable-Baselines3's zoo. Action masks are hidden from both sides, except in the tasks MASKED, which are for ours, as are
+the tasks PRESET, for DQN with our preset.
 A run's score is (return − random) / (best known − random). CPU-seconds are those of acting and learning. Runs whose row
 the file has are not repeated; seeds are the outer loop, so that an interrupted benchmark has equally many seeds of both
 sides. Without --seeds no run is made: the picture is made from the file, as `make docs-tables` makes the table. Needs
@@ -150,8 +151,18 @@ CONTROL = {
 }
 DEFAULTS = CHOOSE | JUDGE
 MASKED = {"Taxi with its mask": JUDGE["Taxi"]._replace(masked=True)}
-TASKS = DEFAULTS | CONTROL | MASKED
-USES = {"tasks of choice": CHOOSE, "judging tasks": JUDGE, "settings for the task": CONTROL, "action masks": MASKED}
+PRESET = {
+    f"{name}, --preset minatar": (CHOOSE | JUDGE)[name]._replace(preset="minatar")
+    for name in ("MinAtar Breakout", "MinAtar Space Invaders")
+}
+TASKS = DEFAULTS | CONTROL | MASKED | PRESET
+USES = {
+    "tasks of choice": CHOOSE,
+    "judging tasks": JUDGE,
+    "settings for the task": CONTROL,
+    "action masks": MASKED,
+    "presets": PRESET,
+}
 Row = dict[str, Any]
 Policy = Callable[[np.ndarray, Any], np.ndarray]  # from observations and action masks, which may be None, to actions
 
