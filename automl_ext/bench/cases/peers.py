@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,6 +67,40 @@ def torchrl_gae(function: Callable, gamma: float, lam: float) -> Callable:
         return function(gamma, lam, v, w, r, terminated | truncated, terminated, time_dim=0)
 
     return gae
+
+
+def return_peers(modules: dict[str, Any], gamma: float, lam: float, dtype: torch.dtype, device: str) -> dict[str, Peer]:
+    """Return the peers of λ-returns; with λ = 1, of discounted returns."""
+    peers = {}
+    if dtype == torch.float32 and device == "cpu":
+        peers["numpy"] = Peer(lambda tensors: numpy_loop(tensors, gamma, lam), trained=False)
+    if "torchrl" in modules:
+        functions = modules["torchrl"]
+        for name in ("td_lambda_return_estimate", "vec_td_lambda_return_estimate"):
+            short = "torchrl vec" if name.startswith("vec") else "torchrl"
+            peers[short] = Peer(plain(torchrl_returns(getattr(functions, name), gamma, lam)), trained=False)
+    return peers
+
+
+def torchrl_returns(function: Callable, gamma: float, lam: float) -> Callable:
+    def returns(r: Tensor, w: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
+        return function(gamma, lam, w, r, terminated | truncated, terminated, time_dim=0)
+
+    return returns
+
+
+def numpy_loop(tensors: Sequence[Tensor], gamma: float, lam: float) -> Callable[[], Any]:
+    """Return a loop over time in NumPy: G = r + γ (V′ + λ (G′ − V′)), without γ (…) after a termination."""
+    rewards, values, terminated, truncated = (x.numpy() for x in tensors)
+
+    def run() -> Any:
+        out, after = np.empty_like(rewards), values[-1]
+        alive, on = gamma * (1.0 - terminated.astype(np.float32)), lam * (1.0 - truncated.astype(np.float32))
+        for t in reversed(range(len(rewards))):
+            after = out[t] = rewards[t] + alive[t] * (values[t] + on[t] * (after - values[t]))
+        return out
+
+    return run
 
 
 def rollout_buffer(buffer_class: Any, tensors: Sequence[Tensor], gamma: float, lam: float) -> Callable[[], Any]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import automl_ext as a
 from automl_ext.bench.cases.case import Case, Function, by_reference
-from automl_ext.bench.cases.peers import gae_peers
+from automl_ext.bench.cases.peers import gae_peers, return_peers
 
 GAMMA, LAMBDA = 0.99, 0.95
 
@@ -41,6 +41,11 @@ def returns_cases(shape: tuple[int, ...], dtype: torch.dtype, device: str, modul
         ("vtrace", floats(4), 0, lambda rho, r, v, w, e, u: a.vtrace(rho, r, v, w, e, u, GAMMA)),
         ("retrace", floats(4), 0, lambda rho, q, r, w, e, u: a.retrace(rho, q, r, w, e, u, GAMMA)),
     ]
+    peers = {
+        "gae": gae_peers(modules, GAMMA, LAMBDA, dtype, device),
+        "lambda_returns": return_peers(modules, GAMMA, LAMBDA, dtype, device),
+        "discounted_returns": return_peers(modules, GAMMA, 1.0, dtype, device),
+    }
     return [
         Case(
             op,
@@ -52,7 +57,7 @@ def returns_cases(shape: tuple[int, ...], dtype: torch.dtype, device: str, modul
             lambda tensors, at: [x[:, at] for x in tensors],
             lambda y, at: y[:, at],
             shape[1],
-            peers=gae_peers(modules, GAMMA, LAMBDA, dtype, device) if op == "gae" else {},
+            peers=peers.get(op, {}),
             trained=trained,
             saved=lambda inputs, outputs: inputs[-2:],
             loop=True,

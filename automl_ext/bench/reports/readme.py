@@ -46,11 +46,11 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def shown(places: list[tuple[str, tuple[int, ...]]]) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the places with a target, and the largest shape of every op."""
     asked = {(target.op, target.shape) for target in TARGETS}
-    with_targets = {place[0] for place in places if place in asked}
     largest: dict[str, tuple[int, ...]] = {}
     for op, shape in places:
-        if op not in with_targets and elements(op, largest.get(op, (0,))) < elements(op, shape) <= MOST_ELEMENTS:
+        if elements(op, largest.get(op, (0,))) < elements(op, shape) <= MOST_ELEMENTS:
             largest[op] = shape
     return [place for place in places if place in asked or largest.get(place[0]) == place[1]]
 
