@@ -18,7 +18,7 @@ from automl_ext import __version__, rl
 from automl_ext.rl.extras import Extras
 from automl_ext.rl.loop.agent import NoEnvs
 from automl_ext.rl.loop.saved import read_agent, space_from_dict, space_to_dict
-from automl_ext.rl.presets import preset
+from automl_ext.rl.presets import PRESETS
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.weights import read_tensors, write_tensors
 
@@ -64,8 +64,9 @@ def test_options_are_fields_of_the_configuration_and_of_the_environment() -> Non
     assert rl.make("dqn", preset="minatar", env="CartPole-v1", lr=1.0).config.buffer_size == 100_000
 
 
-def test_without_an_environment_it_is_that_of_the_preset_or_of_the_algorithm() -> None:
-    assert preset("lunarlander", rl.PPOConfig()).env_id == "LunarLander-v3"
+def test_without_an_environment_it_is_that_of_the_preset_or_of_the_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "pendulum", {"env_id": "Pendulum-v1"})
+    assert rl.make("ppo", preset="pendulum", hidden=(8,)).config.env_id == "Pendulum-v1"
     assert rl.make("vdn", hidden=(8,)).config.env_id == rl.VDNConfig().env_id
     assert rl.make("a2c").config.env_id == "CartPole-v1"
 
