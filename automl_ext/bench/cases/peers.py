@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,19 +55,11 @@ def gae_peers(modules: dict[str, Any], gamma: float, lam: float, dtype: torch.dt
     if "stable-baselines3" in modules and dtype == torch.float32 and device == "cpu":  # its buffer is numpy's, float32
         buffer_class = modules["stable-baselines3"].RolloutBuffer
         peers["stable-baselines3"] = Peer(lambda tensors: rollout_buffer(buffer_class, tensors, gamma, lam), False)
-    if "torchrl" in modules:
-        functions = modules["torchrl"]
-        for name in ("generalized_advantage_estimate", "vec_generalized_advantage_estimate"):
-            short = "torchrl vec" if name.startswith("vec") else "torchrl"
-            peers[short] = Peer(plain(torchrl_gae(getattr(functions, name), gamma, lam)), trained=False)
-    return peers
-
-
-def torchrl_gae(function: Callable, gamma: float, lam: float) -> Callable:
-    def gae(r: Tensor, v: Tensor, w: Tensor, terminated: Tensor, truncated: Tensor) -> tuple[Tensor, Tensor]:
-        return function(gamma, lam, v, w, r, terminated | truncated, terminated, time_dim=0)
-
-    return gae
+    return peers | torchrl_peers(
+        modules,
+        "generalized_advantage_estimate",
+        lambda function, r, v, w, e, u: function(gamma, lam, v, w, r, e | u, e, time_dim=0),
+    )
 
 
 def return_peers(modules: dict[str, Any], gamma: float, lam: float, dtype: torch.dtype, device: str) -> dict[str, Peer]:
@@ -74,19 +67,22 @@ def return_peers(modules: dict[str, Any], gamma: float, lam: float, dtype: torch
     peers = {}
     if dtype == torch.float32 and device == "cpu":
         peers["numpy"] = Peer(lambda tensors: numpy_loop(tensors, gamma, lam), trained=False)
-    if "torchrl" in modules:
-        functions = modules["torchrl"]
-        for name in ("td_lambda_return_estimate", "vec_td_lambda_return_estimate"):
-            short = "torchrl vec" if name.startswith("vec") else "torchrl"
-            peers[short] = Peer(plain(torchrl_returns(getattr(functions, name), gamma, lam)), trained=False)
-    return peers
+    return peers | torchrl_peers(
+        modules,
+        "td_lambda_return_estimate",
+        lambda function, r, w, e, u: function(gamma, lam, w, r, e | u, e, time_dim=0),
+    )
 
 
-def torchrl_returns(function: Callable, gamma: float, lam: float) -> Callable:
-    def returns(r: Tensor, w: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
-        return function(gamma, lam, w, r, terminated | truncated, terminated, time_dim=0)
-
-    return returns
+def torchrl_peers(modules: dict[str, Any], name: str, call: Callable) -> dict[str, Peer]:
+    """Return torchrl's loop over time and its vectorized form; call(function, *tensors) computes the outputs."""
+    if "torchrl" not in modules:
+        return {}
+    functions = {"torchrl": name, "torchrl vec": f"vec_{name}"}
+    return {
+        short: Peer(plain(partial(call, getattr(modules["torchrl"], full))), trained=False)
+        for short, full in functions.items()
+    }
 
 
 def numpy_loop(tensors: Sequence[Tensor], gamma: float, lam: float) -> Callable[[], Any]:
