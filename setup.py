@@ -203,7 +203,7 @@ def sources(*patterns):
 
 def kernel_sources(cuda):
     """Return the files of ``_kernels``. CUDA files are csrc/*/*_cuda.cpp and *.cu."""
-    patterns = ["registration.cpp", "cpu.cpp", "common/*.cpp", "instruction_sets/*.cpp"]
+    patterns = ["cpu.cpp", "common/*.cpp", "instruction_sets/*.cpp"]
     return sources(*patterns, *(["*/*_cuda.cpp", "*/*.cu"] if cuda else []))
 
 

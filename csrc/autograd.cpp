@@ -1,13 +1,11 @@
 // The autograd library as one translation unit: torch's headers take 15 seconds to compile, and the gradients of an op
 // one or two. Each file has a namespace of its own, so that it may name its functions as it likes.
 #include "autograd_module.cpp"
-#include "bisect/bisect_autograd.cpp"
-#include "entmax/entmax_autograd.cpp"
-#include "gumbel/gumbel_autograd.cpp"
-#include "mixed_op/mixed_op_autograd.cpp"
+// clang-format off
+#define FAMILY_FILE(family) FAMILY_FILE_TEXT(family/family##_autograd.cpp)
+// clang-format on
+#include "families.inc"
+// Parts of a family with a file of their own.
 #include "mlp/gru_autograd.cpp"
-#include "mlp/mlp_autograd.cpp"
 #include "mlp/mlp_composite.cpp"
 #include "policy/loss_autograd.cpp"
-#include "policy/policy_autograd.cpp"
-#include "returns/returns_autograd.cpp"

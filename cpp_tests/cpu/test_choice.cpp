@@ -11,7 +11,7 @@ int main() {
   has_requested |= requested && avx2 && !std::strcmp(requested, "avx2");
   has_requested |= requested && avx512 && !std::strcmp(requested, "avx512");
 #endif
-  const char *expected = has_requested ? requested : best, *used = automl_ext::kernels().instruction_set;
+  const char *expected = has_requested ? requested : best, *used = automl_ext::instruction_set();
   CHECK(!std::strcmp(used, expected), "requested %s: got %s, expected %s", requested ? requested : "nothing", used,
         expected);
   CHECK(std::strstr(automl_ext::compiled_instruction_sets(), used), "%s is not in %s", used,

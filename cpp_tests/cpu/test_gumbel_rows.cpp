@@ -26,7 +26,7 @@ struct Sampler {
   double worst = 0;
 
   GumbelKernels::Sample kernel() const {
-    return (entmax ? set.kernels.gumbel.entmax15 : set.kernels.gumbel.softmax)[Element<T>::dtype];
+    return (entmax ? gumbel_kernels().entmax15 : gumbel_kernels().softmax)[Element<T>::dtype];
   }
   void run(const GumbelCase& c, const std::vector<T>& x, T* soft, T* one_hot, int64_t* index, int64_t begin,
            int64_t end) const {

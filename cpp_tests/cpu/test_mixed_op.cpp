@@ -143,11 +143,11 @@ struct Test {
   }
 };
 
-static void test(const InstructionSet& set) {
-  Test<double>{set.kernels.mixed_op}.run();
-  Test<float>{set.kernels.mixed_op}.run();
-  Test<bfloat16>{set.kernels.mixed_op}.run();
-  Test<float16>{set.kernels.mixed_op}.run();
+static void test(const InstructionSet&) {
+  Test<double>{mixed_op_kernels()}.run();
+  Test<float>{mixed_op_kernels()}.run();
+  Test<bfloat16>{mixed_op_kernels()}.run();
+  Test<float16>{mixed_op_kernels()}.run();
 }
 
 int main() { return run(test); }

@@ -11,7 +11,6 @@ namespace automl_ext {
 
 struct InstructionSet {
   const char* name;
-  const Kernels& kernels;
   const Internals& internals;
 };
 
@@ -24,13 +23,13 @@ inline const Internals& internals_of(const char* name) {
 }
 
 inline int run(void (*test)(const InstructionSet&)) {
-  const char *requested = std::getenv("AUTOML_EXT_CPU"), *used = kernels().instruction_set;
+  const char *requested = std::getenv("AUTOML_EXT_CPU"), *used = instruction_set();
   if (requested && std::strcmp(requested, used)) {
     std::printf("skipped: this CPU or this build lacks %s\n", requested);
     return 77;
   }
   std::printf("instruction set: %s\n", used);
-  test({used, kernels(), internals_of(used)});
+  test({used, internals_of(used)});
   return finish();
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "../common/dtype.h"
+#include "../instruction_sets/choice.h"
 
 namespace automl_ext {
 
@@ -32,7 +33,6 @@ struct BisectKernels {
 // Space for a row in the compute type, with padding.
 inline size_t bisect_scratch_bytes(int64_t n) { return size_t(n + 64) * sizeof(double); }
 
-// The kernels of the chosen instruction set. Defined in instruction_sets/kernels.cpp.
-const BisectKernels& bisect_kernels();
+DECLARE_KERNELS(BisectKernels, bisect)
 
 }  // namespace automl_ext

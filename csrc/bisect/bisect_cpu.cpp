@@ -34,6 +34,16 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& p, double 
 }  // namespace
 }  // namespace automl_ext::bisect_cpu
 
+STABLE_TORCH_LIBRARY_FRAGMENT(automl_ext, m) {
+  // Alpha-entmax, normmax and budget-sparsemax; map: see csrc/bisect/bisect.h. parameter: alpha or budget, in the shape of x
+  // with size 1 at dim, float64 for a float64 x, else float32; without it, value. Returns p in the shape of x.
+  m.def("bisect_map(Tensor x, float value, Tensor? parameter, int map, int dim) -> Tensor");
+  // The gradient of the parameter is [0] unless needed.
+  m.def(
+      "_bisect_map_backward(Tensor grad, Tensor p, float value, Tensor? parameter, int map, int dim, "
+      "bool needs_parameter) -> (Tensor x, Tensor parameter)");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
   using namespace automl_ext::bisect_cpu;

@@ -7,7 +7,7 @@
 #include <set>
 #include <thread>
 
-#include "../instruction_sets/kernels.h"
+#include "../instruction_sets/choice.h"
 #include "older_libstdcxx.h"
 
 namespace automl_ext {
@@ -26,7 +26,7 @@ EXPORTED void (*automl_ext_kernel(const char* name, const char* signature))() {
   return nullptr;
 }
 
-EXPORTED const char* automl_ext_instruction_set() { return automl_ext::kernels().instruction_set; }
+EXPORTED const char* automl_ext_instruction_set() { return automl_ext::instruction_set(); }
 EXPORTED const char* automl_ext_instruction_sets() { return automl_ext::compiled_instruction_sets(); }
 
 // The number of threads that parallel_for uses.

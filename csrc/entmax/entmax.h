@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "../common/dtype.h"
+#include "../instruction_sets/choice.h"
 
 namespace automl_ext {
 
@@ -51,7 +52,6 @@ struct EntmaxKernels {
 // Space for the candidates of a row in double, with padding, and for the maxima of its blocks.
 inline size_t entmax_scratch_bytes(int64_t n) { return size_t(n + 64 + n / 4) * sizeof(double); }
 
-// The kernels of the chosen instruction set. Defined in instruction_sets/kernels.cpp.
-const EntmaxKernels& entmax_kernels();
+DECLARE_KERNELS(EntmaxKernels, entmax)
 
 }  // namespace automl_ext

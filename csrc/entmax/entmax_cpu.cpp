@@ -91,6 +91,18 @@ Tensor sparsemax_backward(const Tensor& grad, const Tensor& p, int64_t dim, cons
 }  // namespace
 }  // namespace automl_ext::entmax_cpu
 
+STABLE_TORCH_LIBRARY_FRAGMENT(automl_ext, m) {
+  // x has any shape; the result has probabilities along dim, in the shape of x.
+  m.def("entmax15(Tensor x, int dim) -> Tensor");
+  // Called if a gradient is needed. support: the non-zero entries of the rows of p, as bytes for _backward only; [0] for short
+  // rows and on a GPU.
+  m.def("_entmax15_trained(Tensor x, int dim) -> (Tensor p, Tensor support)");
+  m.def("_entmax15_backward(Tensor grad, Tensor p, int dim, Tensor? support=None) -> Tensor");
+  m.def("sparsemax(Tensor x, int dim) -> Tensor");
+  m.def("_sparsemax_trained(Tensor x, int dim) -> (Tensor p, Tensor support)");
+  m.def("_sparsemax_backward(Tensor grad, Tensor p, int dim, Tensor? support=None) -> Tensor");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
   using namespace automl_ext::entmax_cpu;

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "../common/dtype.h"
+#include "../instruction_sets/choice.h"
 
 namespace automl_ext {
 
@@ -38,7 +39,6 @@ inline size_t gumbel_scratch_bytes(int64_t n) {
   return size_t(2 * ((n > kGumbelTile ? n : kGumbelTile) + 64) + n / 4) * sizeof(double);
 }
 
-// The kernels of the chosen instruction set. Defined in instruction_sets/kernels.cpp.
-const GumbelKernels& gumbel_kernels();
+DECLARE_KERNELS(GumbelKernels, gumbel)
 
 }  // namespace automl_ext

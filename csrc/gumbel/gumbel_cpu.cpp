@@ -75,6 +75,27 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& soft, doub
 }  // namespace
 }  // namespace automl_ext::gumbel_cpu
 
+STABLE_TORCH_LIBRARY_FRAGMENT(automl_ext, m) {
+  // logits has any shape. seed (int64) and tau_tensor (float) have shape [], or under vmap a prefix of the shape of logits
+  // with dim moved last; each seed has its own stream. tau_tensor replaces tau if given. y has the shape of logits. soft, the
+  // sample before hardening, is [0] unless hard. index, without dim, is [0] unless hard or return_index.
+  m.def(
+      "gumbel_softmax(Tensor logits, Tensor seed, float tau, Tensor? tau_tensor, int dim, bool hard, "
+      "bool return_index) -> (Tensor y, Tensor soft, Tensor index)");
+  // The gradient of tau is [0] unless there is a tau_tensor and tau_needs.
+  m.def(
+      "_gumbel_softmax_backward(Tensor grad, Tensor soft, float tau, Tensor? tau_tensor, int dim, bool tau_needs) "
+      "-> (Tensor logits, Tensor tau)");
+  m.def(
+      "gumbel_entmax15(Tensor logits, Tensor seed, float tau, Tensor? tau_tensor, int dim, bool hard, "
+      "bool return_index) -> (Tensor y, Tensor soft, Tensor index)");
+  m.def(
+      "_gumbel_entmax15_backward(Tensor grad, Tensor soft, float tau, Tensor? tau_tensor, int dim, bool tau_needs) "
+      "-> (Tensor logits, Tensor tau)");
+  // The result is int64, in the shape of logits without dim.
+  m.def("gumbel_argmax(Tensor logits, Tensor seed, int dim) -> Tensor");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
   using namespace automl_ext::gumbel_cpu;

@@ -1,7 +1,7 @@
 // The headers that kernels use. No torch headers, so that the kernels compile fast.
 #pragma once
 #include "../common/half.h"
-#include "kernels.h"
+#include "choice.h"
 
 #include <cmath>
 #include <cstdint>
@@ -10,3 +10,8 @@
 #ifdef AUTOML_EXT_X86
 #include <immintrin.h>
 #endif
+
+// clang-format off
+#define FAMILY_FILE(family) FAMILY_FILE_TEXT(family/family.h)
+// clang-format on
+#include "../families.inc"

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "../common/dtype.h"
+#include "../instruction_sets/choice.h"
 
 namespace automl_ext {
 
@@ -20,7 +21,6 @@ struct MixedOpKernels {
   Backward backward[kDTypes];
 };
 
-// The kernels of the chosen instruction set. Defined in instruction_sets/kernels.cpp.
-const MixedOpKernels& mixed_op_kernels();
+DECLARE_KERNELS(MixedOpKernels, mixed_op)
 
 }  // namespace automl_ext

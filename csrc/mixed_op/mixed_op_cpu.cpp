@@ -75,6 +75,16 @@ std::tuple<std::vector<Tensor>, Tensor> backward(const Tensor& grad, TensorList 
 }  // namespace
 }  // namespace automl_ext::mixed_op_cpu
 
+STABLE_TORCH_LIBRARY_FRAGMENT(automl_ext, m) {
+  // inputs: n tensors of one shape; weights [K]; positions[i] is the index of the weight of inputs[i].
+  m.def("mixed_op(Tensor[] inputs, Tensor weights, int[] positions) -> Tensor");
+  // grad has the shape of an input. inputs is empty unless the weights need a gradient. input_needs: one flag per input.
+  // Returns the gradients of the inputs that need one, in order, and that of the weights ([0] if not needed).
+  m.def(
+      "_mixed_op_backward(Tensor grad, Tensor[] inputs, Tensor weights, int[] positions, bool[] input_needs) "
+      "-> (Tensor[], Tensor)");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
   using namespace automl_ext::mixed_op_cpu;

@@ -166,6 +166,19 @@ std::vector<Tensor> gru_cell_backward(const Tensor& grad, const Tensor& x, const
 }  // namespace
 }  // namespace automl_ext::gru_cpu
 
+STABLE_TORCH_LIBRARY_FRAGMENT(automl_ext, m) {
+  // x [..., inputs], h [..., n], w_ih [3 n, inputs], w_hh [3 n, n], b_ih and b_hh [3 n].
+  m.def("gru_cell(Tensor x, Tensor h, Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh) -> Tensor");
+  m.def("_gru_cell_composite(Tensor x, Tensor h, Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh) -> Tensor");
+  m.def(
+      "_gru_cell_trained(Tensor x, Tensor h, Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh) "
+      "-> (Tensor next, Tensor kept)");
+  // Returns the gradients of x and h, if needed, and of the weights and biases, if needed.
+  m.def(
+      "_gru_cell_backward(Tensor grad, Tensor x, Tensor h, Tensor w_ih, Tensor w_hh, Tensor kept, bool has_biases, "
+      "bool needs_inputs, bool needs_parameters) -> Tensor[]");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
   using namespace automl_ext::gru_cpu;

@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "../instruction_sets/choice.h"
+
 namespace automl_ext {
 
 // In the order of ACTIVATIONS in automl_ext/ops/mlp.py.
@@ -71,8 +73,7 @@ struct MlpKernels {
   MlpKernelsOf<double> f64;
 };
 
-// The kernels of the chosen instruction set. Defined in instruction_sets/kernels.cpp.
-const MlpKernels& mlp_kernels();
+DECLARE_KERNELS(MlpKernels, mlp)
 
 template <class T>
 const MlpKernelsOf<T>& mlp_kernels_of();

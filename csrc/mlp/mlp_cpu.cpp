@@ -340,6 +340,27 @@ std::vector<Tensor> mlp_backward(const Tensor& grad, const Tensor& x, TensorList
 }  // namespace
 }  // namespace automl_ext::mlp_cpu
 
+STABLE_TORCH_LIBRARY_FRAGMENT(automl_ext, m) {
+  // x is [..., inputs], or [E, ..., inputs] with stacked_x; weights are [outputs, inputs] or [E, outputs, inputs]; biases are
+  // [outputs] or [E, outputs], as many as weights or none. activation: see csrc/mlp/mlp.h.
+  m.def(
+      "mlp(Tensor x, Tensor[] weights, Tensor[] biases, int activation, bool activate_last, bool stacked_x) -> Tensor");
+  // By torch's own ops, for other dtypes than those of the kernels.
+  m.def(
+      "_mlp_composite(Tensor x, Tensor[] weights, Tensor[] biases, int activation, bool activate_last, bool stacked_x) "
+      "-> Tensor");
+  // Called if a gradient is needed. kept: outputs and slopes of the layers, for _backward only.
+  m.def(
+      "_mlp_trained(Tensor x, Tensor[] weights, Tensor[] biases, int activation, bool activate_last, bool stacked_x) "
+      "-> (Tensor y, Tensor kept)");
+  // y is read if activate_last, unless the activation keeps its slope. Returns the gradients of x, the weights and the
+  // biases, without those that are not needed.
+  m.def(
+      "_mlp_backward(Tensor grad, Tensor x, Tensor[] weights, Tensor kept, Tensor? y, int activation, bool "
+      "activate_last, "
+      "bool stacked_x, bool has_biases, bool needs_x, bool needs_parameters) -> Tensor[]");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
   using namespace automl_ext::mlp_cpu;

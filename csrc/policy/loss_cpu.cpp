@@ -92,6 +92,21 @@ Trained trained(const Tensor& log_probs, const Tensor& entropy, const Tensor& va
 }  // namespace
 }  // namespace automl_ext::loss_cpu
 
+STABLE_TORCH_LIBRARY_FRAGMENT(automl_ext, m) {
+  // All tensors have one shape. Only log_probs, entropy and values have gradients, and only of the first result. The results
+  // have no dims.
+  m.def(
+      "policy_gradient_loss(Tensor log_probs, Tensor entropy, Tensor values, Tensor advantages, Tensor returns, "
+      "Tensor? old_log_probs, Tensor? old_values, Tensor? weights, float clip, float value_clip, float vf_coef, "
+      "float ent_coef) -> (Tensor loss, Tensor policy_loss, Tensor value_loss, Tensor mean_entropy)");
+  // Called if a gradient is needed. of_log_probs and of_values: the gradients of the loss.
+  m.def(
+      "_policy_gradient_loss_trained(Tensor log_probs, Tensor entropy, Tensor values, Tensor advantages, "
+      "Tensor returns, Tensor? old_log_probs, Tensor? old_values, Tensor? weights, float clip, float value_clip, "
+      "float vf_coef, float ent_coef) -> (Tensor loss, Tensor policy_loss, Tensor value_loss, Tensor mean_entropy, "
+      "Tensor of_log_probs, Tensor of_values)");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
   using namespace automl_ext::loss_cpu;

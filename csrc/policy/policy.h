@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "../common/dtype.h"
+#include "../instruction_sets/choice.h"
 
 namespace automl_ext {
 
@@ -40,7 +41,6 @@ struct PolicyKernels {
   void (*loss[kDTypes])(const PolicyLoss&, double sums[3], int64_t begin, int64_t end);  // sets the sums
 };
 
-// The kernels of the chosen instruction set. Defined in instruction_sets/kernels.cpp.
-const PolicyKernels& policy_kernels();
+DECLARE_KERNELS(PolicyKernels, policy)
 
 }  // namespace automl_ext

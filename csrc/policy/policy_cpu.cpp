@@ -76,6 +76,14 @@ Tensor categorical_backward(Optional grad_log_probs, Optional grad_entropy, cons
 }  // namespace
 }  // namespace automl_ext::policy_cpu
 
+STABLE_TORCH_LIBRARY_FRAGMENT(automl_ext, m) {
+  // logits [..., n], actions int64 [...]; the results have the shape of actions.
+  m.def("categorical_log_probs(Tensor logits, Tensor actions) -> (Tensor log_probs, Tensor entropy)");
+  m.def(
+      "_categorical_log_probs_backward(Tensor? grad_log_probs, Tensor? grad_entropy, Tensor logits, Tensor actions) "
+      "-> Tensor");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
   using namespace automl_ext::policy_cpu;

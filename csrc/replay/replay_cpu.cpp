@@ -93,6 +93,13 @@ const char* guarded(const Body& body) {
 }  // namespace
 }  // namespace automl_ext::replay_cpu
 
+STABLE_TORCH_LIBRARY_FRAGMENT(automl_ext, m) {
+  // Of the replay buffer: csrc/replay/replay_cpu.cpp.
+  m.def(
+      "_gather_windows(Tensor rows, Tensor steps, int slots, int n_step, float gamma, Tensor observations, "
+      "Tensor actions, Tensor apart) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
   using namespace automl_ext::replay_cpu;

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "../common/dtype.h"
+#include "../instruction_sets/choice.h"
 
 namespace automl_ext {
 
@@ -36,7 +37,6 @@ struct ReturnsKernels {
   Columns retrace[kDTypes];
 };
 
-// The kernels of the chosen instruction set. Defined in instruction_sets/kernels.cpp.
-const ReturnsKernels& returns_kernels();
+DECLARE_KERNELS(ReturnsKernels, returns)
 
 }  // namespace automl_ext

@@ -1,5 +1,4 @@
-// Gradients of GAE, lambda- and n-step returns. The other ops of the family, and those of targets/, have
-// no gradient.
+// Gradients of GAE, lambda- and n-step returns. V-trace and Retrace make targets, which have no gradient.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full_like.h>
@@ -225,6 +224,5 @@ TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) {
   m.impl("lambda_returns", TORCH_FN(automl_ext::returns_autograd::lambda_returns));
   m.impl("n_step_returns", TORCH_FN(automl_ext::returns_autograd::n_step_returns));
   m.impl("_n_step_returns_backward", TORCH_FN(automl_ext::returns_autograd::n_step_returns_backward));
-  for (const char* target : {"vtrace", "retrace", "td_targets", "categorical_projection"})
-    m.impl(target, torch::CppFunction::makeFallthrough());
+  for (const char* target : {"vtrace", "retrace"}) m.impl(target, torch::CppFunction::makeFallthrough());
 }

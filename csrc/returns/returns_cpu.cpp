@@ -23,6 +23,38 @@ struct Cpu {
 }  // namespace
 }  // namespace automl_ext::returns_cpu
 
+STABLE_TORCH_LIBRARY_FRAGMENT(automl_ext, m) {
+  // All tensors are [T, ...], of one shape, time first; flags are bool. Backward ops return the gradients of the float inputs
+  // in their order; [0] where there is none.
+  m.def(
+      "gae(Tensor rewards, Tensor values, Tensor next_values, Tensor terminated, Tensor truncated, Tensor? valid, "
+      "float gamma, float lam) -> (Tensor advantages, Tensor returns)");
+  m.def(
+      "_gae_backward(Tensor? grad_advantages, Tensor? grad_returns, Tensor terminated, Tensor truncated, "
+      "Tensor? valid, float gamma, float lam) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "lambda_returns(Tensor rewards, Tensor next_values, Tensor? terminated, Tensor? truncated, Tensor? valid, "
+      "Tensor? discounts, float gamma, float lam) -> Tensor");
+  // next_values and returns are given only if discounts needs a gradient.
+  m.def(
+      "_lambda_returns_backward(Tensor grad, Tensor? terminated, Tensor? truncated, Tensor? valid, "
+      "Tensor? discounts, Tensor? next_values, Tensor? returns, float gamma, float lam) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "n_step_returns(Tensor rewards, Tensor? next_values, Tensor terminated, Tensor truncated, Tensor? valid, "
+      "float gamma, int n) -> (Tensor returns, Tensor discounts, Tensor last)");
+  m.def(
+      "_n_step_returns_backward(Tensor grad, Tensor terminated, Tensor truncated, Tensor? valid, float gamma, int n, "
+      "bool bootstraps) -> (Tensor, Tensor)");
+  // Targets have no gradients.
+  m.def(
+      "vtrace(Tensor log_rhos, Tensor rewards, Tensor values, Tensor next_values, Tensor terminated, "
+      "Tensor truncated, Tensor? valid, float gamma, float lam, float rho_clip, float c_clip) "
+      "-> (Tensor vs, Tensor advantages)");
+  m.def(
+      "retrace(Tensor log_rhos, Tensor q_values, Tensor rewards, Tensor next_values, Tensor terminated, "
+      "Tensor truncated, Tensor? valid, float gamma, float lam) -> Tensor");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   automl_ext::returns_entry::register_ops<automl_ext::returns_cpu::Cpu>(m);
 }

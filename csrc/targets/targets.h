@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "../common/dtype.h"
+#include "../instruction_sets/choice.h"
 
 namespace automl_ext {
 
@@ -33,7 +34,6 @@ struct TargetsKernels {
   Targets td_targets[kDTypes];
 };
 
-// The kernels of the chosen instruction set. Defined in instruction_sets/kernels.cpp.
-const TargetsKernels& targets_kernels();
+DECLARE_KERNELS(TargetsKernels, targets)
 
 }  // namespace automl_ext

@@ -25,6 +25,17 @@ struct Cpu {
 }  // namespace
 }  // namespace automl_ext::targets_cpu
 
+STABLE_TORCH_LIBRARY_FRAGMENT(automl_ext, m) {
+  // next_q and next_q_online are [..., actions], the others [...]. gamma is used without discounts.
+  m.def(
+      "td_targets(Tensor rewards, Tensor next_q, Tensor terminated, Tensor? discounts, Tensor? next_q_online, "
+      "float gamma) -> Tensor");
+  // next_probs is [..., atoms], the others [...]. gamma is used without discounts.
+  m.def(
+      "categorical_projection(Tensor next_probs, Tensor rewards, Tensor terminated, Tensor? discounts, float gamma, "
+      "float v_min, float v_max) -> Tensor");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   automl_ext::targets_entry::register_ops<automl_ext::targets_cpu::Cpu>(m);
 }

@@ -23,6 +23,18 @@ native_only = pytest.mark.skipif(
 )
 
 
+@native_only
+def test_every_op_of_the_library_has_a_spec() -> None:
+    called = {"gumbel_argmax", "td_targets", "categorical_projection"}  # without gradients: tests of their own
+    for spec in SPECS:
+        tensors, others = made(spec, 5, spec.dims[0], 1, "cpu")
+        called |= {name for name, _ in spec.native(cast(tensors, torch.float32), spec.dims[0], **others)}
+    names = (
+        name.split("::")[1].split(".")[0] for name in torch._C._dispatch_get_all_op_names() if "automl_ext::" in name
+    )
+    assert {name for name in names if not name.startswith("_")} <= called
+
+
 @every_op
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

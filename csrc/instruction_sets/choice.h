@@ -1,0 +1,46 @@
+// Selection of the CPU kernels at run time: each kernel is compiled once per instruction set.
+#pragma once
+
+// On other architectures and with -DAUTOML_EXT_PORTABLE only the portable kernels are compiled.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(AUTOML_EXT_PORTABLE)
+#define AUTOML_EXT_X86 1
+#endif
+
+namespace automl_ext {
+
+// The best instruction set of this CPU: "default", "avx2" or "avx512". AUTOML_EXT_CPU, read once, selects a lower one.
+const char* instruction_set();
+
+// The instruction sets in this build, for example "default, avx2, avx512".
+const char* compiled_instruction_sets();
+
+// 0, 1, 2: the place of instruction_set() in the list above.
+int instruction_set_level();
+
+#ifdef AUTOML_EXT_X86
+// Declares the tables of a family, which <family>_kernel.inc defines for each set, and the function <family>_kernels(),
+// which returns the table of the chosen set.
+#define DECLARE_KERNELS(Table, family)                                                        \
+  namespace simd_default {                                                                    \
+  extern const Table family##_table;                                                          \
+  }                                                                                           \
+  namespace simd_avx2 {                                                                       \
+  extern const Table family##_table;                                                          \
+  }                                                                                           \
+  namespace simd_avx512 {                                                                     \
+  extern const Table family##_table;                                                          \
+  }                                                                                           \
+  inline const Table& family##_kernels() {                                                    \
+    const Table* const tables[] = {&simd_default::family##_table, &simd_avx2::family##_table, \
+                                   &simd_avx512::family##_table};                             \
+    return *tables[instruction_set_level()];                                                  \
+  }
+#else
+#define DECLARE_KERNELS(Table, family) \
+  namespace simd_default {             \
+  extern const Table family##_table;   \
+  }                                    \
+  inline const Table& family##_kernels() { return simd_default::family##_table; }
+#endif
+
+}  // namespace automl_ext
