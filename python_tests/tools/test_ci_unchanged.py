@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -18,9 +19,10 @@ def test_a_part_runs_again_after_a_change(tmp_path: Path) -> None:
         (tmp_path / name).write_text("build/\n")
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
 
-    def unchanged(*arguments: str) -> int:
+    def unchanged(*arguments: str, **variables: str) -> int:
         command = [sys.executable, ".ci/unchanged", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True).returncode
+        environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), **variables}
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True).returncode
 
     parts = ("cuda-build", "sanitizers")
     assert [unchanged(part) for part in parts] == [1, 1]
@@ -30,6 +32,8 @@ def test_a_part_runs_again_after_a_change(tmp_path: Path) -> None:
     (tmp_path / "python_tests").mkdir()
     (tmp_path / "python_tests/other.py").touch()
     assert [unchanged(part) for part in parts] == [0, 0]
+    assert [unchanged(part, CXX=sys.executable) for part in parts] == [1, 1]  # another compiler
+    assert [unchanged(part, XDG_CACHE_HOME=str(tmp_path / "fresh")) for part in parts] == [1, 1]  # another machine
     (tmp_path / "cpp_tests/test.cpp").write_text("changed")
     assert [unchanged(part) for part in parts] == [0, 1]
     (tmp_path / "csrc/new.cuh").touch()
