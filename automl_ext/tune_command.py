@@ -17,7 +17,7 @@ from automl_ext.runners import LEARNERS, TUNABLE, LearnerOptions, Runner, TrainO
 from automl_ext.summary import only_json, print_json, print_stopped, print_tuning
 from automl_ext.training.errors import UserError
 from automl_ext.tune.commands.command import CommandTuneConfig, tune_command
-from automl_ext_cli.commands import command_name, lines, unknown_command
+from automl_ext_cli.commands import command_name, complain, lines, unknown_command
 from automl_ext_cli.table import COMMANDS
 
 Options = TypeVar("Options")
@@ -38,8 +38,11 @@ def run_tune(prog: str, args: Sequence[str]) -> int:
         if args and args[0] not in ("-h", "--help"):
             raise UserError(f"tune: {unknown_command(args, list(TUNABLE))}")
         usage = f"usage: {prog} COMMAND [OPTIONS]   (COMMAND --help lists the options)"
-        print("\n".join([usage, "", *lines(TUNABLE)]))
-        return 0 if args else 2
+        text = "\n".join([usage, "", *lines(TUNABLE)])
+        if not args:
+            return complain(text)
+        print(text)
+        return 0
     runner, prog, words = TUNABLE[name], f"{prog} {name}", args[len(name.split()) :]
     again = None
     if name == "fit":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -102,7 +103,13 @@ def output_is_closed_pipe() -> bool:
 
 def refuse(message: str) -> int:
     """Print an error. Return exit code 2."""
-    print(f"error: {message}", file=sys.stderr)
+    return complain(f"error: {message}")
+
+
+def complain(text: str) -> int:
+    """Print ``text`` to standard error, which may be a closed pipe. Return exit code 2."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
     return 2
 
 
@@ -121,8 +128,10 @@ def version() -> str:
 
 def answer(argv: Sequence[str]) -> int | None:
     """Handle a command line that needs no torch. Return its exit code, or None if a command must be run."""
-    if not argv or argv[0] in ("-h", "--help"):
-        return show(usage()) if argv else show(usage()) or 2
+    if not argv:
+        return complain(usage())
+    if argv[0] in ("-h", "--help"):
+        return show(usage())
     if argv[0] == "--version":
         return show(version()) if len(argv) == 1 else refuse(f"--version: expected no argument, got {shown(argv[1])}")
     if argv[0] == COMPLETION or command_name(argv, COMMANDS) is not None:
@@ -134,5 +143,5 @@ def answer(argv: Sequence[str]) -> int | None:
         return show("\n".join([f"usage: automl-ext {argv[0]} NAME [OPTIONS]", "", *lines(of_first)]))
     code = refuse(unknown_command(argv, list(COMMANDS)))
     if not of_first:
-        print(usage(), file=sys.stderr)
+        complain(usage())
     return code

@@ -5,43 +5,49 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 MESSAGE = b"\nstopping with a checkpoint; Ctrl-C again stops at once\n"
+_main_process = os.getpid()  # that of the command: sigterm_as_ctrl_c sets it
 
 
 class CtrlC:
     """A context manager in which the first Ctrl-C only sets ``requested``; the second one interrupts as usual.
 
-    Nothing changes in other threads than the main one, and where the program handles Ctrl-C in its own way.
+    In the context :func:`sigterm_as_ctrl_c`, SIGTERM does the same. Nothing changes in other threads than the main one,
+    and where the program ignores a signal or handles it in its own way.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self._before: Any = None
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> CtrlC:
-        before = signal.getsignal(signal.SIGINT)
-        if _in_main_thread() and before in (signal.default_int_handler, interrupt):
-            self._before = before
-            signal.signal(signal.SIGINT, self._handle)
+        for number in (signal.SIGINT, signal.SIGTERM) if _in_main_thread() else ():
+            before = signal.getsignal(number)
+            if before in (signal.default_int_handler, interrupt, terminate):
+                self._before[number] = before
+                signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
+        for number, before in self._before.items():
+            signal.signal(number, before)
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self.requested:
-            self._before(number, frame)
+        if self.requested or (number == signal.SIGTERM and os.getpid() != _main_process):
+            self._before[number](number, frame)
         self.requested = True
-        os.write(2, MESSAGE)  # print may be in use when the signal arrives
+        if sys.stderr is not None:  # None: it is closed, and a file of the run may have its descriptor
+            with contextlib.suppress(OSError):
+                os.write(2, MESSAGE)  # print may be in use when the signal arrives
 
 
 def interrupt(number: int, frame: Any) -> None:
-    """Handle SIGINT: raise KeyboardInterrupt, but end the process by the signal while a module is being imported.
+    """Handle a signal: raise KeyboardInterrupt, but end the process by the signal while a module is being imported.
 
     Many libraries import others on first use. An exception in an import may be hidden or turned into another one, and
     leaves modules half imported.
@@ -85,26 +91,27 @@ def workers_ignore_ctrl_c() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def terminate(number: int, frame: Any) -> None:
+    """Handle SIGTERM by :func:`interrupt`, but end a process that was forked from the one of the command."""
+    if os.getpid() != _main_process:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+    interrupt(number, frame)
+
+
 @contextlib.contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
     """Treat SIGTERM, which containers send to the main process before they kill it, as Ctrl-C in this context.
 
-    Nothing changes where Ctrl-C is ignored, in other threads than the main one, and where the program handles SIGTERM
-    in its own way.
+    A script that starts a command by ``&`` makes it ignore Ctrl-C, but not SIGTERM. Nothing changes in other threads
+    than the main one, and where the program handles SIGTERM in its own way.
     """
-
-    def handle(number: int, frame: Any) -> None:
-        if os.getpid() != process or signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL):
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked child, or Ctrl-C is ignored
-            signal.raise_signal(signal.SIGTERM)
-        else:
-            signal.raise_signal(signal.SIGINT)
-
-    process = os.getpid()
+    global _main_process
     if not _in_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, handle)
+    _main_process = os.getpid()
+    signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:

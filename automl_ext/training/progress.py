@@ -32,7 +32,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if not logging.getLogger("automl_ext").isEnabledFor(logging.WARNING):
             return self
-        self._lines = not sys.stderr.isatty()
+        self._lines = sys.stderr is None or not sys.stderr.isatty()
         if not self._lines:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -73,9 +73,15 @@ class Progress:
             self._printed = now
             of = f"/{self.total:,}" if self.total and not self.percent else ""
             values = [f"{name} {value:.4g}" for name, value in list(scalars.items())[:SHOWN]]
-            text = f"{self.description} {step:,}{of}, {now - self._began:.0f} s: {', '.join(values)}"
-            with contextlib.suppress(OSError):  # a closed pipe must not end a run
-                print(text, file=sys.stderr, flush=True)
+            say(f"{self.description} {step:,}{of}, {now - self._began:.0f} s: {', '.join(values)}")
+
+
+def say(text: str) -> None:
+    """Print a line to standard error, unless the logger ``automl_ext`` suppresses warnings."""
+    if sys.stderr is None or not logging.getLogger("automl_ext").isEnabledFor(logging.WARNING):
+        return  # None: it is closed, and print would write to standard output
+    with contextlib.suppress(OSError):  # a closed pipe must not end a run
+        print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -60,8 +60,8 @@ def refused(process: Done, *words: str) -> None:
 def test_no_command_prints_the_usage(automl_ext: Run) -> None:
     nothing = automl_ext()
     assert nothing.returncode == 2
-    assert "search gdas" in nothing.stdout
-    assert automl_ext("--help") == Done(0, nothing.stdout, "")
+    assert "search gdas" in nothing.stderr
+    assert automl_ext("--help") == Done(0, nothing.stderr, "")
     assert automl_ext("--version").stdout.strip() == __version__
     group = automl_ext("search", "--help")
     assert group.returncode == 0
