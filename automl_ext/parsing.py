@@ -13,6 +13,7 @@ import tyro
 from automl_ext.training.config import apply_toml, to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.user_code import check_trusted, own_names
+from automl_ext.training.words import OURS, our_name
 from automl_ext_cli.options import parse_options
 from automl_ext_cli.table import COMMANDS
 
@@ -78,6 +79,7 @@ def parse(form: Any, kinds: Sequence[type], default: Callable[[Any], Any], prog:
         if any(arg.partition("=")[0] in (flag, flag.replace("--", "--no-", 1)) for arg in args):
             raise UserError(f"{flag}: removed; {instead}")
     options, settings = kinds[0], kinds[-1]
+    check_words(kinds, args)
     toml = option_value("--config", args)
     try:  # the dataclasses check their values and raise ValueError
         with contextlib.ExitStack() as stack:
@@ -92,6 +94,20 @@ def parse(form: Any, kinds: Sequence[type], default: Callable[[Any], Any], prog:
         raise UserError(str(error)) from None
     check_trusted(named, parsed.options.trust, str(toml))
     return parsed
+
+
+def check_words(kinds: Sequence[type], args: Sequence[str]) -> None:
+    """Raise UserError for the flag of another package that has a different name here."""
+    flags = [arg.partition("=")[0] for arg in args if arg.startswith("--")]
+    if any(flag[2:].replace("-", "_") in OURS for flag in flags):
+        configs = [default_of(kinds[-1])]
+        configs += inner_configs(configs[0])
+        known = {field.name for form in kinds[:-1] for field in dataclasses.fields(form)}
+        for config in configs:
+            known |= {name for name, value in vars(config).items() if not dataclasses.is_dataclass(value)}
+        for flag in flags:
+            if ours := our_name(flag[2:].replace("-", "_"), known):
+                raise UserError(f"{flag}: unknown option; did you mean --{ours.replace('_', '-')}?")
 
 
 def default_of(settings: type) -> Any:

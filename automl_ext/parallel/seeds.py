@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from automl_ext.parallel.cluster import current_cluster
 from automl_ext.parallel.jobs import Jobs
 from automl_ext.parallel.own_modules import Files, pack, unpack
-from automl_ext.training.config import check_same, to_dict
+from automl_ext.training.config import check_same, increased, to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_json
 from automl_ext.training.files.lock import LOCK, Lock, RunFolder, is_held_here
@@ -139,7 +139,7 @@ def run_seeds(
         raise UserError(f"cannot use the run directory {out}: {error}") from error
     try:
         check_entries(out, folder.entries or [], resume)
-        ended = [seed for seed in seeds if (run_of(out, seed) / RESULT).is_file()]
+        ended = [seed for seed in seeds if has_ended(run_of(out, seed), configs[seed])]
         for seed in ended:
             check_finished(run_of(out, seed), configs[seed], algorithm)
         finished = {seed: read_object(run_of(out, seed) / RESULT) for seed in ended}
@@ -212,6 +212,11 @@ def check_entries(out: Path, entries: list[Path], resume: str | None) -> None:
         raise UserError(f"{out} is not empty: choose another --out, or resume it with --resume auto")
     if entries and not any(path.name.startswith(("seed-", MARK)) for path in entries):
         raise UserError(f"{out} is not empty and holds no run of --seeds: choose another --out")
+
+
+def has_ended(run: Path, config: Any) -> bool:
+    """Return whether a run has a result, and is as long as ``config`` says."""
+    return (run / RESULT).is_file() and not increased(read_object(run / CONFIG), config)
 
 
 def check_finished(run: Path, config: Any, algorithm: str) -> None:

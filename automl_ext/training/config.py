@@ -8,13 +8,14 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from automl_ext._version import __version__
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_small, short
+from automl_ext.training.words import hint
 
 Config = TypeVar("Config")
 _MISSING = object()
@@ -70,15 +71,30 @@ def without_effect(config: Any, prefix: str = "") -> set[str]:
     return found
 
 
-def check_same(name: str, stored: dict[str, Any], config: Any) -> None:
+def increased(stored: dict[str, Any], config: Any) -> list[str]:
+    """Return the options that only say how long a run is, and that ``config`` has increased.
+
+    The class names them in ``may_increase``. A run can be resumed with larger values of them.
+    """
+    longer = []
+    for name in getattr(config, "may_increase", ()):
+        before = stored.get(name)
+        if type(before) is int and before < getattr(config, name):
+            longer.append(name)
+    return longer
+
+
+def check_same(name: str, stored: dict[str, Any], config: Any, longer: Collection[str] = ()) -> None:
     """Raise UserError if a stored configuration, of ``name``, differs from ``config`` in an option with an effect.
 
-    An option that it lacks is new in this version, and counts as its default.
+    An option that it lacks is new in this version, and counts as its default. The options ``longer`` may differ.
     """
-    ignored = without_effect(config)
+    ignored = without_effect(config) | {*longer}
     found = differences(with_defaults(stored, config), to_dict(config))
     if changed := [f"{key} was {old} and is now {new}" for key, old, new in found if key not in ignored]:
-        raise UserError(f"{name} has another configuration: {', '.join(changed)}")
+        raise UserError(
+            f"{name} has another configuration: {', '.join(changed)}; resume it with the same, or choose another --out"
+        )
 
 
 def check_options(name: str, stored: dict[str, Any], given: dict[str, Any], version: object) -> None:
@@ -177,9 +193,8 @@ def with_values(config: Any, values: dict[str, Any], source: str, prefix: str = 
     for name, value in values.items():
         key = prefix + name
         if name not in names:
-            raise UserError(
-                f"{source}: unknown key {short(key)}; valid ones are {', '.join(prefix + n for n in names)}"
-            )
+            valid = ", ".join(prefix + n for n in names)
+            raise UserError(f"{source}: unknown key {short(key)}{hint(name, names)}; valid ones are {valid}")
         current = getattr(config, name)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, dict):

@@ -17,9 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import logging
 import shutil
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +25,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from automl_ext._version import __version__
-from automl_ext.training.config import from_dict, to_dict
+from automl_ext.training.config import from_dict, increased, to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint, metrics
 from automl_ext.training.files.atomic import fsync_path, write_json
@@ -37,7 +35,7 @@ from automl_ext.training.files.reading import read_object, short
 from automl_ext.training.machine.environment import check_compatible, environment
 from automl_ext.training.machine.memory import keep_freed_memory
 from automl_ext.training.observer import observe
-from automl_ext.training.progress import Progress
+from automl_ext.training.progress import Progress, say
 from automl_ext.training.user_code import check_not_imported_by_a_worker
 
 CONFIG, ENVIRONMENT, RESULT, CHECKPOINTS = "config.json", "environment.json", "result.json", "checkpoints"
@@ -129,7 +127,9 @@ class Run:
                     origin = _at_path(Path(resume), out, entries, read)
                 run = _fresh(out, facts) if origin is None else _resume(out, facts, *origin)
                 if resume == "auto" and entries:
-                    _say(f"{out}: " + (f"continues from step {run.step:,}" if origin else "no checkpoint, starts anew"))
+                    say(f"{out}: " + (f"continues from step {run.step:,}" if origin else "no checkpoint, starts anew"))
+                if origin is not None:
+                    _lengthen(out, origin[1]["config"], config)
             except BaseException as error:
                 folder.close(undo=isinstance(error, Exception))
                 raise
@@ -213,6 +213,8 @@ class Run:
         unused = self._saved_step < 0 and not self._metrics.written and not self._finished
         with contextlib.suppress(OSError):  # the disk is still full; the first error says more
             self._close(undo=unused and isinstance(error, Exception))
+        if isinstance(error, OSError) and not self.path.exists():
+            raise UserError(f"{self.path}: the run directory was deleted while the run went on") from None
 
 
 def algorithm_of(run: Path) -> str | None:
@@ -234,10 +236,15 @@ def read_config(run: Path, config: Config) -> Config:
     return from_dict(config, read_object(run / CONFIG), str(run / CONFIG), version)
 
 
-def _say(text: str) -> None:
-    """Print a line, unless the logger ``automl_ext`` suppresses warnings."""
-    if logging.getLogger("automl_ext").isEnabledFor(logging.WARNING):
-        print(text, file=sys.stderr)
+def _lengthen(out: Path, stored: dict[str, Any], config: Any) -> None:
+    """Remove the result of a run that goes on beyond its former end, and say in what the longer run differs."""
+    for name in increased(stored, config):
+        (out / RESULT).unlink(missing_ok=True)
+        now = f"{getattr(config, name):,}"
+        text = f"{out}: {name} was {stored[name]:,} and is now {now}"
+        if schedules := config.may_increase[name]:
+            text += f"; {', '.join(schedules)}: the schedule changes here, so this is no run of {now} from the start"
+        say(text)
 
 
 def _check_run_directory(out: Path, entries: list[Path]) -> None:

@@ -58,6 +58,14 @@ class TrainConfig:
         check_range(self, "eval_episodes", "eval_max_steps", "final_episodes", low=1)
         check_seed(self.seed)
 
+    @property
+    def may_increase(self) -> dict[str, list[str]]:
+        """The option that a resumed run may increase, and the options whose schedules depend on it."""
+        schedules = ["lr_decay", "clip_decay", "prioritized"]
+        if not getattr(self, "noisy", False):
+            schedules.append("exploration_fraction")
+        return {"total_steps": [name for name in schedules if getattr(self, name, False)]}
+
 
 def envs_of(config: TrainConfig, n_envs: int, seed: int, *, render: bool = False) -> Envs:
     """Make environments from a configuration, for training and for evaluation.

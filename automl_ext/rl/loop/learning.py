@@ -19,6 +19,7 @@ from automl_ext.training.checks import check_seed
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.seeding import derived_seed
+from automl_ext.training.words import naming_ours, translated
 
 if TYPE_CHECKING:
     from automl_ext.rl.loop.loop import Callback
@@ -41,6 +42,14 @@ class LearningAgent(Agent):
     best: dict[str, Any] | None = None
     honors: ClassVar[frozenset[Seam]] = frozenset()
     _policy_given = False  # whether a policy was loaded, which training then starts from
+
+    def __new__(cls, *args: Any, **options: Any) -> LearningAgent:
+        """Refuse the arguments of Stable-Baselines3: ``PPO("MlpPolicy", env)``."""
+        if "policy" in options or (args and isinstance(args[0], str)):
+            got = short(options.get("policy", args[0] if args else None))
+            call = f"rl.make({cls.algorithm!r}, env{translated(options)})"
+            raise TypeError(f"{cls.__name__}: expected a configuration, got {got}; use {call}: env is an id or a class")
+        return super().__new__(cls)
 
     @functools.cached_property
     def seams(self) -> Seams:
@@ -88,6 +97,7 @@ class LearningAgent(Agent):
         envs: Any = self.envs
         return envs.observation_space, envs.action_space
 
+    @naming_ours
     def learn(
         self,
         total_steps: int | None = None,

@@ -13,7 +13,7 @@ import torch
 
 from automl_ext import __version__, _native, build_info
 from automl_ext.training import ranks
-from automl_ext.training.config import check_options, check_same
+from automl_ext.training.config import check_options, check_same, increased
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
@@ -105,7 +105,7 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any], c
         raise UserError(
             f"{name} was made by {was['ranks']} processes, now there are {now['ranks']}: use torchrun with as many"
         )
-    check_same(name, stored["config"], config)
+    check_same(name, stored["config"], config, increased(stored["config"], config))
     for key, label in MAY_DIFFER.items():
         if was.get(key) != now[key]:
             warnings.warn(

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from compare_runs import same_runs
 
+from automl_ext.parallel.seeds import run_seeds
 from automl_ext.rl import EnvOptions
 from automl_ext.rl.extras import RND, CountBonus, Extras, SelfImitation
 from automl_ext.rl.registry import algorithm
+from automl_ext.training.errors import UserError
 
 SHORT: dict[str, Any] = {"total_steps": 600, "eval_every": 200, "eval_episodes": 2, "final_episodes": 2}
 SHORT |= {"checkpoint_every": 150, "hidden": (8,)}
@@ -60,3 +62,43 @@ def test_resumed_run_equals_uninterrupted_run(case: str, tmp_path: Path) -> None
         for row in map(json.loads, (tmp_path / "whole/metrics.jsonl").read_text().splitlines()):
             assert row[metric] > 0
             assert -0.02 < row["episode_return"] < 1  # the task's: without a bonus
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "schedules"),
+    [
+        ("a2c", {"lr_decay": False, "n_envs": 2, "n_steps": 5}, ""),
+        ("ppo", PPO | {"lr_decay": True, "clip_decay": True}, "lr_decay, clip_decay"),
+        ("dqn", Q | {"lr_decay": False}, "exploration_fraction"),
+        ("rainbow", Q, "prioritized"),
+    ],
+)
+def test_a_finished_run_goes_on_with_more_steps(
+    name: str, options: dict[str, Any], schedules: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a schedule that depends on their number, it equals a run of as many steps, bit for bit."""
+    found, out = algorithm(name), tmp_path / "run"
+    longer, shorter = (found.config(**SHORT | options | {"total_steps": steps}) for steps in (800, 400))
+    assert found.train(shorter, out) is not None
+    assert found.train(longer, out, resume="auto", stop_after=1) is None
+    printed = capsys.readouterr().err
+    assert f"{out}: total_steps was 400 and is now 800" in printed
+    assert (f"; {schedules}: the schedule changes here" in printed) == bool(schedules)
+    assert not (out / "result.json").exists()
+    result = found.train(longer, out, resume="auto")
+    assert result is not None
+    assert result["env_steps"] >= 800
+    if not schedules:
+        found.train(longer, tmp_path / "whole")
+        same_runs(tmp_path / "whole", out)
+    with pytest.raises(UserError, match="total_steps was 800 and is now 400; resume it with the same, or choose"):
+        found.train(shorter, out, resume="auto")
+
+
+def test_seeds_go_on_with_more_steps(tmp_path: Path) -> None:
+    found = algorithm("a2c")
+    longer, shorter = (found.config(**SHORT | {"total_steps": steps}) for steps in (400, 200))
+    for config in (shorter, longer):
+        result = run_seeds(found.train, "a2c", config, tmp_path / "seeds", [0, 1], resume="auto")
+        assert result is not None
+        assert min(one["env_steps"] for one in result["results"]) >= config.total_steps
