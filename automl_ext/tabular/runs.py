@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from automl_ext.tabular.candidates import CONSTANT, ModelCandidate
 from automl_ext.tabular.ensemble import bagged, leaderboard, refitted
@@ -30,7 +32,7 @@ NEVER = float("inf")
 class TableOptions:
     """The table, what is predicted, and how models are validated."""
 
-    table: str = ""
+    table: Annotated[str, tyro.conf.Positional] = ""
     """Table to learn from: NAME.csv, NAME.csv.gz or NAME.parquet."""
     target: str = ""
     """Column to predict."""
@@ -146,9 +148,10 @@ def read_problem(config: TableOptions) -> Problem:
     Raises:
         UserError: an option or the table is invalid.
     """
-    for name in ("table", "target"):
-        if not getattr(config, name):
-            raise UserError(f"{name}: expected a {'file' if name == 'table' else 'column'}, got none: --{name} NAME")
+    if not config.table:
+        raise UserError("table: expected a file, got none: tune fit TABLE --target NAME")
+    if not config.target:
+        raise UserError("target: expected a column, got none: --target NAME")
     frame = read_table(Path(config.table), target=config.target)
     return find_problem(
         frame,

@@ -88,7 +88,7 @@ def test_one_learner_is_cross_validated(learner: str, command: Command, files: P
 def test_one_learner_is_tuned(learner: str, command: Command, files: Path) -> None:
     """Trial 0 has the given settings, and the next command repeats the best ones."""
     size = ("--trees", "10") if learner == "forest" else ("--rounds", "20")
-    flags = ["tune", "fit", "--learner", learner, "--table", "train.csv", "--target", "y", *size]
+    flags = ["tune", "fit", "--learner", learner, "train.csv", "--target", "y", *size]
     code, printed, errors = command(*flags, "--trials", "3", "--confirm", "0", "--out", "tuned", "--json")
     assert code == 0, errors
     result = json.loads(printed)
@@ -106,7 +106,7 @@ def test_one_learner_is_tuned(learner: str, command: Command, files: Path) -> No
 
 
 def test_the_portfolio_of_a_learner_comes_after_the_given_settings(command: Command, files: Path) -> None:
-    flags = "tune fit --table train.csv --target y --rounds 5 --trials 2 --out tuned"
+    flags = "tune fit train.csv --target y --rounds 5 --trials 2 --out tuned"
     assert command(*flags.split())[0] == 0
     trials = json.loads((files / "tuned/result.json").read_text())["trials"]
     assert trials[1]["point"] == portfolio("fit --learner lightgbm")[0]
@@ -132,11 +132,11 @@ def test_by_time_a_model_of_all_rows_is_kept(command: Command, files: Path) -> N
         ("fit train.csv --target y --time day --type day=date --out run", "it is no feature"),
         ("fit train.csv --target y --type y=categorical --out run", "got the target 'y': use --task"),
         ("fit train.csv --target y --metric rmse --out run", "metric: expected"),
-        ("tune fit --learner xgboost --table train.csv --target y --max-depth 0 --trials 1 --out run", "max_depth: "),
+        ("tune fit --learner xgboost train.csv --target y --max-depth 0 --trials 1 --out run", "max_depth: "),
         ("tune fit --target y --trials 1 --out run", "table: expected a file, got none"),
-        ("tune fit --table absent.csv --target y --trials 1 --out run", "cannot read absent.csv"),
-        ("tune fit --table train.csv --trials 1 --out run", "target: expected a column, got none"),
-        ("tune fit --learner forest --table train.csv --target z --trials 1 --out run", "there is no column 'z'"),
+        ("tune fit absent.csv --target y --trials 1 --out run", "cannot read absent.csv"),
+        ("tune fit train.csv --trials 1 --out run", "target: expected a column, got none"),
+        ("tune fit --learner forest train.csv --target z --trials 1 --out run", "there is no column 'z'"),
         ("predict run new.csv", "model.json"),
     ],
 )
@@ -149,7 +149,7 @@ def test_what_is_refused_leaves_no_run_directory(arguments: str, message: str, c
 
 def test_an_unknown_learner_is_refused(command: Command, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    flags = "--learner linear --table train.csv --target y --trials 1"
+    flags = "--learner linear train.csv --target y --trials 1"
     code, _, printed = command("tune", "fit", *flags.split())
     assert code == 2
     assert all(name in printed for name in ("--learner", "'linear'", "lightgbm", "xgboost", "forest"))

@@ -47,7 +47,7 @@ SMALL = {
     "eval": "trained --episodes 1",
     "record": "trained --out new.npz --episodes 1",
     "tune": "--trials 1 --confirm 0",  # after the arguments of the tuned command
-    "tune fit": "--table table.csv --target y --folds 2 --rounds 5",
+    "tune fit": "table.csv --target y --folds 2 --rounds 5",
     "portfolio": "tuned --out new.json",
     "fit": "table.csv --target y --minutes 0.02 --out run",
     "predict": "fitted table.csv --out new.csv",

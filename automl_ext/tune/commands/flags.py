@@ -21,12 +21,14 @@ class Change(NamedTuple):
         name: dotted name.
         flag: name of the flag.
         repeated: whether the flag takes one item at a time, and is repeated for each item of the value.
+        positional: whether the command takes the value without a flag.
     """
 
     name: str
     flag: str
     value: Any
     repeated: bool
+    positional: bool
 
 
 def changes(config: Any, default: Any, prefix: str = "", flag: str = "") -> Iterator[Change]:
@@ -44,14 +46,18 @@ def changes(config: Any, default: Any, prefix: str = "", flag: str = "") -> Iter
         elif type(value) is not type(usual) or value != usual:
             repeated = tyro.conf.UseAppendAction in notes
             named = next((note.name for note in notes if getattr(note, "name", None)), flag + field.name)
-            yield Change(prefix + field.name, named.replace("_", "-"), value, repeated)
+            positional = tyro.conf.Positional in notes
+            yield Change(prefix + field.name, named.replace("_", "-"), value, repeated, positional)
 
 
 def as_flags(config: Any) -> str:
-    """Return the flags with which a command has this configuration; options with their defaults are left out."""
+    """Return the words with which a command has this configuration; options with their defaults are left out."""
+    first: list[str] = []
     words: list[str] = []
-    for _, name, value, repeated in changes(config, type(config)()):
-        if isinstance(value, bool):
+    for _, name, value, repeated, positional in changes(config, type(config)()):
+        if positional:
+            first.append(text(value))
+        elif isinstance(value, bool):
             *outer, last = name.split(".")
             words.append("--" + ".".join([*outer, last if value else f"no-{last}"]))
         elif repeated:
@@ -59,7 +65,7 @@ def as_flags(config: Any) -> str:
                 words += [f"--{name}", text(item)]
         else:
             words += [f"--{name}", *map(text, value if isinstance(value, (tuple, list)) else [value])]
-    return shlex.join(words)
+    return shlex.join([*first, *words])
 
 
 def text(value: Any) -> str:
@@ -73,7 +79,7 @@ def as_toml(config: Any, comment: str) -> str:
     TOML has no None: an option that is None, but not by default, becomes a comment.
     """
     lines, tables = [f"# {line}" for line in comment.splitlines()], dict[str, list[str]]()
-    for name, flag, value, _ in changes(config, type(config)()):
+    for name, flag, value, *_ in changes(config, type(config)()):
         table, _, last = name.rpartition(".")
         line = f"# {last}: None; add --{flag} None" if value is None else f"{last} = {toml_value(value)}"
         tables.setdefault(table, []).append(line)
