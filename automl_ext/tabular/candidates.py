@@ -125,7 +125,8 @@ def portfolio() -> dict[str, list[ModelCandidate]]:
 
 def _points(learner: str) -> list[dict[str, Any]]:
     """Return the points of a learner's portfolio, without fields that are not settings of the learner."""
-    known, points = search_space(LEARNERS[learner].settings), portfolios.portfolio(f"fit --learner {learner}")
+    known = search_space(LEARNERS[learner].settings)
+    points = portfolios.portfolio(f"fit --learner {learner}", spaces=[known])
     return [{name: value for name, value in point.items() if name in known} for point in points]
 
 

@@ -52,6 +52,13 @@ class Range:
         """True if the values are integers, that is, if both bounds are."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
+    def __contains__(self, value: object) -> bool:
+        number = type(value) is int or (type(value) is float and not self.whole)
+        return number and self.low <= value <= self.high  # type: ignore[operator]
+
+    def __str__(self) -> str:
+        return f"{'an int' if self.whole else 'a number'} from {self.low:g} to {self.high:g}"
+
 
 class Categories:
     """A choice among several values without an order.
@@ -72,8 +79,14 @@ class Categories:
             raise ValueError(f"Categories: expected finite numbers, got {values}")
         self.values = values
 
+    def __contains__(self, value: object) -> bool:
+        return any(type(value) is type(known) and value == known for known in self.values)
+
     def __repr__(self) -> str:
         return f"Categories{self.values}"
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(map(repr, self.values))}"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Categories) and repr(self) == repr(other)

@@ -7,13 +7,14 @@ package contains portfolios of some commands as JSON files in ``automl_ext/tune/
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object, short
+from automl_ext.training.search_space import Space
 
 FORMAT = 2
 FOLDER = Path(__file__).with_name("portfolios")
@@ -33,18 +34,22 @@ class Portfolio:
         return {"format": FORMAT, "command": self.command, "source": self.source, "points": self.points}
 
 
-def portfolio(command: str, file: str | Path | None = None) -> list[Point]:
+def portfolio(
+    command: str, file: str | Path | None = None, spaces: Sequence[Space] = (), usual: Mapping[str, Any] | None = None
+) -> list[Point]:
     """Return the points that a new study of a command evaluates first, best first.
 
     Args:
         command: for example "fit --learner lightgbm".
         file: portfolio file; default: the one that the package contains.
+        spaces: search spaces of the command. Each value must be in one of them; names in none of them are not checked.
+        usual: values that are accepted too: a default may be outside of its range.
 
     Returns:
         Points by dotted option name; empty if the package contains no portfolio of this command.
 
     Raises:
-        UserError: ``file`` is damaged, or is a portfolio of another command.
+        UserError: ``file`` is damaged, is a portfolio of another command, or has a value outside of its range.
     """
     path = FOLDER / file_name(command) if file is None else Path(file)
     if file is None and not path.is_file():
@@ -52,6 +57,13 @@ def portfolio(command: str, file: str | Path | None = None) -> list[Point]:
     found = read_portfolio(path)
     if found.command != command:
         raise UserError(f"{path}: expected a portfolio of {command!r}, got one of {found.command!r}")
+    for number, point in enumerate(found.points, 1):
+        for name, value in point.items():
+            ranges = dict.fromkeys(space[name] for space in spaces if name in space)
+            as_usual = usual is not None and name in usual and usual[name] == value
+            if ranges and not as_usual and not any(value in values for values in ranges):
+                expected = " or ".join(map(str, ranges))
+                raise UserError(f"{path}: point {number}: {name}: expected {expected}, got {short(value)}")
     return found.points
 
 

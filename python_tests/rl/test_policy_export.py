@@ -233,3 +233,29 @@ def test_what_cannot_be_exported_is_refused_by_name(run: Path, tmp_path: Path) -
         with pytest.raises(UserError, match=r"expected a folder for policy.pt2, policy.json and README.md"):
             rl.export_policy(run, tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(
+    number: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Saved again by torch.save, a file has no checksum that would tell."""
+    run = tmp_path / "run"
+    rl.make("a2c", "CartPole-v1", **SHORT).learn(out=run)
+    best = torch.load(run / "best.pt", weights_only=True)
+    name = next(iter(best["policy"]))
+    best["policy"][name].view(-1)[0] = number
+    torch.save(best, run / "best.pt")
+    capsys.readouterr()
+    for words in (["eval", str(run)], ["export", str(run), "--out", str(tmp_path / "out")]):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert f"best.pt does not fit the agent of {run}: policy.{name}: expected finite numbers, got" in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    agent = rl.load_run(run, "last")
+    agent.load_policy_state(best["policy"])
+    agent.save(tmp_path / "agent.pt")
+    agent.close()
+    with pytest.raises(UserError, match=r"agent\.pt: cannot make the agent: .*expected finite numbers"):
+        rl.load(tmp_path / "agent.pt")

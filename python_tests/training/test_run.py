@@ -3,7 +3,9 @@
 import json
 import logging
 import math
+import shutil
 import sys
+import threading
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +15,7 @@ from training_helpers import Config, Optimizer, logged, make, train
 
 from automl_ext.training import progress
 from automl_ext.training.errors import UserError
+from automl_ext.training.files import metrics
 from automl_ext.training.run import Run
 
 
@@ -291,3 +294,26 @@ def test_progress_on_a_terminal(tmp_path, monkeypatch, capsys, level):
     out, err = capsys.readouterr()
     assert out == ""
     assert ("search" in err) == (level == "shown")
+
+
+def test_a_deleted_run_directory_ends_the_run_in_one_line(tmp_path, capfd):
+    pytest.importorskip("tensorboard")
+    out, hook = tmp_path / "run", threading.excepthook
+    metrics._leave_errors_to_writer.cache_clear()
+    threading.excepthook = threading.__excepthook__  # that of pytest warns
+    try:
+        with pytest.raises(UserError, match=r"run: the run directory was deleted while the run went on$"):
+            log_after_deletion(out)
+    finally:
+        threading.excepthook = hook
+        metrics._leave_errors_to_writer.cache_clear()
+    assert capfd.readouterr().err == ""
+
+
+def log_after_deletion(out):
+    with make(out) as run:
+        run.log(1, loss=1.0)
+        shutil.rmtree(out)
+        for step in range(2, 10):
+            run.log(step, loss=1.0)
+            run.save(step, {"weights": torch.zeros(1)})

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from automl_ext.training.errors import UserError
+from automl_ext.training.search_space import Categories, Range
 from automl_ext.tune.portfolio import FOLDER, Portfolio, file_name, portfolio, read_portfolio
 from automl_ext.tune.portfolio_building import (
     PastStudy,
@@ -185,6 +186,39 @@ def test_a_damaged_portfolio_is_refused(tmp_path: Path, change: dict[str, Any]) 
     file.write_text(json.dumps(Portfolio("train x", [], "test").as_dict() | change))
     with pytest.raises(UserError, match=next(iter(change)) if "points" not in change else '"point"'):
         read_portfolio(file)
+
+
+@pytest.mark.parametrize(
+    ("point", "got"),
+    [
+        ({"lr": 5.0}, "lr: expected a number from 0.1 to 1 or a number from 0.1 to 2, got 5.0"),
+        ({"lr": "0.5"}, "lr: expected a number .*, got '0.5'"),
+        ({"lr": True}, "lr: expected a number .*, got True"),
+        ({"size": 3.0}, "size: expected an int from 1 to 4, got 3.0"),
+        ({"kind": "c"}, "kind: expected one of 'a', 'b', got 'c'"),
+        ({"lr": 1.5, "size": 4, "kind": "b", "other": 1}, None),
+        ({"lr": 0.0}, None),  # a default may be outside of its range
+    ],
+)
+def test_a_point_outside_of_its_ranges_is_refused(point: dict[str, Any], got: str | None, tmp_path: Path) -> None:
+    declared = {"lr": Range(0.1, 1.0), "size": Range(1, 4), "kind": Categories("a", "b")}
+    spaces = [declared, {"lr": Range(0.1, 2.0)}]  # the second one is of --ranges
+    file = tmp_path / "p.json"
+    file.write_text(json.dumps(Portfolio("train x", [{"lr": 0.5}, point], "test").as_dict()))
+    if got is None:
+        assert portfolio("train x", file, spaces, {"lr": 0.0}) == [{"lr": 0.5}, point]
+        return
+    with pytest.raises(UserError, match=f"p.json: point 2: {got}"):
+        portfolio("train x", file, spaces, {"lr": 0.0})
+
+
+def test_tuning_refuses_a_portfolio_before_there_is_a_run(tmp_path: Path, command: Command) -> None:
+    file = tmp_path / "p.json"
+    file.write_text(json.dumps(Portfolio("train a2c", [{"lr": 1e9}], "test").as_dict()))
+    flags = ["tune", "train", "a2c", "--trials", 1, "--portfolio", file, "--out", tmp_path / "run"]
+    code, _, error = command(*flags)
+    assert (code, (tmp_path / "run").exists()) == (2, False)
+    assert "point 1: lr: expected a number from 1e-05 to 0.01, got 1000000000.0" in error
 
 
 @pytest.mark.parametrize("learner", ["lightgbm", "xgboost"])

@@ -169,7 +169,8 @@ def load_last(run: Path, agent: Agent) -> int:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # about training environments that start new episodes
                 checkpoint.load_into(lambda state: agent.load_state_dict(state["agent"]), state)
+            check_fit(agent.policy_state(), agent.policy_state(), "policy")  # finite
             return manifest["step"]
-        except checkpoint.DamagedCheckpoint as error:
+        except (checkpoint.DamagedCheckpoint, ValueError) as error:
             warnings.warn(f"skipping the damaged checkpoint {path}: {error}", stacklevel=2)
     raise UserError(f"{run / CHECKPOINTS}: no intact checkpoint found")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -71,8 +73,21 @@ class Metrics:
                 return None
             # TensorBoard drops points logged after the checkpoint: those at step + 1 and later.
             purge = self._step + 1 if self._step else None
+            _leave_errors_to_writer()
             self._writer = SummaryWriter(str(self._tensorboard_folder), purge_step=purge)
         return self._writer
+
+
+@functools.cache
+def _leave_errors_to_writer() -> None:
+    """Print no traceback of TensorBoard's threads: the next call of their writer raises the error."""
+    hook = threading.excepthook
+
+    def print_traceback(args: threading.ExceptHookArgs) -> None:
+        if not type(args.thread).__module__.startswith("tensorboard."):
+            hook(args)
+
+    threading.excepthook = print_traceback
 
 
 def cut(path: Path, length: int) -> None:

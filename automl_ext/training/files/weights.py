@@ -63,10 +63,11 @@ def read_tensors(path: Path) -> Any:
 
 
 def check_fit(value: Any, like: Any, key: str) -> None:
-    """Check that ``value`` has the keys of ``like``, and tensors of the same shapes and dtypes.
+    """Check that ``value`` has the keys of ``like``, and tensors of finite numbers of the same shapes and dtypes.
 
     Raises:
-        ValueError: a key is missing, unexpected or of another kind; the message names the first such key.
+        ValueError: a key is missing, unexpected or of another kind, or has NaN or an infinity; the message names the
+            first such key.
     """
     if isinstance(like, Mapping):
         if not isinstance(value, Mapping):
@@ -81,6 +82,8 @@ def check_fit(value: Any, like: Any, key: str) -> None:
         expected, found = (_kind(item) for item in (like, value))
         if expected != found:
             raise ValueError(f"{key}: expected {expected}, got {found}")
+        if not value.isfinite().all():
+            raise ValueError(f"{key}: expected finite numbers, got NaN or infinity")
     elif like is not None and type(value) is not type(like):
         raise ValueError(f"{key}: expected {type(like).__name__}, got {type(value).__name__}")
 

@@ -14,7 +14,7 @@ from automl_ext.training.checks import check_range
 from automl_ext.training.config import to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_atomic
-from automl_ext.training.search_space import Space, with_point
+from automl_ext.training.search_space import Space, search_space, with_point
 from automl_ext.tune.commands.flags import as_flags, as_toml
 from automl_ext.tune.commands.objective import CommandObjective, TunedBy
 from automl_ext.tune.commands.ranges import space_of
@@ -108,7 +108,7 @@ def tune_command(
 
     first = [{name: attrgetter(name)(settings) for name in space}]
     if config.sampler in WITH_EXPERIENCE:
-        first += known_points(name, space, first[0], config.portfolio)
+        first += known_points(name, space, first[0], search_space(settings), config.portfolio)
         if config.sampler == "experience" and len(first) == 1:
             raise UserError(f"sampler: there is no experience with {name}; expected default, random, tpe, gp or cmaes")
     return tune(
@@ -126,19 +126,22 @@ def tune_command(
     )
 
 
-def known_points(command: str, space: Space, usual: dict[str, Any], file: Path | None = None) -> list[dict[str, Any]]:
+def known_points(
+    command: str, space: Space, usual: dict[str, Any], declared: Space, file: Path | None = None
+) -> list[dict[str, Any]]:
     """Return the points of the portfolio, best first, moved into the space; names without a value keep ``usual``.
 
     A point equal to ``usual``, which trial 0 evaluates, is left out.
 
     Raises:
-        UserError: ``file`` is damaged, or is a portfolio of another command.
+        UserError: ``file`` is damaged, is a portfolio of another command, or has a value that is neither ``declared``
+            by the command, nor in ``space``, nor the usual one.
     """
     from automl_ext.tune.portfolio import portfolio
     from automl_ext.tune.space import nearest
 
     points = [nearest(space, usual)]
-    for known in portfolio(command, file):
+    for known in portfolio(command, file, [declared, space], usual):
         point = nearest(space, usual | {name: value for name, value in known.items() if name in space})
         if point not in points:
             points.append(point)
