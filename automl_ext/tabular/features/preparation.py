@@ -61,17 +61,19 @@ class Preparation:
     def _matrix(self, frame: Any, training: dict[str, Named]) -> Matrix:
         named: Named = []
         categorical = []
+        plain = [column.name for column in self.columns if column.kind not in ("categorical", "text")]
+        numbers = dict(zip(plain, frame[plain].to_numpy(dtype=np.float64).T, strict=True))  # column by column is slow
         for column in self.columns:
-            values = frame[column.name]
             if column.kind == "categorical":
                 if len(self.categories[column.name]) > 2:
                     categorical.append(len(named))
-                named.append((column.name, _codes(values, self.categories[column.name])))
+                named.append((column.name, _codes(frame[column.name], self.categories[column.name])))
             elif column.kind == "text":
+                values = frame[column.name]
                 named.append((f"characters of {column.name}", values.str.len().to_numpy(dtype=np.float64)))
                 named.append((f"words of {column.name}", values.str.split().str.len().to_numpy(dtype=np.float64)))
             else:
-                named.append((column.name, values.to_numpy(dtype=np.float64)))
+                named.append((column.name, numbers[column.name]))
         for family, state in self.families.items():
             named += training[family] if family in training else FAMILIES[family].apply(frame, state)
         x = np.column_stack([values for _, values in named]) if named else np.zeros((len(frame), 0))
@@ -99,7 +101,8 @@ def prepare(
     rows = Rows(frame, columns, indicators(y, task), seed)
     states = {name: FAMILIES[name].fit(rows) for name in families}
     special = {name: training(rows) for name in families if (training := FAMILIES[name].training) is not None}
-    in_order = sorted(columns, key=lambda column: list(frame.columns).index(column.name))
+    position = {name: i for i, name in enumerate(frame.columns)}
+    in_order = sorted(columns, key=lambda column: position[column.name])
     preparation = Preparation(in_order, categories, states)
     return preparation, preparation._matrix(frame, special)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from automl_ext.tabular.extra import library
-from automl_ext.tabular.table.columns import BOOLEANS, Column
+from automl_ext.tabular.table.columns import BOOLEANS, Column, is_plain_number
 from automl_ext.tabular.table.dates import to_dates
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -39,6 +39,9 @@ def clean(frame: Any, columns: list[Column]) -> Any:
 
 def _numbers(values: Any, column: Column) -> Any:
     pandas = library("pandas")
+    if is_plain_number(values.dtype):
+        array = values.to_numpy(dtype=np.float64)
+        return np.where(np.isfinite(array), array, np.nan)
     if pandas.api.types.is_datetime64_any_dtype(values.dtype):
         raise UserError(f"column {column.name!r}: expected numbers, got dates")
     if pandas.api.types.is_complex_dtype(values.dtype):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ NUMBERS = 0.95  # smallest share of a text column's values that are numbers, if 
 MOST_WORDS = 5  # different words that count as missing in a text column of numbers
 FEWEST_OF_CLASS = 5  # rows of each class, if it is no accident that the classes are intervals of a column
 NEARLY = 0.98  # smallest share of rows in which a column agrees with the target, if it is named
+MOST_SHOWN, FIRST_SHOWN = 60, 20  # columns that are printed: all of them, or only the first ones
 TEXT_WORDS = 3  # text has on average at least this number of words
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
 # Digits with a sign of percent, a currency or a comma. 192.168.0.1 is not one.
@@ -85,13 +87,19 @@ def _given_column(values: Any, kind: str) -> Column:
 def find_column(values: Any) -> Column:
     """Find the kind of one column, a ``pandas.Series``."""
     types = library("pandas").api.types
-    name, present = str(values.name), values.dropna()
+    name = str(values.name)
+    if is_plain_number(values.dtype):  # the common case of wide tables
+        array = values.to_numpy()
+        array = array[~np.isnan(array)]
+        if (distinct := len(np.unique(array))) > 1:
+            return _number(name, array, distinct)
+    present = values.dropna()
     distinct = present.nunique() if not is_nested(present) else -1
     if distinct < 0:
         return Column(name, "ignore", "its values are lists or objects")
     if distinct == 0 or (distinct == 1 and len(present) == len(values)):
         return Column(name, "constant", "it has one value" if distinct else "all its values are missing")
-    if types.is_bool_dtype(values.dtype) or (set(present.unique()) <= {True, False} and values.dtype == object):
+    if types.is_bool_dtype(values.dtype) or (values.dtype == object and set(present.unique()) <= {True, False}):
         return Column(name, "boolean", "true and false")
     if types.is_datetime64_any_dtype(values.dtype):
         return Column(name, "date", "dates")
@@ -104,6 +112,11 @@ def find_column(values: Any) -> Column:
     if isinstance(values.dtype, library("pandas").CategoricalDtype):
         return Column(name, "categorical", f"{distinct} categories")
     return _text(name, present.astype(str), distinct)
+
+
+def is_plain_number(dtype: Any) -> bool:
+    """Return whether a type is one of NumPy's integers or floats."""
+    return isinstance(dtype, np.dtype) and dtype.kind in "iuf"
 
 
 def _number(name: str, present: Any, distinct: int) -> Column:
@@ -179,8 +192,12 @@ def table_of(columns: list[Column]) -> Any:
     from rich.text import Text
 
     table = Table("column", "type", "because", title="types; another one: --type COLUMN=TYPE", title_justify="left")
-    for column in columns:
+    shown = columns if len(columns) <= MOST_SHOWN else columns[:FIRST_SHOWN]
+    for column in shown:
         table.add_row(Text(column.name), column.kind, Text(column.why))
+    if others := Counter(column.kind for column in columns[len(shown) :]):
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in others.most_common())
+        table.add_row(f"… {others.total():,} more", "", Text(f"{kinds}; report.html has all"))
     return table
 
 
@@ -199,13 +216,18 @@ def find_leaks(frame: Any, columns: list[Column], y: Any, is_classification: boo
     if len(y) < 20:
         return []
     found = []
-    target = library("pandas").Series(y, index=frame.index)
+    target = _Coded(y)
     for column in (c for c in columns if c.is_used):
-        values = frame[column.name]
-        values = values[values.notna()]
-        if len(values) < 0.9 * len(y) or values.nunique() < 2:
+        values = frame[column.name].to_numpy()
+        if column.kind in ("categorical", "text"):
+            values = library("pandas").factorize(values)[0].astype(float)
+            values[values < 0] = np.nan
+        present = ~np.isnan(values)
+        if present.sum() < 0.9 * len(y):
             continue
-        own = target[values.index]
+        values, own = _Coded(values[present]), target if present.all() else _Coded(y[present])
+        if values.distinct < 2:
+            continue
         if _is_perfect(values, own, column, is_classification):
             found.append(f"column {column.name!r} predicts the target perfectly")
         elif (share := _agreement(values, own, column, is_classification)) is not None:
@@ -213,40 +235,54 @@ def find_leaks(frame: Any, columns: list[Column], y: Any, is_classification: boo
     return found
 
 
-def _is_perfect(values: Any, own: Any, column: Column, is_classification: bool) -> bool:
-    if is_classification:
-        if values.nunique() <= len(values) / 2 and _tells(values, own):
-            return True
-        if column.kind not in ("numeric", "date") or own.value_counts().min() < FEWEST_OF_CLASS:
-            return False
-        by_value = own.to_numpy()[np.argsort(values.to_numpy(), kind="stable")]
-        changes = int((by_value[1:] != by_value[:-1]).sum())
-        return changes == own.nunique() - 1 and _tells(values, own)
-    if column.kind in ("numeric", "date"):
-        return bool(abs(values.astype(float).rank().corr(own.rank())) > 1 - 1e-9)
-    return bool(values.nunique() <= len(values) / 2) and _tells(values, own)
+class _Coded:
+    """Numbers as positions among their distinct values.
+
+    Attributes:
+        codes: the position of each number, [N].
+        counts: how often each distinct value occurs.
+    """
+
+    def __init__(self, values: Any) -> None:
+        _, codes, self.counts = np.unique(values, return_inverse=True, return_counts=True)
+        self.codes, self.distinct = codes.reshape(-1), len(self.counts)
+
+    def ranks(self) -> Any:
+        """Return the rank of each number, from 1; equal ones have their mean."""
+        return (np.cumsum(self.counts) - (self.counts - 1) / 2)[self.codes]
+
+    def tells(self, other: _Coded) -> bool:
+        """Return whether each value occurs with one value of the other only."""
+        return len(np.unique(self.codes * other.distinct + other.codes)) == self.distinct
 
 
-def _agreement(values: Any, own: Any, column: Column, is_classification: bool) -> float | None:
+def _is_perfect(values: _Coded, own: _Coded, column: Column, is_classification: bool) -> bool:
+    repeats, is_ordered = values.distinct <= len(values.codes) / 2, column.kind in ("numeric", "date")
+    if not is_classification and is_ordered:
+        return own.distinct > 1 and bool(abs(np.corrcoef(values.ranks(), own.ranks())[0, 1]) > 1 - 1e-9)
+    if repeats and values.tells(own):
+        return True
+    if not is_classification or not is_ordered or own.counts.min() < FEWEST_OF_CLASS:
+        return False
+    by_value = own.codes[np.argsort(values.codes, kind="stable")]
+    return int((by_value[1:] != by_value[:-1]).sum()) == own.distinct - 1 and values.tells(own)
+
+
+def _agreement(values: _Coded, own: _Coded, column: Column, is_classification: bool) -> float | None:
     """Return the share of rows in which a column tells the target, if it is near 1 and no accident; else None.
 
     For classes: the share of rows with the most frequent class of their value, for columns with ten rows per value on
     average. For numbers: the share of rows that have nearly the same rank in both. It is no accident if at most a tenth
     as many rows are wrong as without the column.
     """
-    n, y = len(values), own.to_numpy()
-    if is_classification and values.nunique() <= n / 10:
-        codes, count = library("pandas").factorize(values)[0], int(y.max()) + 1
-        share = np.bincount(codes * count + y, minlength=(codes.max() + 1) * count).reshape(-1, count).max(1).sum() / n
+    n = len(values.codes)
+    if is_classification and values.distinct <= n / 10:
+        pairs = np.bincount(values.codes * own.distinct + own.codes, minlength=values.distinct * own.distinct)
+        share = pairs.reshape(-1, own.distinct).max(1).sum() / n
     elif not is_classification and column.kind in ("numeric", "date"):
-        rank, target = values.astype(float).rank(pct=True), own.rank(pct=True)
+        rank, target = values.ranks() / n, own.ranks() / n
         share = max((abs(other - target) <= 1 - NEARLY).mean() for other in (rank, 1 + 1 / n - rank))
     else:
         return None
-    by_chance = own.value_counts().iloc[0] / n
+    by_chance = own.counts.max() / n
     return float(share) if share >= NEARLY and 1 - share <= 0.1 * (1 - by_chance) else None
-
-
-def _tells(values: Any, own: Any) -> bool:
-    """Return whether each value occurs with one target only."""
-    return bool((own.groupby(values.to_numpy()).nunique() == 1).all())

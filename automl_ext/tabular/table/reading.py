@@ -86,8 +86,8 @@ def check_frame(frame: Any, name: str) -> Any:
     repeated_names(names, name)
     frame = frame.reset_index(drop=True)
     frame.columns = names
-    for column in names:
-        if frame[column].dtype == object and pandas.api.types.infer_dtype(frame[column]) == "decimal":
+    for column in frame.columns[frame.dtypes == "object"]:
+        if pandas.api.types.infer_dtype(frame[column]) == "decimal":
             frame[column] = frame[column].astype(float)
     return frame.infer_objects()
 

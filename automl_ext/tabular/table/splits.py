@@ -12,6 +12,7 @@ from automl_ext.training.errors import UserError
 
 Kind = Literal["stratified", "random", "time", "group"]
 FEWEST_COPIES = 0.01  # smallest share of the rows that are copies of others, if they are kept in one fold
+FIRST_COLUMNS = 20
 
 
 class RowSplit(NamedTuple):
@@ -125,10 +126,12 @@ def find_copies(frame: Any, y: Array, seed: int) -> tuple[Array, Array] | None:
         there are no copies.
     """
     pandas = library("pandas")
-    columns = [*(frame[name].to_numpy() for name in frame.columns), y]
-    is_copy = pandas.DataFrame(dict(enumerate(columns))).duplicated().to_numpy()
-    if is_copy.sum() < max(1, FEWEST_COPIES * len(y)):
-        return None
+    fewest = max(1, FEWEST_COPIES * len(y))
+    columns = [y, *(frame[name].to_numpy() for name in frame.columns)]
+    for some in (columns[:FIRST_COLUMNS], columns):  # of wide tables, the first columns mostly tell all rows apart
+        is_copy = pandas.DataFrame(dict(enumerate(some))).duplicated().to_numpy()
+        if is_copy.sum() < fewest:
+            return None
     rng = np.random.default_rng(seed)
     shuffled = pandas.DataFrame({i: rng.permutation(values) for i, values in enumerate(columns)})
     if is_copy.sum() <= 2 * shuffled.duplicated().sum():
