@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from automl_ext.tabular.candidates import Fold, Trial
-from automl_ext.tabular.ensemble import average
-from automl_ext.tabular.features.choice import corrected_error
+from automl_ext.tabular.candidates import BASELINES, Fold, Trial
+from automl_ext.tabular.ensemble import average, standard_error
 from automl_ext.tabular.search import TableSearch
 from automl_ext.tabular.table.metrics import shown
 from automl_ext.tabular.table.task import Array
 
 PARTS = 5  # of the only validation part, in place of folds
 ERRORS = 2.0  # standard errors by which the ensemble must beat the constant
+LEAST = 1e-3  # share of the constant's loss that the gain must be
+STARVED = 0.5  # share of the wall-clock time below which the CPU time is too little
+USED_UP = 0.8  # of the budget, below which the search ended by itself
 LATEST = 0.2  # share of the rows that are the latest
 WORSE = 1.25  # how much larger the loss on later rows must be, and
 DEVIATIONS = 4.0  # by how many of standard deviations of a fold's loss, to advise a split by time
@@ -20,22 +22,40 @@ DATES = 2  # columns of dates that are tried
 
 
 def cut_short(search: TableSearch) -> list[str]:
-    """Return a sentence if the time ended the training of every model."""
-    if not all(model.was_cut for trial in search.trials for model in trial.models):
+    """Return a sentence if there was time for linear models only, or if it ended the training of every other model."""
+    others = [trial for trial in search.trials if trial.candidate.learner not in BASELINES]
+    if not others and not search.failed:
+        return ["there was no time for other models than linear ones: take more minutes"]
+    if not others or not all(model.was_cut for trial in others for model in trial.models):
         return []
-    cut = ", ".join(f"{trial.candidate.name} in round {trial.rounds}" for trial in search.trials)
-    return [f"the time ended the training of every model, {cut}: take more minutes"]
+    cut = ", ".join(f"{trial.candidate.name} in round {trial.rounds}" for trial in others)
+    return [f"the time ended the training of every model but linear ones, {cut}: take more minutes"]
 
 
-def beaten_by_constant(search: TableSearch, votes: list[int], constant: Trial) -> list[str]:
-    """Return a sentence if the ensemble does not beat the constant by more than the error, over the folds."""
-    predicted, rows = average(search, votes), search.valid_rows
-    gains = [
-        search.loss(rows[part], constant.predicted[part]) - search.loss(rows[part], predicted[part])
-        for part in _parts(search)
+def starved(cpu: float, wall: float, budget: float) -> list[str]:
+    """Return a sentence if the budget was used up and the process got far less CPU time than that: all in seconds."""
+    if cpu >= STARVED * wall or wall < USED_UP * budget:
+        return []
+    return [
+        f"fit had {cpu:.3g} CPU-seconds in {wall:.3g} seconds, because the machine is busy with other work: take more "
+        "minutes, or wait until it is idle"
     ]
-    error = ERRORS * corrected_error(gains, len(search.folds[0].valid) / len(search.folds[0].train))
-    if np.mean(gains) > error:
+
+
+def beaten_by_constant(search: TableSearch, votes: list[int]) -> list[str]:
+    """Return a sentence if the ensemble does not beat the constant by ``ERRORS`` standard errors of the gain.
+
+    The folds' training rows overlap, so the error is corrected as by Nadeau and Bengio (2003).
+    """
+    predicted, rows = average(search, votes), search.valid_rows
+    constant = next(trial for trial in search.trials if trial.candidate.learner == "constant")
+
+    def gain(part: Array) -> float:
+        return search.loss(rows[part], constant.predicted[part]) - search.loss(rows[part], predicted[part])
+
+    overlap = len(rows) / float(np.mean([len(fold.train) for fold in search.folds]))
+    error = max(ERRORS * np.sqrt(1 + overlap) * standard_error(search, gain), LEAST * constant.loss)
+    if gain(np.arange(len(rows))) > error:
         return []
     metric, value = search.task.metric, search.loss(rows, predicted)
     return [

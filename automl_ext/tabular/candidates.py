@@ -38,6 +38,13 @@ class ModelCandidate:
     basic: bool = False
 
 
+# The first boosting: quick, and with small trees that suit few rows.
+SMALL = ModelCandidate(
+    "lightgbm small",
+    "lightgbm",
+    LightGBMSettings(num_leaves=8, feature_fraction=0.8, lambda_l2=1.0, patience=20),
+    basic=True,
+)
 # Both libraries' own defaults, exactly: 100 rounds, all of them used, no constructed features.
 DEFAULTS = (
     ModelCandidate("xgboost default", "xgboost", XGBoostSettings(rounds=100, patience=0), basic=True),
@@ -45,11 +52,12 @@ DEFAULTS = (
 )
 # LightGBM's defaults with as many rounds as lower the validation loss, without constructed features.
 EARLY_STOPPING = ModelCandidate("lightgbm early stopping", "lightgbm", LightGBMSettings(), basic=True)
-# The baseline that stands on every leaderboard.
+# With a linear model, the baseline that stands on every leaderboard.
 CONSTANT = ModelCandidate("constant", "constant", ConstantSettings(), basic=True)
-# Different kinds of models that do well on many tables: linear, forests, slow boosting.
+BASELINES = ("constant", "linear")  # learners that are never given up for want of time
+# Different kinds of models that do well on many tables: linear with constructed features, forests, slow boosting.
 PRESETS = (
-    ModelCandidate("linear", "linear", LinearSettings()),
+    ModelCandidate("linear with features", "linear", LinearSettings()),
     ModelCandidate(
         "lightgbm slow",
         "lightgbm",
@@ -68,6 +76,11 @@ PRESETS = (
     ),
     ModelCandidate("random forest", "forest", ForestSettings(extra=False, min_samples_leaf=3)),
 )
+
+
+def linear(penalty: float) -> ModelCandidate:
+    """Return a linear model without constructed features."""
+    return ModelCandidate(f"linear, penalty {penalty:g}", "linear", LinearSettings(penalty), basic=True)
 
 
 @dataclass

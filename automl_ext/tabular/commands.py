@@ -15,6 +15,7 @@ from automl_ext.tabular.extra import library
 from automl_ext.tabular.fit import fit
 from automl_ext.tabular.fitted import Fitted, load
 from automl_ext.tabular.reports.page import final_models, validation, write_report
+from automl_ext.tabular.reports.pictures import first_rows
 from automl_ext.tabular.table.columns import AS_WRITTEN, table_of
 from automl_ext.tabular.table.problem import Problem
 from automl_ext.tabular.table.reading import read_table
@@ -186,6 +187,7 @@ def _result(fitted: Fitted) -> dict[str, Any]:
     return {
         "negative_loss": value - 1 if metric in HIGHER_IS_BETTER else -value,
         f"valid_{metric}": value,
+        f"valid_{metric}_error": facts["leaderboard"][0]["error"],
         "task": fitted.task.kind,
         **{key: fact for key, fact in facts.items() if key not in known},
     }
@@ -198,9 +200,10 @@ def _summarize(console: Console, fitted: Fitted, out: Path, page: Path) -> None:
 
     metric, facts = fitted.task.metric, fitted.report
     table = Table("model", metric.replace("_", " "), "votes", "seconds")
-    for row in facts["leaderboard"][:10]:
+    for row in first_rows(facts["leaderboard"], 10):
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
-        table.add_row(Text(row["name"]), f"{row[metric]:.5g}", str(row["votes"]), seconds)
+        error = "" if row["error"] is None else f" ± {row['error']:.2g}"
+        table.add_row(Text(row["name"]), f"{row[metric]:.5g}{error}", str(row["votes"]), seconds)
     console.print(table)
     for verdict in facts["features"]:
         gain = "" if verdict["gain"] is None else f": gain {verdict['gain']:.3g} ± {verdict['error']:.2g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,8 @@ from automl_ext.tabular.learners.job import Model
 from automl_ext.tabular.search import TableSearch
 from automl_ext.tabular.table.metrics import shown
 from automl_ext.tabular.table.task import Array
+
+PARTS = 20  # of the validation rows, for a standard error
 
 
 class Parts(NamedTuple):
@@ -78,21 +80,40 @@ def average(search: TableSearch, votes: list[int]) -> Array:
     return np.asarray(sum(share * trial.predicted for trial, share in _chosen(search, votes)))
 
 
+def standard_error(search: TableSearch, value: Callable[[Array], float]) -> float:
+    """Estimate the standard error of a value by leaving out one part of the validation rows at a time (jackknife).
+
+    The parts are ``PARTS`` random ones, or the folds if the rows are not independent: in splits by time and by group.
+
+    Args:
+        value: computes the value from positions of validation rows.
+    """
+    sizes = [len(fold.valid) for fold in search.folds]
+    part = np.repeat(np.arange(len(sizes)), sizes)
+    if len(sizes) == 1 or search.kind not in ("time", "group"):
+        part = np.random.default_rng(search.seed).permutation(len(part)) % PARTS
+    values = [value(np.flatnonzero(part != k)) for k in np.unique(part)]
+    return float(np.sqrt((len(values) - 1) * np.var(values)))
+
+
 def leaderboard(search: TableSearch, votes: list[int]) -> list[dict[str, Any]]:
-    """Return one row per trial, the best first; the ensemble is the first row.
+    """Return one row per trial, the best first; the ensemble is the first row, with the standard error of its value.
 
     The losses are those of rows that the models were not trained on. The ensemble was selected by these rows, so its
     measure is slightly too good.
     """
     metric = search.task.metric
-    ensemble = search.loss(search.valid_rows, average(search, votes))
-    rows = [{"name": "ensemble", metric: shown(metric, ensemble), "std": None, "votes": sum(votes), "rounds": None}]
-    rows[0] |= {"features": None, "seconds": None}
+    predicted, valid = average(search, votes), search.valid_rows
+    ensemble = search.loss(valid, predicted)
+    error = standard_error(search, lambda part: search.loss(valid[part], predicted[part]))
+    rows = [{"name": "ensemble", metric: shown(metric, ensemble), "error": error, "std": None, "votes": sum(votes)}]
+    rows[0] |= {"rounds": None, "features": None, "seconds": None}
     for trial, n in sorted(zip(search.trials, votes, strict=True), key=lambda row: row[0].loss):
         rows.append(
             {
                 "name": trial.candidate.name,
                 metric: shown(metric, trial.loss),
+                "error": None,
                 "std": float(np.std(trial.losses, ddof=1)) if len(trial.losses) > 1 else None,
                 "votes": n,
                 "rounds": trial.rounds if trial.models[0].rounds else None,

@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from automl_ext.tabular.advice import beaten_by_constant, cut_short
-from automl_ext.tabular.candidates import CONSTANT
+from automl_ext.tabular.advice import beaten_by_constant, cut_short, starved
 from automl_ext.tabular.ensemble import average, bagged, leaderboard, refitted
 from automl_ext.tabular.extra import library
 from automl_ext.tabular.features.choice import Verdict
@@ -51,12 +50,13 @@ def fit(
 ) -> Fitted:
     """Fit an ensemble to a table.
 
-    Candidates are trained on five folds, or on one held-out fold where there is no time for five: first the defaults
-    of XGBoost and LightGBM, then LightGBM with early stopping, other kinds of models, settings that did well on earlier
-    tables, and settings that TPE draws. Families of constructed features are kept only if they lower the loss
-    (:mod:`automl_ext.tabular.features.choice`). A greedy selection weighs the candidates by their predictions of rows
-    that they were not trained on. The ensemble averages the folds' models. After a held-out fold, and for splits by
-    time, the chosen candidates are trained again on all rows.
+    Candidates are trained on five folds, or on one held-out fold of a large table if there is no time for five: first a
+    constant, linear models and small boosting, then the defaults of XGBoost and LightGBM, LightGBM with early stopping,
+    other kinds of models, settings that did well on earlier tables, and settings that TPE draws. Families of
+    constructed features are kept only if they lower the loss (:mod:`automl_ext.tabular.features.choice`). A greedy
+    selection weighs the candidates by their predictions of rows that they were not trained on. The ensemble averages
+    the folds' models. After a held-out fold, and for splits by time, the chosen candidates are trained again on all
+    rows.
 
     Args:
         frame: a ``pandas.DataFrame``.
@@ -72,8 +72,8 @@ def fit(
         task: "classification" or "regression", in place of the inferred one.
         types: column → "numeric", "categorical", "boolean", "date", "text" or "ignore", in place of the inferred type.
         workers: number of threads.
-        candidates: largest number of candidates that are trained on all folds; if ``minutes`` are ample, equal seeds
-            give equal results.
+        candidates: largest number of candidates from XGBoost's defaults on; if ``minutes`` are ample, equal seeds give
+            equal results.
         start: is called with what was found out about the table, before any training.
         report: is called after each candidate with their number, its name, its measure and the best one so far.
 
@@ -81,7 +81,7 @@ def fit(
         UserError: an argument or the table is invalid; the message names it.
         ModuleNotFoundError: a library of the extra ``tabular`` is missing.
     """
-    started = clock.monotonic()
+    started, used = clock.monotonic(), clock.process_time()
     _check(minutes, seed, workers, candidates, features, task, types)
     for name in ("lightgbm", "xgboost", "sklearn", "optuna"):
         library(name)
@@ -112,14 +112,15 @@ def fit(
         if not search.trials:
             raise
         interrupted = True
-    if search.trials:
-        advice += cut_short(search)
-    baseline = search.run(CONSTANT, math.inf)
+    if all(trial.candidate.learner == "constant" for trial in search.trials):
+        raise UserError(f"no model can be trained on the table: {'; '.join(search.failed.values())}")
+    advice += cut_short(search)
     votes = search.select()
     again = by_time or len(search.folds) == 1
     parts = refitted(search, votes) if again else bagged(search, votes)
-    if baseline is not None:
-        advice += beaten_by_constant(search, votes, baseline)
+    advice += beaten_by_constant(search, votes)
+    cpu, wall = clock.process_time() - used, clock.monotonic() - started
+    advice += starved(cpu, wall, seconds)
     facts = {
         "rows": len(problem.y),
         "split": problem.kind,
@@ -134,7 +135,8 @@ def fit(
         "interrupted": interrupted,
         "seed": seed,
         "minutes": minutes,
-        "seconds": round(clock.monotonic() - started, 2),
+        "seconds": round(wall, 2),
+        "cpu_seconds": round(cpu, 2),
     }
     evaluation = {"y": problem.y[search.valid_rows], "predicted": average(search, votes)}
     return Fitted(problem.task, problem.columns, parts.preparations, parts.members, facts, evaluation)

@@ -11,25 +11,27 @@ import numpy as np
 
 from automl_ext.tabular.advice import order_matters
 from automl_ext.tabular.candidates import (
+    CONSTANT,
     DEFAULTS,
     EARLY_STOPPING,
-    LIGHTGBM,
     PRESETS,
+    SMALL,
     TUNED,
     ModelCandidate,
     Trial,
     Tuner,
+    linear,
     portfolio,
 )
 from automl_ext.tabular.features.choice import Verdict, judge_families
 from automl_ext.tabular.search import Report, TableSearch
 from automl_ext.tabular.table.metrics import shown
-from automl_ext.training.errors import UserError
 
 JUDGING = 0.3  # largest share of the remaining time in which families of features are judged
 ROOM = 20  # candidates that must fit into the remaining time; with fewer, settings gain more than features
 SPARE = 1.4  # how much longer than estimated the final trainings may take
 AFFORDABLE = 0.25  # largest share of the time left that a candidate may take: forests and many rounds are slow
+CHEAP = 0.1  # largest share of the time left that a linear model takes, if another one follows
 STALE = 40  # end after this number of TPE's trials in a row without a new best one
 
 
@@ -47,38 +49,57 @@ def run_schedule(
     Args:
         search: records the trials.
         features: whether families of features are judged, and used if they are worth it.
-        limit: largest number of candidates; None: no limit.
+        limit: largest number of candidates from the defaults on; None: no limit.
         refits: the selected candidates are trained again on all rows, for which time must remain.
         report: is called after each trial.
         verdicts: gets what was decided about the families of features.
         advice: gets sentences for the user (:mod:`automl_ext.tabular.advice`).
     """
-    untried = iter(DEFAULTS)
-    if not any(search.plan(candidate, EARLY_STOPPING) for candidate in untried):
-        raise UserError(f"no model can be trained on the table: {'; '.join(search.failed.values())}")
-    _tell(search, report)
+    search.plan(DEFAULTS[0], EARLY_STOPPING)
     refits = refits or len(search.folds) == 1
-    first = search.trials[0]
-    if search.kind in ("stratified", "random") and ROOM * first.seconds / len(search.folds) < search.remaining():
+    _baselines(search, report)
+    _try(search, SMALL, refits, report)
+    most = math.inf if limit is None else limit + _count(search)
+    first, other = (
+        _try(search, candidate, refits, report) if _count(search) < most else None for candidate in DEFAULTS
+    )
+    is_random = search.kind in ("stratified", "random")
+    if first and is_random and ROOM * first.seconds / len(search.folds) < search.remaining():
         advice += order_matters(search, first)
-    if limit is None or limit > 1:
-        for candidate in untried:
-            _try(search, candidate, refits, report)
-        if features:
-            trial = next((t for t in search.trials if t.candidate.name == LIGHTGBM), None)
-            seconds = math.inf if trial is None else trial.seconds
-            judging = JUDGING * search.remaining() if ROOM * seconds < search.remaining() else 0
-            verdicts += judge_families(search, trial, time.monotonic() + judging)
-        search.families = tuple(verdict.family for verdict in verdicts if verdict.kept)
+    if features and other:
+        judging = JUDGING * search.remaining() if ROOM * other.seconds < search.remaining() else 0
+        verdicts += judge_families(search, other, time.monotonic() + judging)
+    search.families = tuple(verdict.family for verdict in verdicts if verdict.kept)
     # Equal numbers of trials of both learners do not depend on the time, which a number of candidates promises.
     cost = search.spent if limit is None else search.tried
-    for candidate in itertools.chain([EARLY_STOPPING], PRESETS, _in_turn(cost, portfolio())):
-        if limit is not None and len(search.trials) + len(search.failed) >= limit:
+    presets = [candidate for candidate in PRESETS if search.families or candidate.learner != "linear"]
+    for candidate in itertools.chain([EARLY_STOPPING], presets, _in_turn(cost, portfolio())):
+        if _count(search) >= most:
             return
         if _expected(search, candidate.learner) < AFFORDABLE * _time_left(search, refits):
             bar = search.bar() if candidate.learner in TUNED else math.inf  # other kinds of models help an ensemble
             _try(search, candidate, refits, report, bar)
-    _tune(search, limit, refits, report, cost)
+    _tune(search, most, refits, report, cost)
+
+
+def _baselines(search: TableSearch, report: Report) -> None:
+    """Train the constant and a linear model; if that is cheap, also one with less penalty, and one beyond the best."""
+    search.run(CONSTANT, math.inf)
+    penalties = [100.0, 1.0]
+    for penalty in penalties:
+        left = max(0.0, search.remaining())
+        trial = search.run(linear(penalty), time.monotonic() + AFFORDABLE * left)
+        if trial is not None:
+            _tell(search, report)
+        if trial is None or trial.seconds > CHEAP * left:
+            return
+        if penalty == 1.0:
+            penalties.append(0.01 if trial.loss < search.trials[-2].loss else 10_000.0)
+
+
+def _count(search: TableSearch) -> int:
+    """Return the number of candidates that were trained or failed."""
+    return len(search.trials) + len(search.failed)
 
 
 def _in_turn(cost: Mapping[str, float], untried: dict[str, list[ModelCandidate]]) -> Iterator[ModelCandidate]:
@@ -88,7 +109,7 @@ def _in_turn(cost: Mapping[str, float], untried: dict[str, list[ModelCandidate]]
         yield untried[learner].pop(0)
 
 
-def _tune(search: TableSearch, limit: int | None, refits: bool, report: Report, cost: Mapping[str, float]) -> None:
+def _tune(search: TableSearch, most: float, refits: bool, report: Report, cost: Mapping[str, float]) -> None:
     """Let TPE draw settings of the learner with the least cost; a draw that is bad on the first fold is given up."""
     tuners = [Tuner(learner, search.seed) for learner in TUNED]
     for trial in search.trials:
@@ -100,7 +121,7 @@ def _tune(search: TableSearch, limit: int | None, refits: bool, report: Report, 
         left = _time_left(search, refits)
         if stale >= STALE or left <= min(_expected(search, t.learner) for t in tuners):
             return
-        if limit is not None and len(search.trials) + len(search.failed) >= limit:
+        if _count(search) >= most:
             return
         tuner = min(tuners, key=lambda tuner: cost[tuner.learner])
         asked, candidate = tuner.ask()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from automl_ext.tabular.candidates import Fold, ModelCandidate, Trial
+from automl_ext.tabular.candidates import BASELINES, Fold, ModelCandidate, Trial
 from automl_ext.tabular.features.preparation import prepare
 from automl_ext.tabular.learners.job import FitJob, Model
 from automl_ext.tabular.learners.registry import LEARNERS, failures
@@ -27,6 +27,7 @@ VOTES = 30  # rounds of the greedy selection
 SELECTION_ROWS = 10_000  # most rows, drawn at random, of a selection by AUC or accuracy: 10 members take 0.3 seconds
 WORTH = 150  # cross-validation needs time for this number of trainings like the first; else one fold is held out
 ROOM = 60  # the same for trainings with early stopping
+ENOUGH = 1000  # rows of a held-out part that suffice to choose among models
 PROBE = 0.25  # largest share of the time for the first training with early stopping
 BEST = 3  # candidates worse than this number of trials on the first fold are not trained on the others
 IMPORTANCE_ROUNDS = 30  # of the model that orders columns by importance
@@ -102,41 +103,33 @@ class TableSearch:
         seed = (self.seed + len(self.trials)) % 2**32  # scikit-learn takes no larger seeds
         return FitJob(self.task, train, y, valid, valid_y, weight, valid_weight, seed, self.threads, deadline)
 
-    def plan(self, first: ModelCandidate, boosted: ModelCandidate) -> Trial | None:
-        """Train the first candidate, and keep the folds if there is time for cross-validation; else keep one.
+    def plan(self, first: ModelCandidate, boosted: ModelCandidate) -> None:
+        """Keep the folds, or only one if the table is large and there is no time for cross-validation.
 
-        There is if ``WORTH`` trainings of the first candidate fit into the time left, and ``ROOM`` of ``boosted``,
-        whose number of rounds depends on the table: slow boosting takes several times as long. The models of the kept
-        fold are kept even if the deadline cuts them. In splits by time it is the last fold, which has the most training
+        Of a small table, one part is too few rows to choose among models: few candidates on all folds are better. Of a
+        large one there is time if ``WORTH`` trainings of the first candidate fit into the time left, and ``ROOM`` of
+        ``boosted``, whose number of rounds depends on the table: slow boosting takes several times as long. Both
+        models are kept for :meth:`run`. In splits by time the kept fold is the last one, which has the most training
         rows.
-
-        Returns:
-            The trial; None if it failed, and the next candidate has to be the first.
         """
-        started = time.monotonic()
         chosen = self.folds[-1] if self.kind == "time" else self.folds[0]
-        try:
-            model = self._train(first, chosen, self.deadline)
-            seconds = time.monotonic() - started
-            if self.remaining() < WORTH * seconds or not self._has_room(boosted, chosen):
+        if len(chosen.valid) < ENOUGH:
+            return
+        for candidate, count, share in ((first, WORTH, 1.0), (boosted, ROOM, PROBE)):
+            if not self._has_room(candidate, chosen, count, share):
                 self.folds = [chosen]
-            started = time.monotonic() - seconds
-            models = [model if fold is chosen else self._train(first, fold, self.deadline) for fold in self.folds]
-            return self._record(first, models, started)
-        except failures() as error:
-            self.failed[first.name] = f"{type(error).__name__}: {short(error)}"
-            return None
+                return
 
-    def _has_room(self, boosted: ModelCandidate, fold: Fold) -> bool:
-        """Train the candidate on the fold. Return whether there is time for ``ROOM`` such trainings."""
+    def _has_room(self, candidate: ModelCandidate, fold: Fold, count: int, share: float) -> bool:
+        """Train the candidate on the fold in a share of the time. Return whether ``count`` such trainings have time."""
         started = time.monotonic()
         try:
-            model = self._train(boosted, fold, started + PROBE * self.remaining())
+            model = self._train(candidate, fold, started + share * self.remaining())
         except failures():
             return True
         seconds = time.monotonic() - started
-        fold.begun[boosted.name] = model, seconds
-        return not model.was_cut and self.remaining() >= ROOM * seconds
+        fold.begun[candidate.name] = model, seconds
+        return not model.was_cut and self.remaining() >= count * seconds
 
     def run(
         self,
@@ -148,9 +141,8 @@ class TableSearch:
         """Train a candidate on every fold.
 
         Args:
-            deadline: when to give up.
-            bar: give up if the first of several folds' loss is above it, or if this fold takes more than its share of
-                the time.
+            deadline: when to give up; earlier, if the first of several folds takes more than its share of the time.
+            bar: give up if the first of several folds' loss is above it.
             after_fold: is called after each fold, with the loss of the validation rows so far.
 
         Returns:
@@ -160,14 +152,14 @@ class TableSearch:
         models: list[Model] = []
         predicted: list[Array] = []
         try:
-            first_deadline = deadline if bar is None else started + (deadline - started) / len(self.folds)
+            first_deadline = started + (deadline - started) / len(self.folds)
             for k, fold in enumerate(self.folds):
                 if candidate.name in fold.begun:
                     model, seconds = fold.begun.pop(candidate.name)
                     started -= seconds
                 else:
                     model = self._train(candidate, fold, deadline if k else first_deadline)
-                is_late = k + 1 < len(self.folds) and time.monotonic() > deadline
+                is_late = k + 1 < len(self.folds) and time.monotonic() > deadline and candidate.learner not in BASELINES
                 if is_late or (model.was_cut and len(self.folds) > 1):
                     return None
                 models.append(model)

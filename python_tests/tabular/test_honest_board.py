@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
 from tables import classes, numbers
 
 from automl_ext.tabular import fit
-from automl_ext.tabular.candidates import CONSTANT
+from automl_ext.tabular.advice import cut_short, starved
+from automl_ext.tabular.candidates import CONSTANT, DEFAULTS, linear
+from automl_ext.tabular.ensemble import leaderboard, standard_error
 from automl_ext.tabular.search import TableSearch
 from automl_ext.tabular.table.problem import find_problem
 
@@ -83,15 +87,63 @@ def test_nothing_beats_the_constant(y: list[object]) -> None:
 
 def test_a_model_that_beats_the_constant_has_no_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fit(classes(), "y", minutes=5, candidates=2).report["advice"] == []
+    monkeypatch.setattr("automl_ext.tabular.search.ENOUGH", 0)
     monkeypatch.setattr("automl_ext.tabular.search.WORTH", 1e9)  # one held-out part
     assert fit(numbers(), "price", minutes=5, candidates=2).report["advice"] == []
 
 
-def test_models_that_the_time_cut_are_named() -> None:
-    cut, whole = fit(numbers(), "price", minutes=1e-9), fit(numbers(), "price", minutes=5, candidates=1)
-    text = "the time ended the training of every model, xgboost default in round 1: take more minutes"
-    assert text in cut.report["advice"]
+def test_models_that_the_time_cut_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    none, whole = fit(numbers(), "price", minutes=1e-9), fit(numbers(), "price", minutes=5, candidates=1)
+    assert "there was no time for other models than linear ones: take more minutes" in none.report["advice"]
     assert whole.report["advice"] == []
+    search = TableSearch(find_problem(numbers(), "price"), float("inf"), 0, 1)
+    search.folds = search.folds[:1]
+    for candidate in (CONSTANT, linear(100.0)):
+        search.run(candidate, float("inf"))
+    trial = search.run(DEFAULTS[0], 0.0)
+    assert trial is not None
+    text = "the time ended the training of every model but linear ones, xgboost default in round 1: take more minutes"
+    assert cut_short(search) == [text]
+
+
+def test_a_busy_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "process_time", lambda: 7.0)
+    fitted = fit(noise(60).assign(y=noise(60, 1)["a"]), "y", minutes=1e-9)
+    (advice,) = [text for text in fitted.report["advice"] if "busy" in text]
+    assert advice.startswith("fit had 0 CPU-seconds in ")
+    assert fitted.report["cpu_seconds"] == 0
+    assert starved(cpu=40, wall=60, budget=60) == starved(cpu=1, wall=10, budget=60) == []  # it ended by itself
+
+
+@pytest.mark.parametrize("minutes", [1e-9, 5])
+def test_the_constant_and_a_linear_model_are_on_every_board(minutes: float) -> None:
+    for frame in (classes(), numbers()):
+        names = set(fit(frame, frame.columns[-1], minutes=minutes, candidates=1).leaderboard["name"])
+        assert {"constant", "linear, penalty 100"} < names
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "rmse", "auc"])
+def test_the_value_of_the_ensemble_has_its_standard_error(metric: str) -> None:
+    """Compared with the standard deviation over other draws of as many rows."""
+    rng = np.random.default_rng(0)
+    frame = classes() if metric != "rmse" else numbers()
+    search = TableSearch(find_problem(frame, frame.columns[-1], metric=metric), float("inf"), 0, 1)
+    trial = search.run(linear(100.0), float("inf"))
+    assert trial is not None
+    row = leaderboard(search, [1])[0]
+    draws = [rng.integers(0, 240, 240) for _ in range(300)]
+    expected = np.std([search.loss(search.valid_rows[draw], trial.predicted[draw]) for draw in draws])
+    assert row["error"] == pytest.approx(expected, rel=0.4)
+
+
+def test_rows_that_belong_together_count_once_in_the_standard_error() -> None:
+    frame = pd.concat([numbers(40)] * 6).assign(group=list(range(40)) * 6)
+    search = TableSearch(find_problem(frame, "price", group="group"), float("inf"), 0, 1)
+    value = {"group": 0.0, "random": 0.0}
+    for kind in value:
+        search.kind = kind  # type: ignore[assignment]
+        value[kind] = standard_error(search, lambda part: float(search.y[search.valid_rows[part]].mean()))
+    assert value["group"] > 1.5 * value["random"]
 
 
 @pytest.mark.parametrize("is_ordered", [True, False])

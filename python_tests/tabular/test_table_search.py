@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from tables import classes, numbers
 from automl_ext.tabular import fit, schedule
 from automl_ext.tabular.candidates import DEFAULTS, EARLY_STOPPING, ModelCandidate, Tuner
 from automl_ext.tabular.learners.lightgbm import LightGBMSettings
+from automl_ext.tabular.learners.linear import LinearSettings
 from automl_ext.tabular.learners.registry import LEARNERS
 from automl_ext.tabular.learners.xgboost import XGBoostSettings
 from automl_ext.tabular.search import TableSearch
@@ -62,11 +64,12 @@ def test_the_ensemble_is_selected_by_the_metric(metric: str, rows: int, monkeypa
 
 
 @pytest.mark.parametrize("kind", ["random", "time"])
-@pytest.mark.parametrize(("room", "folds"), [(0, 3), (1e12, 1)])
-def test_slow_boosting_decides_on_the_folds(
-    kind: str, room: float, folds: int, search: TableSearch, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("enough", "room", "folds"), [(0, 0, 3), (0, 1e12, 1), (1000, 1e12, 3)])
+def test_slow_boosting_decides_on_the_folds_of_large_tables(
+    kind: str, enough: int, room: float, folds: int, search: TableSearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its model is not trained again, and its time is that of its trial, not of the first one."""
+    monkeypatch.setattr("automl_ext.tabular.search.ENOUGH", enough)
     monkeypatch.setattr("automl_ext.tabular.search.ROOM", room)
     clock, trained, train = [0.0], [], search._train
     monkeypatch.setattr("automl_ext.tabular.search.time", SimpleNamespace(monotonic=lambda: clock[0]))
@@ -78,16 +81,48 @@ def test_slow_boosting_decides_on_the_folds(
         return train(given, fold, deadline)
 
     monkeypatch.setattr(search, "_train", slow)
-    first = search.plan(DEFAULTS[0], candidate)
+    search.plan(DEFAULTS[0], candidate)
+    assert len(search.folds) == folds
+    assert len(trained) == (0 if enough else 2)
+    first, trial = search.run(DEFAULTS[0], NEVER), search.run(candidate, NEVER)
     assert first is not None
-    assert first.seconds == len(search.folds) == folds
-    trial = search.run(candidate, NEVER)
     assert trial is not None
+    assert first.seconds == folds
     assert trial.seconds == 10 * folds
     assert trained.count(candidate.name) == len(trial.models) == folds
     for fold, model, value in zip(search.folds, trial.models, trial.losses, strict=True):  # each has its own fold
         predicted = model.predict(search.matrices(fold, True)[2].x, trial.rounds)
         assert search.loss(fold.valid, predicted) == value
+
+
+def test_a_candidate_whose_first_fold_is_slow_is_given_up(search: TableSearch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would not be ready on all folds: the time is left to others."""
+    deadlines, train = [], search._train
+
+    def record(given: ModelCandidate, fold: Any, deadline: float) -> Any:
+        deadlines.append(deadline)
+        return train(given, fold, deadline)
+
+    monkeypatch.setattr(search, "_train", record)
+    started = time.monotonic()
+    search.run(DEFAULTS[1], started + 300)
+    assert deadlines[0] == pytest.approx(started + 100, abs=1)
+    assert deadlines[1:] == [started + 300] * 2
+
+
+def test_a_logistic_regression_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    passes, trained = [], LogisticRegression.fit
+    monkeypatch.setattr(LogisticRegression, "fit", lambda *args, **more: passes.append(1) or trained(*args, **more))
+    monkeypatch.setattr("automl_ext.tabular.learners.linear.ITERATIONS", 2)
+    search = TableSearch(find_problem(classes(), "y", folds=2), NEVER, 0, 1)
+    for deadline, count in ((0.0, 2), (NEVER, 5)):
+        passes.clear()
+        trial = search.run(ModelCandidate("linear", "linear", LinearSettings(1e-3)), deadline)
+        assert trial is not None  # a linear model is never given up
+        assert trial.loss < 0.6
+        assert min(len(passes), 5) == count
 
 
 @pytest.mark.parametrize("settings", [LightGBMSettings(patience=5), XGBoostSettings(patience=5)])
@@ -151,7 +186,7 @@ def test_a_family_that_cannot_be_judged_is_dropped(monkeypatch: pytest.MonkeyPat
 
 
 def test_without_any_model_the_reasons_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("xgboost", "lightgbm"):
+    for name in ("xgboost", "lightgbm", "linear", "forest"):
         monkeypatch.setitem(LEARNERS, name, LEARNERS[name]._replace(train=failing))
     with pytest.raises(UserError, match=r"no model can be trained on the table: .*cannot be trained"):
         fit(numbers(), "price", minutes=5, candidates=3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,6 +15,8 @@ from automl_ext.tabular.table.task import Array
 from automl_ext.training.checks import check_range
 from automl_ext.training.search_space import Range
 
+ITERATIONS, PASSES = 25, 8  # of a logistic regression between two looks at the clock; most such passes
+MOST_EXACT = 1000  # rows and columns of an exact solution, whose time grows with the cube
 MOST_INDICATORS = 50  # categories of one feature; the others have no indicator
 
 
@@ -43,18 +46,23 @@ def train(settings: LinearSettings, job: FitJob) -> LinearModel:
     scale = np.where(scale > 1e-12 * (1 + np.abs(mean)), scale, np.inf)  # a constant feature has no effect
     x = _standardize(wide, mean, scale)
     if job.task.is_classification:
-        model = linear.LogisticRegression(C=1 / settings.penalty, max_iter=200, tol=1e-3)
+        model = linear.LogisticRegression(C=1 / settings.penalty, max_iter=ITERATIONS, tol=1e-3, warm_start=True)
         labels = np.unique(job.y)
         if len(labels) == 1:
             coef, intercept = np.zeros((1, x.shape[1])), np.zeros(1)
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # 200 iterations are near enough to the optimum
-                model.fit(x, job.y, sample_weight=job.weight)
+                warnings.simplefilter("ignore")  # all iterations are near enough to the optimum
+                for _ in range(PASSES):
+                    model.fit(x, job.y, sample_weight=job.weight)
+                    if model.n_iter_.max() < ITERATIONS or time.monotonic() > job.deadline:
+                        break
             coef, intercept = model.coef_, model.intercept_
         weight, bias = _per_class(coef, intercept, labels, len(job.task.classes))
     else:
-        model = linear.Ridge(alpha=settings.penalty).fit(x, job.y, sample_weight=job.weight)
+        solver = "lsqr" if min(x.shape) > MOST_EXACT else "auto"
+        model = linear.Ridge(settings.penalty, solver=solver, max_iter=ITERATIONS * PASSES)
+        model.fit(x, job.y, sample_weight=job.weight)
         weight, bias = model.coef_[None], np.array([model.intercept_])
     arrays = {"categorical": categorical, "mean": mean, "scale": scale, "weight": weight, "bias": bias}
     return LinearModel(arrays, job.task)

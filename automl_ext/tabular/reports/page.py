@@ -35,8 +35,9 @@ def write_report(fitted: Fitted, folder: Path) -> Path:
         "<h2>Leaderboard</h2>",
         _picture(pictures.get("Leaderboard")),
         "<p>Measured on rows that the models were not trained on. "
-        "The ensemble was selected by these rows, so its value is slightly too good.</p>",
-        _table(facts["leaderboard"], ("name", task.metric, "std", "votes", "rounds", "features", "seconds")),
+        "The ensemble was selected by these rows, so its value is slightly too good. Error: its standard error; std: "
+        "standard deviation over the folds.</p>",
+        _table(facts["leaderboard"], ("name", task.metric, "error", "std", "votes", "rounds", "features", "seconds")),
     ]
     for title in ("Calibration", "Predicted against true", "Importance of features"):
         if title in pictures:
@@ -62,7 +63,11 @@ def write_report(fitted: Fitted, folder: Path) -> Path:
 
 def validation(facts: dict[str, Any]) -> str:
     """Return a sentence on how models were validated."""
-    how = f"{facts['folds']} folds" if facts["folds"] > 1 else "one held-out part (no time for five folds)"
+    how = (
+        f"{facts['folds']} folds"
+        if facts["folds"] > 1
+        else "one held-out part (no time for five folds of so large a table)"
+    )
     return f"{facts['split']}, {how}: {facts['split_means']}."
 
 

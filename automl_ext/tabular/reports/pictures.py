@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from automl_ext.tabular.candidates import BASELINES
 from automl_ext.tabular.fitted import Fitted
 from automl_ext.tabular.table.task import HIGHER_IS_BETTER, Array
 from automl_ext.training.files.atomic import write_picture
@@ -44,6 +45,12 @@ def draw_pictures(fitted: Fitted, folder: Path) -> dict[str, Path]:
     return written
 
 
+def first_rows(board: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """Return the first rows of a leaderboard, and the best row of each kind of baseline."""
+    best = [next((row for row in board if row["name"].startswith(kind)), None) for kind in BASELINES]
+    return [row for i, row in enumerate(board) if i < most or row in best]
+
+
 def _names(axes: Any, names: list[str]) -> None:
     axes.set_yticks(range(len(names)), [plain(n if len(n) <= LONGEST else n[: LONGEST - 1] + "…") for n in names])
     axes.invert_yaxis()
@@ -51,14 +58,14 @@ def _names(axes: Any, names: list[str]) -> None:
 
 def _leaderboard(fitted: Fitted, axes: Any) -> None:
     metric = fitted.task.metric
-    rows = fitted.report["leaderboard"][:SHOWN]
+    rows = first_rows(fitted.report["leaderboard"], SHOWN)
     for i, row in enumerate(rows):
         color = RED if i == 0 else BLUE if row["votes"] else GRAY
-        axes.errorbar(row[metric], i, xerr=row["std"] or 0, fmt="o", color=color, capsize=2)
+        axes.errorbar(row[metric], i, xerr=row["error"] or row["std"] or 0, fmt="o", color=color, capsize=2)
     _names(axes, [row["name"] for row in rows])
     better = "higher" if metric in HIGHER_IS_BETTER else "lower"
     axes.set_xlabel(f"{metric.replace('_', ' ')} of rows not trained on ({better} is better)")
-    axes.set_title("blue: in the ensemble; bar: ± standard deviation over the folds", fontsize=9)
+    axes.set_title("red: ± standard error; blue: in the ensemble; bar: ± standard deviation over the folds", fontsize=9)
     axes.grid(axis="x", alpha=0.3)
 
 
