@@ -13,6 +13,7 @@ from automl_ext.tabular import fit
 from automl_ext.tabular.advice import cut_short, starved
 from automl_ext.tabular.candidates import CONSTANT, DEFAULTS, linear
 from automl_ext.tabular.ensemble import leaderboard, standard_error
+from automl_ext.tabular.reports.pictures import first_rows
 from automl_ext.tabular.search import TableSearch
 from automl_ext.tabular.table.problem import find_problem
 
@@ -134,6 +135,13 @@ def test_the_value_of_the_ensemble_has_its_standard_error(metric: str) -> None:
     draws = [rng.integers(0, 240, 240) for _ in range(300)]
     expected = np.std([search.loss(search.valid_rows[draw], trial.predicted[draw]) for draw in draws])
     assert row["error"] == pytest.approx(expected, rel=0.4)
+
+
+def test_the_baselines_are_shown_below_the_first_rows() -> None:
+    names = ["ensemble", *(f"xgboost TPE {i}" for i in range(20))]
+    names += ["linear, penalty 1", "linear, penalty 100", "constant"]
+    shown = [row["name"] for row in first_rows([{"name": name} for name in names], 10)]
+    assert shown == [*names[:10], "linear, penalty 1", "constant"]
 
 
 def test_rows_that_belong_together_count_once_in_the_standard_error() -> None:

@@ -15,7 +15,7 @@ import pytest
 from tables import classes, numbers
 
 from automl_ext.tabular.table.cleaning import clean
-from automl_ext.tabular.table.columns import find_column, find_columns
+from automl_ext.tabular.table.columns import Column, find_column, find_columns, table_of
 from automl_ext.tabular.table.problem import find_problem
 from automl_ext.tabular.table.reading import check_frame, read_table
 from automl_ext.tabular.table.task import find_task
@@ -342,3 +342,13 @@ def test_rare_classes_are_noted() -> None:
     frame = classes(60)
     frame.loc[0, "y"] = "rare"
     assert "classes with fewer than 5 rows, too few to validate them: ['rare']" in find_problem(frame, "y").notes
+
+
+def test_of_thousands_of_columns_the_first_are_printed() -> None:
+    columns = [Column(f"x{i}", "numeric", "40 different numbers") for i in range(8000)]
+    columns[7000] = Column("city", "categorical", "3 categories")
+    table = table_of(columns)
+    assert table.row_count == 21
+    assert list(table.columns[0].cells)[-1] == "… 7,980 more"
+    assert list(table.columns[2].cells)[-1].plain == "7,979 numeric, 1 categorical; report.html has all"
+    assert table_of(columns[:60]).row_count == 60

@@ -36,6 +36,8 @@ def test_fit_and_predict(command: Command, files: Path) -> None:
         assert text in printed
     result = json.loads((files / "run/result.json").read_text())
     assert result["valid_log_loss"] == -result["negative_loss"] == result["leaderboard"][0]["log_loss"] < 0.7
+    assert 0 < result["valid_log_loss_error"] < 0.1
+    assert f"{result['valid_log_loss']:.5g} ± {result['valid_log_loss_error']:.2g}" in printed
     page = (files / "run/report.html").read_text()
     assert page.count("data:image/png;base64,") >= 3
     assert "<script" not in page

@@ -42,6 +42,7 @@ TABLES: dict[str, Callable[[], str]] = {
         tabular.tabular_errors,
         tabular.tabular_features,
         tabular.tabular_dates,
+        tabular.tabular_small,
         tabular.experience_wins,
         tabular.samplers,
         parallel.parallel_costs,

@@ -100,6 +100,22 @@ def tabular_dates() -> str:
     return table("data set | measure | `fit` | TPE (Optuna) | lower error by `fit`, % | each seed", lines)
 
 
+def tabular_small() -> str:
+    """Return the losses of ``fit`` and of two baselines on new rows of small tables, means over the seeds."""
+    rows = load("tabular_small")["rows"]
+    lines = []
+    for name in dict.fromkeys(row["set"] for row in rows):
+        own = [row for row in rows if row["set"] == name]
+        mean = {key: statistics.fmean(row[key] for row in own) for key in ("constant", "linear", "fit")}
+        metric = "RMSE" if own[0]["kind"] == "regression" else "log loss"
+        size = [f"{own[0]['rows']:,} × {own[0]['columns']}", f"{own[0]['new_rows']:,}"]
+        ratio = f"{mean['fit'] / min(mean['constant'], mean['linear']):.3f}"
+        seconds = [f"{statistics.fmean(row[key] for row in own):.1f}" for key in ("linear_cpu_seconds", "cpu_seconds")]
+        lines.append([f"`{name}`", *size, metric, *(f"{value:.4g}" for value in mean.values()), ratio, *seconds])
+    header = "table | rows × columns | new rows | measure | constant | linear | `fit` | `fit` / the better one"
+    return table(f"{header} | CPU-seconds: linear | `fit`", lines)
+
+
 def experience_wins() -> str:
     rows = load("experience")["rows"]
     lines = []
