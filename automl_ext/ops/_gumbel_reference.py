@@ -70,7 +70,9 @@ def gumbel_reference(
     index = z.detach().argmax(dim) if return_index or (hard and z.numel()) else None
     scaled = _divided(z, tau, dim, activation) if z.numel() else z
     if activation == "softmax":
-        soft = torch.softmax(scaled, dim)
+        # Not torch.softmax: the rounding of its results and of its gradients depends on the number of threads.
+        weights = (scaled - scaled.detach().amax(dim, keepdim=True)).exp() if z.numel() else scaled
+        soft = weights / weights.sum(dim, keepdim=True)
     else:
         from automl_ext.ops.entmax._reference import _entmax15_reference
 

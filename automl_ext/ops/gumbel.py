@@ -268,7 +268,7 @@ def _check_categories(logits: Tensor, dim: int, op: str) -> None:
 def split_tau(tau: float | Tensor, logits: Tensor, op: str, dim: int = 0) -> tuple[float, Tensor | None]:
     """Return τ as a number or as a tensor; the ops take either, because making a tensor of a float costs time.
 
-    A tensor that is not 0-dim is expanded to the shape of ``logits`` with size 1 along ``dim``.
+    A tensor of several elements is expanded to the shape of ``logits`` with size 1 along ``dim``.
     """
     if isinstance(tau, Tensor):
         if not tau.is_floating_point() or not is_dense(tau):
@@ -310,7 +310,7 @@ def _one_per_row(tau: Tensor, logits: Tensor, op: str, dim: int) -> Tensor:
     shape = [1 if i == dim else n for i, n in enumerate(logits.shape)]
     if not broadcasts(tau, shape):
         raise ValueError(f"{op}: tau: expected a shape that broadcasts to {tuple(shape)}, got {tuple(tau.shape)}")
-    return tau.expand(shape)
+    return tau.reshape(()) if tau.numel() == 1 else tau.expand(shape)
 
 
 def _is_plain_cpu(x: Tensor) -> bool:

@@ -73,6 +73,15 @@ def test_maps(name: str, shape: tuple[int, int]) -> None:
         assert_same_bits(MAPS[name], inputs)
 
 
+@pytest.mark.parametrize("op", [automl_ext.gumbel_softmax, automl_ext.gumbel_entmax15])
+@pytest.mark.parametrize(("shape", "dim"), [((33, 1800), 0), ((1596, 13), 1), ((7, 1103, 5), 1)], ids=str)
+def test_one_tau_per_row(op: Callable[..., Tensor], shape: tuple[int, ...], dim: int) -> None:
+    rows = [1 if i == dim else n for i, n in enumerate(shape)]
+    for taus in (rows, [1] * len(shape)):
+        inputs = [random(*shape).requires_grad_(), random(*taus, seed=1).sigmoid().requires_grad_()]
+        assert_same_bits(lambda x, tau: op(x, tau, dim=dim, seed=1), inputs)
+
+
 BISECTIONS = {
     "entmax_bisect": lambda x: entmax.entmax_bisect(x, 1.3, n_iter=2),
     "normmax_bisect": lambda x: entmax.normmax_bisect(x, 2, n_iter=2),
