@@ -14,6 +14,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 
 from automl_ext.rl.networks.packed import MASK, named_parts, values
 from automl_ext.training.errors import UserError
@@ -58,7 +59,8 @@ class Guard(gymnasium.Wrapper):
 
     Raises:
         EnvError: an exception in ``reset``, ``step`` or ``render``; a result that does not follow Gymnasium's API; an
-            observation whose shape or dtype does not fit the observation space; a reward that is not a number.
+            observation whose shape or dtype does not fit the observation space; a reward that is not a number; a flag
+            that is neither a bool nor 0 or 1.
     """
 
     def __init__(self, env: gymnasium.Env, where: str) -> None:
@@ -92,9 +94,9 @@ class Guard(gymnasium.Wrapper):
         if not isinstance(reward, NUMBERS):
             reward = number(f"{self.where}: step() returned reward", reward)
         if not isinstance(terminated, (bool, np.bool_)):
-            terminated = bool(number(f"{self.where}: step() returned terminated", terminated, "a bool"))
+            terminated = flag(f"{self.where}: step() returned terminated", terminated)
         if not isinstance(truncated, (bool, np.bool_)):
-            truncated = bool(number(f"{self.where}: step() returned truncated", truncated, "a bool"))
+            truncated = flag(f"{self.where}: step() returned truncated", truncated)
         observation = observation.copy() if type(observation) is np.ndarray else copy.deepcopy(observation)
         return observation, reward, terminated, truncated, _mask_in(info)
 
@@ -176,6 +178,26 @@ def number(returned: str, value: Any, expected: str = "a number") -> float:
     if found.size != 1 or found.dtype.kind not in "biuf":
         raise EnvError(f"{returned} {short(value)}, expected {expected}")
     return float(found.item())
+
+
+def flag(returned: str, value: Any) -> bool:
+    """Return a bool that an environment returned as a number, 0 or 1; see :func:`number`."""
+    found = number(returned, value, "a bool")
+    if found not in (0, 1):
+        raise EnvError(f"{returned} {short(value)}, expected a bool")
+    return bool(found)
+
+
+def torch_settings() -> tuple[torch.dtype, bool]:
+    """Return PyTorch's global settings that an environment's code may change: the default dtype and the grad mode."""
+    return torch.get_default_dtype(), torch.is_grad_enabled()
+
+
+def restore_torch(settings: tuple[torch.dtype, bool]) -> None:
+    """Restore :func:`torch_settings`."""
+    if settings != torch_settings():
+        torch.set_default_dtype(settings[0])
+        torch.set_grad_enabled(settings[1])
 
 
 def rgb(image: Any, where: str) -> np.ndarray:

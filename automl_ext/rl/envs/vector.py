@@ -18,7 +18,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
-from automl_ext.rl.envs.guard import STEP, EnvError, check_observation, fault
+from automl_ext.rl.envs.guard import STEP, EnvError, check_observation, fault, restore_torch, torch_settings
 from automl_ext.rl.envs.options import EnvOptions
 from automl_ext.rl.networks.body import float32_array, float32_space
 from automl_ext.rl.networks.groups import GroupedBox
@@ -95,8 +95,8 @@ class Envs:
         transforms: applied to the result of every :meth:`step`, in this order.
 
     Raises:
-        UserError: an unsupported autoreset mode, observations that are not arrays of numbers, or action masks for
-            actions that are neither Discrete nor MultiDiscrete.
+        UserError: an unsupported autoreset mode, observations that are not arrays of numbers, actions without numbers,
+            or action masks for actions that are neither Discrete nor MultiDiscrete.
         EnvError: the environments' own code failed, see :meth:`step`.
     """
 
@@ -120,6 +120,8 @@ class Envs:
         self.action_space = vector.single_action_space
         self._where, self._step_timeout = f"--env-id {env_id}: " * bool(env_id), step_timeout
         try:
+            if 0 in (self.action_space.shape or ()):
+                raise UserError(f"actions: expected numbers, got shape {self.action_space.shape}")
             self.observation_space = packed_space(float32_space(vector.single_observation_space), self.action_space)
         except UserError as error:
             vector.close()
@@ -276,7 +278,7 @@ class Envs:
 
     def reset(self) -> None:
         """Abort the running episodes and start new ones, determined by the seed and the number of steps."""
-        seed = derived_seed(self.seed, self.steps)
+        seed, before = derived_seed(self.seed, self.steps), torch_settings()
         try:
             if self._workers is None:
                 first, info = self.vector.reset(seed=seed)
@@ -289,6 +291,8 @@ class Envs:
             self._broken = True
             self.close()
             raise self._fault("reset()", error) from None
+        finally:
+            restore_torch(before)
         if self._packed is not None and self._packed.actions:
             self._check_masks(first, np.ones(self.n_envs, bool))
         self.observations = float32_array(first.copy())
@@ -303,6 +307,7 @@ class Envs:
         self._check_finite("observation", self.observations, self._no_observations)
 
     def _step_vector(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        before = torch_settings()
         try:
             if self._workers is None:
                 result: Any = self.vector.step(actions)
@@ -319,6 +324,8 @@ class Envs:
         except BaseException as error:  # after any exception, Ctrl-C included, the workers are in an unknown state
             self._broken = True
             raise self._fault("step()", error) from None
+        finally:
+            restore_torch(before)
 
     def _take_masks(self) -> None:
         """Let observations contain the masks that the environments have in their info dictionaries."""
@@ -410,6 +417,9 @@ def make_envs(env_id: str, n_envs: int, seed: int, options: EnvOptions | None = 
     """
     from automl_ext.rl.envs.making import make_vector  # loads all kinds of environments
 
-    options = options or EnvOptions()
-    vector = make_vector(env_id, n_envs, options, render)
+    options, before = options or EnvOptions(), torch_settings()
+    try:
+        vector = make_vector(env_id, n_envs, options, render)
+    finally:
+        restore_torch(before)
     return Envs(vector, seed, options.reward_clip, env_id, options.step_timeout)

@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
@@ -39,10 +40,14 @@ class Bad(gymnasium.Env):
             del self.observation_space
         if fault == "text action":
             self.action_space = spaces.Text(5)
+        if fault == "no actions":
+            self.action_space = spaces.Box(-1, 1, (0,), np.float32)
+        self._change_torch("constructor")
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
         super().reset(seed=seed)
         self.t = 0
+        self._change_torch("reset")
         if self.fault == "reset":
             raise KeyError("nope")
         observation = np.zeros(3, np.float32)
@@ -50,6 +55,7 @@ class Bad(gymnasium.Env):
 
     def step(self, action: Any) -> Any:
         self.t, self.steps = self.t + 1, self.steps + 1
+        self._change_torch("step")
         observation = self.np_random.random(3, np.float32)
         result = (observation, 1.0, self.t == 10 and self.fault != "endless", False, {})
         now = action == 1 if self.at is None else self.steps >= self.at
@@ -57,6 +63,11 @@ class Bad(gymnasium.Env):
 
     def render(self) -> Any:
         return None
+
+    def _change_torch(self, call: str) -> None:
+        if self.fault == f"torch {call}":
+            torch.set_default_dtype(torch.float64)
+            torch.set_grad_enabled(False)
 
 
 def _raise(error: BaseException) -> Any:
@@ -70,6 +81,8 @@ FAULTS = {
     "dtype": lambda result: (result[0].astype(str), *result[1:]),
     "reward": lambda result: (result[0], "1.0", *result[2:]),
     "flag": lambda result: (*result[:2], "False", *result[3:]),
+    "nan flag": lambda result: (*result[:2], float("nan"), *result[3:]),
+    "flag 2": lambda result: (*result[:3], 2, {}),
     "old step": lambda result: (*result[:3], {}),
     "exit": lambda result: sys.exit(0),
     "interrupt": lambda result: _raise(KeyboardInterrupt()),
@@ -114,7 +127,8 @@ def env_id(fault: str) -> str:
 
 
 OTHERS = ["constructor", "worker constructor", "worker dies early", "reset", "old reset", "dict", "no space"]
-for name in [*FAULTS, *OTHERS, "text action", "no image"]:
+OTHERS += ["text action", "no actions", "no image", "torch constructor", "torch reset", "torch step"]
+for name in [*FAULTS, *OTHERS]:
     gymnasium.register(env_id(name), Bad, max_episode_steps=100, kwargs={"fault": name})
 gymnasium.register("Bad/Endless-v0", Bad, kwargs={"fault": "endless"})
 gymnasium.register("Bad/Late-v0", Bad, kwargs={"fault": "step", "at": 120})

@@ -67,6 +67,7 @@ def refused(capsys: pytest.CaptureFixture, text: str, *args: object) -> None:
         ("dict", r"environment 0: reset\(\) raised AssertionError: .* must be a dict"),
         ("no space", r"environment 0: its constructor raised \w+Error: .*observation space"),
         ("text action", r"action space Text\(.*MultiBinary and Box"),
+        ("no actions", r"NoActions-v0: actions: expected numbers, got shape \(0,\)"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*WARN")
@@ -84,6 +85,8 @@ def test_failure_before_training_leaves_no_run_directory(capsys, fault, text) ->
         ("dtype", r"step\(\) returned an observation <U\d+ \[3\], expected float32 \[3\] by its space"),
         ("reward", r"step\(\) returned reward '1.0', expected a number, at step 3"),
         ("flag", r"step\(\) returned terminated 'False', expected a bool"),
+        ("nan flag", r"step\(\) returned terminated nan, expected a bool"),
+        ("flag 2", r"step\(\) returned truncated 2, expected a bool"),
         ("old step", r"step\(\) must return \(observation, reward, terminated, truncated, info\).*got 4"),
         ("exit", rf"step\(\) raised SystemExit: 0 \({HERE}\)"),
         ("nan", r"observation: not finite in environment 0 at its step 3: nan at index \[1\]"),
@@ -92,6 +95,18 @@ def test_failure_before_training_leaves_no_run_directory(capsys, fault, text) ->
 @pytest.mark.filterwarnings("ignore:.*(WARN|old step API)")
 def test_failure_in_a_step_is_one_line(capsys, fault, text) -> None:
     refused(capsys, f"--env-id {env_id(fault)}: .*{text}", "train", "a2c", *SMALL, "--env-id", env_id(fault))
+
+
+@pytest.mark.parametrize("call", ["constructor", "reset", "step"])
+def test_changes_of_torchs_global_settings_are_undone(call) -> None:
+    try:
+        envs = make_envs(env_id(f"torch {call}"), 2, 0)
+        envs.step(np.zeros(2, np.int64))
+        assert torch.get_default_dtype() == torch.float32
+        assert torch.is_grad_enabled()
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
 
 
 def test_keyboard_interrupt_exits_with_130(capsys) -> None:
