@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ def _is_batched(x: Tensor) -> bool:
     return False
 
 
+Candidates = Iterable[nn.Module] | Mapping[str, nn.Module] | nn.ModuleDict
+
+
 class MixedOp(nn.Module):
     """An edge of K candidate modules with the same output shape, mixed by weights passed to ``forward``.
 
@@ -30,22 +33,41 @@ class MixedOp(nn.Module):
     candidates run, and weights of 0 get a gradient too.
 
     Args:
-        candidates: the K modules.
+        candidates: the K modules: a sequence; or a dict or an ``nn.ModuleDict``, which names them.
+
+    Attributes:
+        candidates: the modules, an ``nn.ModuleList`` or an ``nn.ModuleDict``.
 
     Raises:
-        TypeError: ``candidates`` is not a sequence of modules.
-        ValueError: no candidates; in ``forward``, weights that are not a dense tensor of shape [K] with readable
-            values, or that are all zero.
+        TypeError: ``candidates`` is neither a sequence of modules nor a dict of them by strings.
+        ValueError: no candidates, or a name that no module can have; in ``forward``, weights that are not a dense
+            tensor of shape [K] with readable values, or that are all zero.
     """
 
-    def __init__(self, candidates: Iterable[nn.Module]) -> None:
+    def __init__(self, candidates: Candidates) -> None:
         super().__init__()
-        given = list(candidates) if is_sequence(candidates) and not isinstance(candidates, Tensor) else None
+        by_name: dict[str, nn.Module] | None = None
+        given: list[nn.Module] | None = None
+        if isinstance(candidates, (Mapping, nn.ModuleDict)):
+            by_name = dict(candidates.items())
+            given = list(by_name.values()) if all(isinstance(name, str) for name in by_name) else None
+        elif is_sequence(candidates) and not isinstance(candidates, Tensor):
+            given = list(candidates)
         if given is None or not all(isinstance(candidate, nn.Module) for candidate in given):
-            raise TypeError(f"MixedOp: candidates: expected a sequence of modules, got {describe(candidates)}")
+            raise TypeError(
+                f"MixedOp: candidates: expected a sequence or a dict of modules, got {describe(candidates)}"
+            )
         if not given:
             raise ValueError("MixedOp: candidates: expected at least one module, got none")
-        self.candidates = nn.ModuleList(given)
+        self.candidates: nn.ModuleList | nn.ModuleDict
+        try:
+            self.candidates = nn.ModuleList(given) if by_name is None else nn.ModuleDict(by_name)
+        except KeyError as error:  # a name with a dot, or of a method
+            raise ValueError(f"MixedOp: candidates: expected names of modules: {error.args[0]}") from None
+
+    def modules_in_order(self) -> list[nn.Module]:
+        """Return the candidates in the order of the weights."""
+        return list(self.candidates.values() if isinstance(self.candidates, nn.ModuleDict) else self.candidates)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """Return Σₖ weights[k]·candidates[k](x), for weights of shape [K]."""
@@ -58,7 +80,7 @@ class MixedOp(nn.Module):
         active = [True] * shape[0] if unknown else [w != 0 for w in weights.detach().tolist()]
         if not any(active):
             raise ValueError("MixedOp: weights: expected at least one non-zero weight, got all zeros")
-        outputs = [op(x) if on else None for op, on in zip(self.candidates, active, strict=True)]
+        outputs = [op(x) if on else None for op, on in zip(self.modules_in_order(), active, strict=True)]
         return mixed_op(outputs, weights)
 
 
@@ -67,10 +89,11 @@ class GumbelMixedOp(nn.Module):
 
     In training mode, each forward pass samples hard Gumbel-softmax weights from log_softmax(alpha) and runs only the
     sampled candidate k. It returns w_k·op_k(x), with a straight-through gradient to ``alpha``. In evaluation mode, only
-    the candidate with the largest ``alpha`` runs.
+    the candidate with the largest ``alpha`` runs. In ``torch.export``, the values of ``alpha`` are unknown: all
+    candidates run and one result is selected. To export the chosen candidate alone, replace the edge by it.
 
     Args:
-        candidates: modules with the same output shape.
+        candidates: modules with the same output shape: a sequence; or a dict or an ``nn.ModuleDict``, which names them.
         tau: temperature > 0; anneal it by assignment (``edge.tau = 0.1``).
         sparse: sample soft Gumbel-entmax weights instead, and run the candidates in their support.
 
@@ -79,7 +102,7 @@ class GumbelMixedOp(nn.Module):
         mixed: the :class:`MixedOp` of the candidates.
     """
 
-    def __init__(self, candidates: Iterable[nn.Module], *, tau: float = 1.0, sparse: bool = False) -> None:
+    def __init__(self, candidates: Candidates, *, tau: float = 1.0, sparse: bool = False) -> None:
         super().__init__()
         check_bool(sparse, "sparse", "GumbelMixedOp")
         self.mixed = MixedOp(candidates)
@@ -90,13 +113,17 @@ class GumbelMixedOp(nn.Module):
         self.sparse = sparse
 
     @property
-    def choice(self) -> int:
-        """The index of the candidate with the largest ``alpha``."""
-        return int(self.alpha.argmax())
+    def choice(self) -> int | str:
+        """The index of the candidate with the largest ``alpha``, or its name if the candidates have names."""
+        best = int(self.alpha.argmax())
+        return list(self.mixed.candidates)[best] if isinstance(self.mixed.candidates, nn.ModuleDict) else best
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.training and torch.compiler.is_exporting():
+            outputs = torch.stack([candidate(x) for candidate in self.mixed.modules_in_order()])
+            return outputs.index_select(0, self.alpha.argmax(0, keepdim=True)).squeeze(0)
         if not self.training:
-            chosen: Tensor = self.mixed.candidates[self.choice](x)
+            chosen: Tensor = self.mixed.candidates[self.choice](x)  # type: ignore[index]
             return chosen
         logits = torch.log_softmax(self.alpha, -1)
         weights = gumbel_entmax15(logits, self.tau) if self.sparse else gumbel_softmax(logits, self.tau, hard=True)

@@ -266,14 +266,20 @@ def _check_gru_cell(x: object, h: object, w_ih: object, w_hh: object, b_ih: obje
             raise ValueError(f"gru_cell: {name}: expected shape {shape}, got {tuple(cast(Tensor, value).shape)}")
 
 
+def _settings(module: nn.Module | None) -> tuple[type, dict[str, object]]:
+    """Return the type of an activation and the settings that change its values."""
+    public = {} if module is None else {k: v for k, v in vars(module).items() if not k.startswith("_")}
+    return type(module), {k: v for k, v in public.items() if k not in ("training", "inplace")}
+
+
 class FusedMLP(nn.Sequential):
     """A multilayer perceptron, computed by one call of :func:`mlp`.
 
     It contains the modules of the ``nn.Sequential`` that it replaces, so its ``state_dict``, its initialization and its
-    use of random numbers are the same. The forward pass reads their parameters and does not call them: hooks of the
-    layers have no effect, and layers whose weight is computed (a parametrization, pruning) are refused. A module may be
-    replaced by one of its type and settings only, and none can be added or removed; ``nn.Sequential(*network)`` and
-    slices are plain containers of the same modules.
+    use of random numbers are the same. The forward pass reads their parameters and does not call them, unless one of
+    them has a hook: then they run one by one. Layers whose weight is computed (a parametrization, pruning) are refused.
+    A module may be replaced by one of its type and settings only, and none can be added or removed;
+    ``nn.Sequential(*network)`` and slices are plain containers of the same modules.
 
     Args:
         inputs: number of inputs.
@@ -302,6 +308,43 @@ class FusedMLP(nn.Sequential):
         super().__init__(*modules[:-1])
         self.activation = activation
 
+    @classmethod
+    def from_sequential(cls, network: nn.Sequential) -> FusedMLP:
+        """Return a FusedMLP of the modules of ``network``: both share their parameters.
+
+        Args:
+            network: ``nn.Linear`` layers with a bias, and the same activation after each but the last. An activation
+                with ``inplace=True`` is taken like one without.
+
+        Raises:
+            TypeError: ``network`` is no ``nn.Sequential``, or contains other modules.
+            ValueError: the layers' sizes do not fit together.
+        """
+        if not isinstance(network, nn.Sequential):
+            raise TypeError(f"FusedMLP: network: expected an nn.Sequential, got {describe(network)}")
+        modules = list(network)
+        first = _settings(modules[1]) if len(modules) > 1 else None
+        name = next((name for name, (_, kind) in ACTIVATIONS.items() if _settings(kind()) == first), None)
+        inputs: int | None = None
+        for i in range(max(1, len(modules) + 1 - len(modules) % 2)):  # an even number lacks its last layer
+            module = modules[i] if i < len(modules) else None
+            if i % 2:
+                if name is None or _settings(module) != first:
+                    expected = " or ".join(repr(kind()) for _, kind in ACTIVATIONS.values())
+                    expected = expected if name is None else repr(modules[1])
+                    raise TypeError(f"FusedMLP: network[{i}]: expected {expected}, got {module!r}")
+                continue
+            if type(module) is not nn.Linear or module.bias is None:
+                got = "the end" if module is None else repr(module)
+                raise TypeError(f"FusedMLP: network[{i}]: expected a Linear with a bias, got {got}")
+            if inputs not in (None, module.in_features):
+                raise ValueError(f"FusedMLP: network[{i}]: expected {inputs} inputs, got {module!r}")
+            inputs = module.out_features
+        fused = cls.__new__(cls)
+        nn.Sequential.__init__(fused, *modules)
+        fused.activation = name or next(iter(ACTIVATIONS))
+        return fused.train(network.training)
+
     def __getitem__(self, index: Any) -> Any:
         """Return a module, or an ``nn.Sequential`` of several."""
         return nn.Sequential(*self)[index] if isinstance(index, slice) else super().__getitem__(index)
@@ -322,7 +365,11 @@ class FusedMLP(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute [..., outputs] from x, [..., inputs]."""
-        layers = list(self._modules.values())[::2]
+        modules = cast(list[nn.Module], list(self._modules.values()))
+        if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in modules):
+            y: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+            return y
+        layers = modules[::2]
         # A look-up in the dictionary is faster than that of a module's attribute.
         try:
             weights = cast(list[Tensor], [layer._parameters["weight"] for layer in layers])

@@ -45,7 +45,7 @@ ALGORITHMS = [
     "automl_ext.rl.algorithms.reinforce",
     "automl_ext.rl.dreamer",
 ]
-MOST_MODULES, MOST_LINES = 70, 7150
+MOST_MODULES, MOST_LINES = 70, 7200
 
 # ops ← core ← algorithms ← extras ← commands. Package or module → what its modules import of automl_ext, at most.
 BASE = {"ops", "training", "data.images", "data.pixels"}

@@ -184,6 +184,45 @@ def test_annealing_by_assignment() -> None:
         edge(torch.ones(1))
 
 
+@pytest.mark.parametrize("container", [dict, nn.ModuleDict])
+def test_names_of_candidates(container: type) -> None:
+    torch.manual_seed(8)
+    edge = GumbelMixedOp(container({"1x1": nn.Linear(3, 3), "skip (identity)": nn.Identity(), "tanh": nn.Tanh()}))
+    assert set(edge.state_dict()) == {"alpha", "mixed.candidates.1x1.weight", "mixed.candidates.1x1.bias"}
+    with torch.no_grad():
+        edge.alpha.copy_(torch.tensor([0.0, 1.0, 5.0]))
+    x = torch.randn(2, 3)
+    assert edge.choice == "tanh"
+    assert torch.equal(edge.eval()(x), x.tanh())
+    assert torch.equal(edge.mixed(x, torch.tensor([0.0, 2.0, 0.0])), 2 * x)
+    edge.train()(x).sum().backward()
+    assert edge.alpha.grad is not None
+
+
+def test_candidates_of_wrong_types_and_names() -> None:
+    for wrong in ({1: nn.Tanh()}, {"a": 1}, "tanh", torch.ones(2)):
+        with pytest.raises(TypeError, match="MixedOp: candidates: expected a sequence or a dict of modules, got"):
+            MixedOp(wrong)  # type: ignore[arg-type]
+    for name in ("a.b", "", "keys"):
+        with pytest.raises(ValueError, match="MixedOp: candidates: expected names of modules: "):
+            MixedOp({name: nn.Tanh()})
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("named", [False, True])
+def test_export_in_evaluation_mode(strict: bool, named: bool) -> None:
+    modules = [nn.Linear(3, 3), nn.Tanh(), nn.Identity()]
+    edge = GumbelMixedOp(dict(zip("abc", modules, strict=True)) if named else modules).eval()
+    program = torch.export.export(edge, (torch.randn(2, 3),), strict=strict)
+    for k in range(3):
+        state = edge.state_dict() | {"alpha": torch.eye(3)[k]}
+        edge.load_state_dict(state)
+        exported = program.module()
+        exported.load_state_dict(state)
+        x = torch.randn(2, 3)
+        assert torch.equal(exported(x), edge(x))
+
+
 @pytest.mark.parametrize("tau", [-1, 0, 0.0, math.nan, math.inf])
 def test_a_wrong_temperature_is_refused_at_once(tau: float) -> None:
     with pytest.raises(ValueError, match="GumbelMixedOp: tau: expected"):

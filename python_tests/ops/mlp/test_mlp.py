@@ -104,6 +104,56 @@ def test_no_change_of_the_layers_is_ignored() -> None:
     assert len(network) == 3
 
 
+def test_hooks_of_the_layers_run() -> None:
+    network, x = FusedMLP(4, [6], 2), torch.randn(3, 4, requires_grad=True)
+    expected, seen = network(x), []
+    handles = [network[1].register_forward_hook(lambda *args: seen.append("forward"))]
+    handles.append(network[0].register_forward_pre_hook(lambda *args: seen.append("before")))
+    handles.append(network[2].register_full_backward_hook(lambda *args: seen.append("backward")))
+    y = network(x)
+    torch.testing.assert_close(y, expected)
+    y.sum().backward()
+    assert seen == ["before", "forward", "backward"]
+    for handle in handles:
+        handle.remove()
+    network(x).sum().backward()
+    assert len(seen) == 3
+
+
+@every_activation
+def test_from_sequential_shares_the_modules(activation: str) -> None:
+    network = sequential(5, [8, 7], 3, activation).eval()
+    x, state = torch.randn(4, 5), torch.get_rng_state()
+    fused = FusedMLP.from_sequential(network)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (fused.activation, fused.training, fused[0]) == (activation, False, network[0])
+    torch.testing.assert_close(fused(x), network(x), rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        network[0].weight.zero_()
+    torch.testing.assert_close(fused(x), network(x), rtol=1e-5, atol=1e-6)
+    assert FusedMLP.from_sequential(network[:1])(x).shape == (4, 8)
+    inplace = nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, 2))
+    assert FusedMLP.from_sequential(inplace).activation == "relu"
+
+
+def test_from_sequential_refuses_what_it_cannot_compute() -> None:
+    linear = nn.Linear
+    cases: list[tuple[list[nn.Module], type[Exception], str]] = [
+        ([], TypeError, r"network\[0\]: expected a Linear with a bias, got the end"),
+        ([linear(4, 6, bias=False)], TypeError, r"network\[0\]: expected a Linear with a bias, got Linear"),
+        ([linear(4, 6), nn.Tanh()], TypeError, r"network\[2\]: expected a Linear with a bias, got the end"),
+        ([linear(4, 6), nn.Sigmoid(), linear(6, 2)], TypeError, r"network\[1\]: expected Tanh\(\) or .*got Sigmoid"),
+        ([linear(4, 6), nn.ELU(2.0), linear(6, 2)], TypeError, r"network\[1\]: expected .*got ELU\(alpha=2.0\)"),
+        ([linear(4, 6), nn.Tanh(), linear(6, 6), nn.ReLU(), linear(6, 2)], TypeError, r"\[3\]: expected Tanh\(\), got"),
+        ([linear(4, 6), nn.Tanh(), linear(5, 2)], ValueError, r"network\[2\]: expected 6 inputs, got Linear"),
+    ]
+    for modules, error, text in cases:
+        with pytest.raises(error, match=f"FusedMLP: .*{text}"):
+            FusedMLP.from_sequential(nn.Sequential(*modules))
+    with pytest.raises(TypeError, match=r"FusedMLP: network: expected an nn\.Sequential, got Linear"):
+        FusedMLP.from_sequential(linear(4, 2))  # type: ignore[arg-type]
+
+
 def test_fused_mlp_errors() -> None:
     with pytest.raises(ValueError, match=r"FusedMLP: hidden\[1\]: expected at least 1, got 0"):
         FusedMLP(4, [3, 0], 2)
