@@ -134,7 +134,11 @@ def agent(out: Path) -> None:
     )
     result = _result(out, lambda: algorithm("ppo").train(AGENT, out, resume="auto"))
     score = f"{result['eval_return_mean']:.1f} ± {result['eval_return_std']:.1f}"
-    _table(["return in new episodes", "steps", "CPU time"], [[score, f"{result['env_steps']:,}", _seconds(result, "")]])
+    best = f"{result['best_eval_return']:.1f}"
+    _table(
+        ["return in new episodes, last policy", "best policy", "steps", "CPU time"],
+        [[score, best, f"{result['env_steps']:,}", _seconds(result, "")]],
+    )
     pictures = [path for path in plot_runs([out], out) if path.name == "learning.png"]
     _end(pictures, "automl-ext train ppo --env-id LunarLander-v3 --preset lunarlander", "a harder environment")
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from automl_ext.parallel.cluster import Cluster
 from automl_ext.parallel.seeds import FILE, parse_seeds, run_of, run_seeds
 from automl_ext.runners import DQNOptions, Run, RunOptions
-from automl_ext.summary import NAMES, formatted
+from automl_ext.summary import NAMES, formatted_alike
 from automl_ext.training.errors import UserError
 from automl_ext_cli.table import ALIASES, named
 
@@ -71,13 +71,17 @@ def print_seeds(prog: str, out: Path, result: dict[str, Any]) -> None:
     summary = result["summary"]
     names = [name for name in SHOWN if name in summary] or list(summary)[:5]
     table = Table("seed", *(SHOWN.get(name, name) for name in names), title=f"{prog}: {len(result['seeds'])} seeds")
-    for i, seed in enumerate(result["seeds"]):
-        table.add_row(str(seed), *(formatted(name, summary[name]["values"][i]) for name in names))
+    seeds = result["seeds"]
+    columns = [
+        formatted_alike(name, [*summary[name]["values"], summary[name]["mean"], *(summary[name].get("ci95") or [])])
+        for name in names
+    ]
+    for i, seed in enumerate(seeds):
+        table.add_row(str(seed), *(column[i] for column in columns))
     table.add_section()
-    table.add_row("mean", *(formatted(name, summary[name]["mean"]) for name in names))
-    if len(result["seeds"]) > 1:
-        bounds = [[formatted(name, bound) for bound in summary[name]["ci95"]] for name in names]
-        table.add_row("95 % interval", *(f"{low} to {high}" for low, high in bounds))
+    table.add_row("mean", *(column[len(seeds)] for column in columns))
+    if len(seeds) > 1:
+        table.add_row("95 % interval", *(f"{column[-2]} to {column[-1]}" for column in columns))
     console = Console()
     console.print(table)
     console.print(f"written to {out}/{FILE}; the runs are {out}/seed-*", soft_wrap=True)

@@ -19,6 +19,7 @@ from rich.text import Text
 from automl_ext.training.config import to_dict
 from automl_ext.training.files.atomic import strict
 from automl_ext.training.files.reading import read_object
+from automl_ext.training.numbers import alike, number
 from automl_ext.training.user_code import module_in, own_names
 
 Row = tuple[str, str]  # name, value with its unit
@@ -249,7 +250,13 @@ def formatted(name: str, value: Any) -> str:
         return f"{value:.4f} nats"
     if name.endswith("seconds"):
         return duration(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else number(value)
+
+
+def formatted_alike(name: str, values: Sequence[float]) -> list[str]:
+    """Format numbers of the same name as a column of a table: as :func:`formatted` does, but alike."""
+    has_unit = name.endswith((*PERCENT, "log_loss", "seconds"))
+    return [formatted(name, value) for value in values] if has_unit else alike(values)
 
 
 def duration(seconds: float) -> str:

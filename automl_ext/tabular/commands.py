@@ -24,6 +24,7 @@ from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import check_writable, is_special, write_output
 from automl_ext.training.files.reading import read_object
+from automl_ext.training.numbers import alike, number
 from automl_ext.training.run import CONFIG, Run
 
 REPORT_SECONDS = 3.0  # for pictures and files, part of the budget
@@ -93,11 +94,11 @@ def fit_command(command: FitCommand) -> int:
         seconds = max(seconds - REPORT_SECONDS, MOST_OF_BUDGET * seconds, 0.01)
         done = 0
 
-        def report(number: int, name: str, value: float, best: float) -> None:
+        def report(trial: int, name: str, value: float, best: float) -> None:
             nonlocal done
             percent = int(min(100, 100 * (clock.monotonic() - began) / (60 * command.minutes)))
-            run.log(number, value=value, best=best)
-            bar.advance(percent - done, f"fit: {name}, best {best:.4g}")
+            run.log(trial, value=value, best=best)
+            bar.advance(percent - done, f"fit: {name}, best {number(best)}")
             done = percent
 
         fitted = fit(
@@ -200,10 +201,11 @@ def _summarize(console: Console, fitted: Fitted, out: Path, page: Path) -> None:
 
     metric, facts = fitted.task.metric, fitted.report
     table = Table("model", metric.replace("_", " "), "votes", "seconds")
-    for row in first_rows(facts["leaderboard"], 10):
+    shown = first_rows(facts["leaderboard"], 10)
+    for row, value in zip(shown, alike([row[metric] for row in shown], 5), strict=True):
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
-        error = "" if row["error"] is None else f" ± {row['error']:.2g}"
-        table.add_row(Text(row["name"]), f"{row[metric]:.5g}{error}", str(row["votes"]), seconds)
+        error = "" if row["error"] is None else f" ± {number(row['error'], 2)}"
+        table.add_row(Text(row["name"]), f"{value}{error}", str(row["votes"]), seconds)
     console.print(table)
     for verdict in facts["features"]:
         gain = "" if verdict["gain"] is None else f": gain {verdict['gain']:.3g} ± {verdict['error']:.2g}"

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from automl_ext.training.numbers import number
+
 PAUSE = 1.0  # smallest time between lines, in seconds; a look-up in a table takes microseconds
 SHOWN = 6  # largest number of values in a line
 
@@ -72,7 +74,7 @@ class Progress:
         if self._lines and (now >= self._printed + PAUSE or (step >= self.total and not self.percent)):
             self._printed = now
             of = f"/{self.total:,}" if self.total and not self.percent else ""
-            values = [f"{name} {value:.4g}" for name, value in list(scalars.items())[:SHOWN]]
+            values = [f"{name} {number(value)}" for name, value in list(scalars.items())[:SHOWN]]
             say(f"{self.description} {step:,}{of}, {now - self._began:.0f} s: {', '.join(values)}")
 
 

@@ -20,6 +20,7 @@ import pytest
 
 from automl_ext.cli import EvalCommand, main
 from automl_ext.completion import print_script
+from automl_ext.multi_seed import print_seeds
 from automl_ext.rl.algorithms.dqn import DQNConfig
 from automl_ext.runners import RUNNERS
 from automl_ext.summary import duration, formatted, network_rows, only_json, print_run
@@ -122,7 +123,7 @@ def test_values_have_units() -> None:
     assert formatted("test_accuracy", 0.98765) == "98.77 %"
     assert formatted("score", 91.5) == "91.50 %"
     assert formatted("test_log_loss", 0.5) == "0.5000 nats"
-    assert formatted("parameters", 12345) == "12,345"
+    assert formatted("parameters", 12345) == formatted("mean_parameters", 12345.4) == "12,345"
     assert formatted("random_std", None) == formatted("score", float("-inf")) == "–"
     assert [duration(s) for s in (1.25, 61, 3600 * 5 + 120)] == ["1.2 s", "1 min 1 s", "5 h 2 min"]
     result = {
@@ -139,6 +140,14 @@ def test_values_have_units() -> None:
     assert list(network_rows({"stages": {"score": 0.96, "race": 61.2}})) == [
         ("cost by stage", "score 1.0 s, race 1 min 1 s")
     ]
+
+
+def test_a_column_of_the_table_of_seeds_has_one_format(capsys: pytest.CaptureFixture[str]) -> None:
+    values = [230_070.0, 514_555.0]
+    summary = {"parameters": {"values": values, "mean": 372_312.5, "ci95": values}}
+    print_seeds("automl-ext retrain", Path("out"), {"seeds": [0, 1], "summary": summary})
+    shown = capsys.readouterr().out
+    assert re.findall(r"[\d,.e+]{5,}", shown) == ["230,070", "514,555", "372,312", "230,070", "514,555"]
 
 
 def test_summary_of_an_ablation(capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,13 +76,20 @@ def test_pictures_of_a_strategy_mark_the_best_architecture(tmp_path: Path, drawn
     run = fake_run(tmp_path / "run", "rea", rows, {"score": 0.8, "evaluations": 5})
     assert [path.name for path in plot_run(run)] == ["curves.png", "trajectory.png", "pareto.png"]
     curves, trajectory, pareto = drawn_figures
-    assert [axes.get_ylabel() for axes in curves.axes][:2] == ["validation accuracy, %", "parameters, millions"]
+    assert [axes.get_ylabel() for axes in curves.axes][:2] == ["validation accuracy, %", "parameters"]
     assert "seconds per evaluation" not in [axes.get_ylabel() for axes in curves.axes]  # constant
     assert curves.axes[0].get_xlabel() == "evaluation"
     assert texts(trajectory) == ["candidate", "best so far", "best architecture", "failed"]
     assert trajectory.axes[0].lines[-1].get_xydata().tolist() == [[10.0, 80.0]]
     assert texts(pareto) == ["candidate", "Pareto front", "best architecture"]
-    assert pareto.axes[0].get_xlabel() == "parameters, millions"
+    assert pareto.axes[0].get_xlabel() == "parameters"
+    assert [pareto.axes[0].xaxis.get_major_formatter()(x) for x in (900, 1_500, 230_000, 3e6)] == [
+        "900",
+        "1.5k",
+        "230k",
+        "3M",
+    ]
+    assert curves.axes[1].yaxis.get_major_formatter()(1_500) == "1.5k"
     assert pareto.axes[0].get_ylabel() == "validation accuracy, %"
 
 
@@ -96,8 +103,8 @@ def test_comparison_of_cells(tmp_path: Path, drawn_figures: list[Any]) -> None:
     assert texts(curves) == ["given cell", "random cells"]
     assert texts(comparison) == ["given cell: 97.0 %", "random cells (3)", "median of the random cells: 91.0 %"]
     axes = comparison.axes[0]
-    assert axes.collections[0].get_offsets().tolist() == [[0.005, 97.0]]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("parameters, millions", "test accuracy, %")
+    assert axes.collections[0].get_offsets().tolist() == [[5000.0, 97.0]]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("parameters", "test accuracy, %")
     assert comparison.get_suptitle().replace("\n", " ") == (
         "Comparison of cells on digits: given cell 97.0 % test accuracy, median of 3 random cells 91.0 %"
     )
@@ -148,3 +155,7 @@ def test_regret_of_strategies(tmp_path: Path, drawn_figures: list[Any]) -> None:
         "random search: 1.00 at the end",
     ]
     assert axes.get_ylabel() == "test accuracy below the best cell (94.37 %), points"
+    assert drawn_figures[0].legends[0].get_title().get_text() == "mean over runs, 95 % band"
+    draw({"rea": values[:1]}, 100.0, tmp_path / "one.png", optimum=94.37)
+    assert drawn_figures[1].legends[0].get_title().get_text() == ""
+    assert drawn_figures[1].get_suptitle().replace("\n", " ").endswith("CIFAR-10, one run each")

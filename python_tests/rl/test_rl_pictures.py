@@ -51,6 +51,20 @@ def test_curves_show_returns_first_and_mark_the_best_policy(tmp_path: Path, draw
     assert texts(learning) == ["A2C, 1 seed", "best policy"]
 
 
+@pytest.mark.parametrize(
+    ("facts", "shown"),
+    [
+        ({"best_step": 200, "eval_return_mean": 9.5}, "return 487.5 (best policy, new episodes; last policy 9.5)"),
+        ({"best_step": 300, "eval_return_mean": 487.5}, "return 487.5 (best and last policy, new episodes)"),
+    ],
+)
+def test_the_title_names_the_policy_of_each_return(facts, shown, tmp_path: Path, drawn_figures: list[Any]) -> None:
+    result = {"best_eval_return": 487.5, "env_steps": 300, **facts}
+    plot_runs([fake_run(tmp_path / "run", [10.0, 400.0, 400.0], result=result)], tmp_path)
+    title = f"A2C on CartPole-v1: {shown}, 300 environment steps"
+    assert {figure.get_suptitle().replace("\n", " ") for figure in drawn_figures} == {title}
+
+
 @pytest.mark.slow
 def test_few_seeds_are_drawn_singly_and_many_with_a_clipped_band(tmp_path: Path, drawn_figures: list[Any]) -> None:
     runs = [

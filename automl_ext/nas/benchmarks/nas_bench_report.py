@@ -97,7 +97,9 @@ def draw(
     set_axes(axes, "simulated seconds of training", f"test accuracy below the best cell ({optimum:.2f} %), points")
     for axis_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         axis_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else "")
-    picture.legend(loc="outside lower center", ncols=3, title="mean over runs, 95 % band", fontsize=8, title_fontsize=8)
     runs = max(len(values) for values in curves.values())
-    add_title(picture, f"Regret of search strategies on NAS-Bench-201, {DATASETS[dataset].name}, {runs} runs each")
+    each = f"{runs} runs each" if runs > 1 else "one run each"
+    shown = "mean over runs, 95 % band" if runs > 1 else None
+    picture.legend(loc="outside lower center", ncols=3, title=shown, fontsize=8, title_fontsize=8)
+    add_title(picture, f"Regret of search strategies on NAS-Bench-201, {DATASETS[dataset].name}, {each}")
     write_picture(picture, path, dpi=130)

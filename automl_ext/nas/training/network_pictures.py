@@ -11,6 +11,7 @@ from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.files.reading import short
 from automl_ext.training.pictures.colors import BLUE, GRAY, GREEN, ORANGE, PURPLE
 from automl_ext.training.pictures.curves import add_title, figure, plain, set_axes
+from automl_ext.training.pictures.metric_names import PARAMETERS
 from automl_ext.training.pictures.titles import algorithm_name, count, data_name, is_number, percent
 
 NUMBERED = 20  # largest number of classes for which each cell of the confusion matrix shows its number
@@ -103,7 +104,7 @@ def draw_groups(groups: Mapping[str, Sequence[Point]], lines: Mapping[str, float
     number = 1
     several = iter((GRAY, GREEN))
     for k, (name, points) in enumerate(groups.items()):
-        x = [number + i if of_one_size else size / 1e6 for i, (size, _) in enumerate(points)]
+        x = [number + i if of_one_size else size for i, (size, _) in enumerate(points)]
         number += len(points)
         star = len(points) == 1
         axes.scatter(
@@ -118,7 +119,7 @@ def draw_groups(groups: Mapping[str, Sequence[Point]], lines: Mapping[str, float
         )
     for (name, accuracy), color, style in zip(lines.items(), (ORANGE, GREEN, PURPLE), ("--", ":", "-."), strict=False):
         axes.axhline(100 * accuracy, color=color, linestyle=style, label=plain(f"{name}: {percent(accuracy)}"))
-    set_axes(axes, "network" if of_one_size else "parameters, millions", "test accuracy, %")
+    set_axes(axes, "network" if of_one_size else PARAMETERS, "test accuracy, %")
     if of_one_size:
         axes.set_xticks(range(1, number))
     axes.legend(fontsize=8)

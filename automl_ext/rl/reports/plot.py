@@ -166,7 +166,10 @@ def run_title(env_id: str, curve: Curve) -> str:
     facts = curve.result or {}
     best, steps, unit = facts.get("best_eval_return"), facts.get("env_steps"), steps_name([curve])
     if is_number(best) and is_number(steps):
-        result = f"return {best:.4g} (best policy, new episodes), {steps:,} {unit}"
+        last = facts.get("eval_return_mean")
+        kept = f"; last policy {last:.4g}" if is_number(last) and last != best else ""
+        which = "best and last" if facts.get("best_step") == steps else "best"
+        result = f"return {best:.4g} ({which} policy, new episodes{kept}), {steps:,} {unit}"
     else:
         result = f"not finished, {curve.steps[-1]:,.0f} {unit}"
     return f"{algorithm_name(curve.algorithm)} on {env_id}: {result}"

@@ -12,6 +12,7 @@ from typing import Any
 from automl_ext.tabular.fitted import Fitted
 from automl_ext.tabular.reports.pictures import draw_pictures
 from automl_ext.training.files.atomic import write_atomic
+from automl_ext.training.numbers import alike
 
 REPORT = "report.html"
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
@@ -93,13 +94,14 @@ def _picture(path: Path | None) -> str:
 
 def _table(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
     head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in names)
-    body = "".join("<tr>" + "".join(f"<td>{_cell(row[name])}</td>" for name in names) + "</tr>" for row in rows)
+    columns = [_cells([row[name] for row in rows]) for name in names]
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in zip(*columns, strict=True))
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:,.4g}" if isinstance(value, float) else escape(str(value))
+def _cells(values: Sequence[Any]) -> list[str]:
+    """Return the cells of a column."""
+    if any(isinstance(value, float) for value in values):
+        return alike(values)
+    words = {None: "–", True: "yes", False: "no"}
+    return [words[value] if value is None or isinstance(value, bool) else escape(str(value)) for value in values]

@@ -65,7 +65,9 @@ def _leaderboard(fitted: Fitted, axes: Any) -> None:
     _names(axes, [row["name"] for row in rows])
     better = "higher" if metric in HIGHER_IS_BETTER else "lower"
     axes.set_xlabel(f"{metric.replace('_', ' ')} of rows not trained on ({better} is better)")
-    axes.set_title("red: ± standard error; blue: in the ensemble; bar: ± standard deviation over the folds", fontsize=9)
+    error = ", bar: ± standard error" * any(row["error"] for row in rows)
+    bars = ", bar: ± standard deviation over the folds" * any(row["std"] for row in rows)
+    axes.set_title(f"red: ensemble{error}; blue: in the ensemble{bars}", fontsize=9)
     axes.grid(axis="x", alpha=0.3)
 
 

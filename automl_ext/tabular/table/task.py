@@ -94,7 +94,7 @@ def find_task(values: Any, target: str, metric: str | None = None, kind: str | N
         )
     labels = list(dict.fromkeys(plain(value) for value in values.unique()))
     if len(labels) < 2:
-        raise UserError(f"target {target!r}: expected at least two different values, got {short(labels)}")
+        raise UserError(f"target {target!r}: expected at least two different values, got only {short(*labels)}")
     whole = number and bool((np.asarray(values, dtype=np.float64) % 1 == 0).all())
     if kind is not None:
         why = "as given"

@@ -14,7 +14,15 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.files.metrics import FILE
 from automl_ext.training.pictures.colors import GRAY, PALETTE
-from automl_ext.training.pictures.metric_names import LEGEND_ALWAYS, SCHEDULES, in_unit, metric, order, order_of_lines
+from automl_ext.training.pictures.metric_names import (
+    COUNTS,
+    LEGEND_ALWAYS,
+    SCHEDULES,
+    in_unit,
+    metric,
+    order,
+    order_of_lines,
+)
 
 WIDTH, HEIGHT = 3.9, 2.5  # of a panel, in inches, so that text is readable if the picture is 800 pixels wide
 MANY_LINES = 7  # if a panel has more lines, they are gray and have no legend entries of their own
@@ -225,7 +233,9 @@ def mark_best(axes: Any, x: float, y: float, color: str, label: str) -> None:
 
 
 def set_axes(axes: Any, x: str, y: str) -> None:
-    """Set the titles of the axes. An axis in percent ends at 100. An axis of counts has integer ticks only."""
+    """Set the titles of the axes. An axis in percent ends at 100. An axis of epochs has integer ticks only,
+    and the numbers of large counts end with k or M.
+    """
     from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
 
     axes.set_xlabel(plain(x), fontsize=9)
@@ -240,8 +250,10 @@ def set_axes(axes: Any, x: str, y: str) -> None:
             middle = round((left + right) / 2)
             axes.set_xticks([middle])
             axes.set_xlim(middle - 0.5, middle + 0.5)
-    elif "steps" in x:
+    elif "steps" in x or x in COUNTS:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if y in COUNTS:
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
     if y.endswith("%"):
         low, high = axes.get_ylim()
         axes.set_ylim(max(low, 0.0), min(high, 100.0))

@@ -25,6 +25,8 @@ class Metric(NamedTuple):
 
 
 RETURN, ACCURACY, VALID_ACCURACY = "return of an episode", "accuracy, %", "validation accuracy, %"
+PARAMETERS, MACS = "parameters", "multiply-adds"
+COUNTS = {PARAMETERS, MACS}  # axes whose numbers end with a unit that fits them: k, M
 LEGEND_ALWAYS = {RETURN, ACCURACY}  # axes of several metrics, so that even a single line needs a legend
 OF_GROUP = "eval_return/"  # prefix of the metrics for the evaluation returns of each agent or task
 METRICS = {
@@ -49,8 +51,8 @@ METRICS = {
     "prob_none": Metric("mean probability softmax(α), %", "none", 100.0),
     "alpha_entropy": Metric("entropy of softmax(α), nats"),
     "support": Metric("operations run per edge"),
-    "parameters": Metric("parameters, millions", scale=1e-6),
-    "macs": Metric("multiply-adds, millions", scale=1e-6),
+    "parameters": Metric(PARAMETERS),
+    "macs": Metric(MACS),
     "latency_ms": Metric("latency in ms (one image, one thread)"),
     "cost": Metric("seconds per evaluation"),
     "inherited": Metric("inherited weights, %", scale=100.0),
