@@ -56,6 +56,7 @@ def checks(device: torch.device) -> tuple[dict[str, Callable[[], Outputs]], list
     actions = torch.randint(100, (64,), generator=g).to(device)
     return {
         "entmax15": lambda: automl_ext.entmax15(logits),
+        "entmax15_attention": lambda: automl_ext.entmax15_attention(logits, 2 * logits, logits, is_causal=True),
         "sparsemax": lambda: automl_ext.sparsemax(logits),
         "gumbel_softmax": lambda: automl_ext.gumbel_softmax(logits, tau, seed=1, return_index=True),
         "gumbel_entmax15": lambda: automl_ext.gumbel_entmax15(logits, tau, seed=1, return_index=True),

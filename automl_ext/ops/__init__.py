@@ -6,6 +6,7 @@ from automl_ext import _native
 from automl_ext._lazy import lazy
 
 if TYPE_CHECKING:  # loaded at first use
+    from automl_ext.ops.attention import entmax15_attention
     from automl_ext.ops.entmax import entmax15, sparsemax
     from automl_ext.ops.gumbel import gumbel_argmax, gumbel_entmax15, gumbel_softmax
     from automl_ext.ops.mixed import cell_aggregate, mixed_op
@@ -33,6 +34,7 @@ __all__ = [
     "cell_aggregate",
     "discounted_returns",
     "entmax15",
+    "entmax15_attention",
     "gae",
     "gru_cell",
     "gumbel_argmax",

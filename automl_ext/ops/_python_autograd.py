@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.library import register_autograd
 
 from automl_ext.ops import _returns_reference as returns
+from automl_ext.ops.attention import attention_reference
 from automl_ext.ops.entmax._bisect import CODES, bisect_reference
 from automl_ext.ops.networks import ACTIVATIONS, gru_cell_reference, mlp_reference
 from automl_ext.ops.policy import categorical_reference, loss_reference
@@ -316,6 +317,14 @@ def _gru_cell(needs: Any, grads: Grads, x: Tensor, *rest: Any) -> Any:
     return tuple(g if n else None for g, n in zip(result, needs, strict=True))
 
 
+def _attention(needs: Any, grads: Grads, *arguments: Any) -> Any:
+    if arguments[3] is not None and needs[3]:
+        return None  # the gradient of the mask
+    _, *saved = ops._entmax15_attention_trained.default(*arguments)
+    gradients = ops._entmax15_attention_backward.default(grads[0], *arguments, *saved)
+    return *(g if n else None for g, n in zip(gradients, needs, strict=False)), None, None, None
+
+
 _library: Any = torch.library.Library("automl_ext", "FRAGMENT")  # type: ignore[no-untyped-call] # what it registers goes with it
 
 
@@ -334,6 +343,7 @@ def register() -> None:
     _from_reference("policy_gradient_loss", loss_reference, _policy_gradient_loss, constant_outputs=(1, 2, 3))
     _from_reference("mlp", _mlp_composite, _mlp)
     _from_reference("gru_cell", gru_cell_reference, _gru_cell)
+    _from_reference("entmax15_attention", attention_reference, _attention)
     for name in ("vtrace", "retrace", "td_targets", "categorical_projection"):
         _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
     for name, composite in (("mlp", _mlp_composite), ("gru_cell", gru_cell_reference)):

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from attention_specs import ATTENTION_SPECS
 from mlp_specs import MLP_SPECS
 from op_spec import OpSpec
 from policy_specs import POLICY_SPECS
@@ -221,6 +222,7 @@ SPECS = [
         dims=(0, 1),
         rowwise=False,
     ),
+    *ATTENTION_SPECS,
     *RETURNS_SPECS,
     *MLP_SPECS,
     *POLICY_SPECS,
