@@ -26,8 +26,8 @@ class Target:
 
     Attributes:
         ask: required value, whose meaning depends on ``against``. A contender: minimum speed relative to it.
-            "softmax": maximum time relative to torch.softmax of the same rows. "µs": maximum time. "copy": minimum
-            bandwidth relative to it.
+            "softmax": maximum time relative to PyTorch's softmax of the same rows, or to its fused attention of the
+            same shape. "µs": maximum time. "copy": minimum bandwidth relative to it.
         without_avx512: the required value on processors without AVX-512, if it is another.
     """
 
@@ -56,6 +56,12 @@ TARGETS = [
     Target("entmax15", (14, 8), TRAINING, "entmax", 3),
     Target("entmax15", (8, 8, 256, 256), FORWARD, "softmax", 1.0),
     Target("entmax15", (8, 8, 256, 256), TRAINING, "softmax", 1.2),
+    Target("entmax15_attention", (8, 8, 256, 32), FORWARD, "softmax", 0.75),
+    Target("entmax15_attention", (8, 8, 256, 32), TRAINING, "softmax", 0.5),
+    Target("entmax15_attention", (4, 8, 1024, 64), FORWARD, "softmax", 0.5),
+    Target("entmax15_attention", (4, 8, 1024, 64), TRAINING, "softmax", 0.25),
+    Target("entmax15_attention_causal", (4, 8, 1024, 64), FORWARD, "softmax", 0.5),
+    Target("entmax15_attention_causal", (4, 8, 1024, 64), TRAINING, "softmax", 0.25),
     Target("mixed_op", (8, 64, 16, 32, 32), FORWARD, "eager", 2.2),
     Target("mixed_op", (8, 64, 16, 32, 32), FORWARD, "copy", 0.9),
     Target("gae", (128, 8), FORWARD, "µs", 10),

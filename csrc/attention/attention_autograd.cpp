@@ -34,8 +34,8 @@ struct AttentionGrad {
   variable_list fused(const Grads& g) const {
     static const auto op = autograd::find_op<Backward>("automl_ext::_entmax15_attention_backward");
     const Mask mask = g.saved[3].defined() ? Mask(g.saved[3]) : Mask();
-    auto [q, k, v] = op.call(g.out[0], g.saved[0], g.saved[1], g.saved[2], mask, is_causal, scale, g.saved[4], g.saved[5],
-                             g.saved[6], g.saved[7]);
+    auto [q, k, v] = op.call(g.out[0], g.saved[0], g.saved[1], g.saved[2], mask, is_causal, scale, g.saved[4],
+                             g.saved[5], g.saved[6], g.saved[7]);
     variable_list all = {q, k, v};
     for (size_t i = 0; i < 3; ++i)
       if (!g.needs[i]) all[i].reset();
@@ -43,8 +43,7 @@ struct AttentionGrad {
   }
 
   variable_list composite(const Grads& g) const {
-    static const auto entmax =
-        autograd::find_op<at::Tensor(const at::Tensor&, int64_t)>("automl_ext::entmax15");
+    static const auto entmax = autograd::find_op<at::Tensor(const at::Tensor&, int64_t)>("automl_ext::entmax15");
     const at::Tensor q = autograd::wide(g.saved[0]), grad = autograd::wide(g.out[0]);
     const bool grouped = q.dim() > 2 && q.sym_size(-3) != g.saved[1].sym_size(-3);
     const auto group = grouped ? q.sym_size(-3) / g.saved[1].sym_size(-3) : c10::SymInt(1);
@@ -58,9 +57,11 @@ struct AttentionGrad {
     at::Tensor scores = at::matmul(q * scale, k.mT());
     const double infinity = std::numeric_limits<double>::infinity();
     if (is_causal)
-      scores = scores.masked_fill(at::ones_symint({scores.sym_size(-2), scores.sym_size(-1)},
-                                                  scores.options().dtype(at::kBool)).tril().logical_not(),
-                                  -infinity);
+      scores = scores.masked_fill(
+          at::ones_symint({scores.sym_size(-2), scores.sym_size(-1)}, scores.options().dtype(at::kBool))
+              .tril()
+              .logical_not(),
+          -infinity);
     const at::Tensor& mask = g.saved[3];
     if (mask.defined())
       scores = mask.scalar_type() == at::kBool ? scores.masked_fill(mask.logical_not(), -infinity)

@@ -98,11 +98,13 @@ struct Call {
     }
     CHECK_VALUE(k.size(-1) == q.size(-1), kOp, ": key: expected the width of query, ", q.size(-1), ", got ", k.sizes());
     CHECK_VALUE(abi::equal(k.sizes().slice(0, k.dim() - 1), v.sizes().slice(0, v.dim() - 1)), kOp,
-                ": value: expected the shape of key except for the last dimension, got ", v.sizes(), " and ", k.sizes());
+                ": value: expected the shape of key except for the last dimension, got ", v.sizes(), " and ",
+                k.sizes());
     for (int64_t i = 0; i + 2 < q.dim(); ++i) {
       const bool is_head = i + 3 == q.dim();
       const bool fits = is_head && k.size(i) ? q.size(i) % k.size(i) == 0 : q.size(i) == k.size(i);
-      CHECK_VALUE(fits, kOp, ": key: expected the batch dimensions of query, or a number of heads that divides its, got ",
+      CHECK_VALUE(fits, kOp,
+                  ": key: expected the batch dimensions of query, or a number of heads that divides its, got ",
                   k.sizes(), " and ", q.sizes());
     }
   }
@@ -117,8 +119,11 @@ struct Call {
     const std::vector<int64_t> wanted = shape(sizes.keys);
     bool fits = missing >= 0;
     for (int64_t i = 0; fits && i < mask.dim(); ++i) fits = mask.size(i) == 1 || mask.size(i) == wanted[i + missing];
-    CHECK_VALUE(fits, kOp, ": attn_mask: expected a shape that broadcasts to ", IntList(wanted), ", got ", given.sizes());
-    const auto stride = [&](int64_t i) { return i < missing || mask.size(i - missing) == 1 ? 0 : mask.stride(i - missing); };
+    CHECK_VALUE(fits, kOp, ": attn_mask: expected a shape that broadcasts to ", IntList(wanted), ", got ",
+                given.sizes());
+    const auto stride = [&](int64_t i) {
+      return i < missing || mask.size(i - missing) == 1 ? 0 : mask.stride(i - missing);
+    };
     mask_at.assign(heads, 0);
     int64_t repeat = 1;
     for (int64_t i = int64_t(batch.size()); i-- > 0; repeat *= batch[i])
@@ -129,9 +134,7 @@ struct Call {
 };
 
 // Blocks of queries whose numbers of visible keys grow: the order in which threads get about the same work.
-int64_t balanced(int64_t i, int64_t blocks, bool causal) {
-  return !causal ? i : i % 2 ? blocks - 1 - i / 2 : i / 2;
-}
+int64_t balanced(int64_t i, int64_t blocks, bool causal) { return !causal ? i : i % 2 ? blocks - 1 - i / 2 : i / 2; }
 
 // A pointer into a result, or null without one.
 struct Place {
@@ -194,8 +197,8 @@ void run_forward(const Call& call, const Tensor& out, const Saved& saved) {
 
 bool is_empty(const Call& call) { return call.heads * call.sizes.queries == 0; }
 
-Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, const OptionalTensor& mask, bool is_causal,
-                 double scale) {
+Tensor attention(const Tensor& query, const Tensor& key, const Tensor& value, const OptionalTensor& mask,
+                 bool is_causal, double scale) {
   Call call(query, key, value, mask, is_causal, scale);
   const Tensor out = empty(call.shape(call.sizes.value_width), query);
   call.sizes.out_row = call.sizes.value_width;
@@ -315,11 +318,13 @@ STABLE_TORCH_LIBRARY_FRAGMENT(automl_ext, m) {
       "Tensor");
   // Called if a gradient is needed. The other results: see attention.h.
   m.def(
-      "_entmax15_attention_trained(Tensor query, Tensor key, Tensor value, Tensor? attn_mask, bool is_causal, float scale) "
+      "_entmax15_attention_trained(Tensor query, Tensor key, Tensor value, Tensor? attn_mask, bool is_causal, float "
+      "scale) "
       "-> (Tensor out, Tensor tau, Tensor counts, Tensor places, Tensor roots)");
   m.def(
       "_entmax15_attention_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor? attn_mask, "
-      "bool is_causal, float scale, Tensor tau, Tensor counts, Tensor places, Tensor roots) -> (Tensor, Tensor, Tensor)");
+      "bool is_causal, float scale, Tensor tau, Tensor counts, Tensor places, Tensor roots) -> (Tensor, Tensor, "
+      "Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {

@@ -29,12 +29,13 @@ from automl_ext.bench.timing import interleaved, summary
 
 CPU = torch.device("cpu")
 OPS = {"entmax15", "sparsemax", "entmax_bisect", "gumbel_softmax", "gumbel_softmax_hard", "gumbel_entmax15"}
+ATTENTION = {"entmax15_attention", "entmax15_attention_causal"}  # on the CPU alone
 OPS |= {"gumbel_argmax", "mixed_op"}
 OPS |= {"cell_aggregate", "gae", "lambda_returns", "discounted_returns", "n_step_returns", "vtrace", "retrace"}
 OPS |= {"categorical_projection", "td_targets"}
 REPLAY = {"prioritized_replay", "prioritized_replay_3_steps"}  # on the CPU alone
 NETWORKS = {"mlp_tanh", "mlp_tanh_twin", "mlp_relu", "mlp_relu_twin", "mlp_elu", "gru_cell"}  # on the CPU alone
-OPS |= REPLAY | NETWORKS
+OPS |= REPLAY | NETWORKS | ATTENTION
 SHORT = ["--quick", "--seconds", "0.001"]
 
 
@@ -95,7 +96,7 @@ def test_other_dtypes_are_right(dtype: torch.dtype) -> None:
 def test_tables_hold_the_shapes_of_the_targets() -> None:
     places = {(c.op, c.shape) for c in cases("cpu", CPU_SHAPES, [torch.float32], {})}
     assert {(t.op, t.shape) for t in targets.TARGETS} <= places
-    assert {c.op for c in cases("cuda", CUDA_SHAPES, [torch.float32], {})} == OPS - REPLAY - NETWORKS
+    assert {c.op for c in cases("cuda", CUDA_SHAPES, [torch.float32], {})} == OPS - REPLAY - NETWORKS - ATTENTION
 
 
 def test_bytes_that_must_move() -> None:

@@ -40,6 +40,10 @@ CALLS: dict[str, tuple[Callable, dict[str, Tensor]]] = {
         lambda x, y, weights: a.cell_aggregate([[x], [y]], weights),
         {"x": X, "inputs[1]": X, "weights": torch.ones(2, 1)},
     ),
+    "entmax15_attention": (
+        a.entmax15_attention,
+        {"query": X, "key": X, "value": X, "attn_mask": torch.ones(len(X), len(X), dtype=torch.bool)},
+    ),
     "mlp": (
         lambda x, w, b: a.mlp(x, [w], [b]),
         {"x": X, "weights[0]": torch.ones(2, 3), "biases[0]": torch.ones(2)},

@@ -58,6 +58,14 @@ for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
             parameters = [torch.randn(size, generator=own).to(dtype).mul(0.2).requires_grad_()
                           for size in ((rows, 19), (57, 5), (57, 19), (57,), (57,))]
             keep(f"gru_cell {dtype} {rows}", a.gru_cell(x, *parameters), x, *parameters)
+    own = torch.Generator().manual_seed(2)
+    for queries, keys, width, factor in ((60, 70, 20, 1), (60, 70, 20, 0.1), (3, 200, 16, 1), (50, 1100, 8, 0.6)):
+        shapes = ((2, 4, queries, width), (2, 2, keys, width), (2, 2, keys, 24))
+        q, k, v = (torch.randn(size, generator=own).to(dtype) for size in shapes)
+        tensors = [x.requires_grad_() for x in ((q * factor).detach(), k, v)]
+        for mask in (None, torch.rand(queries, keys, generator=own) < 0.7, torch.randn(queries, keys, generator=own)):
+            y = a.entmax15_attention(*tensors, mask, enable_gqa=True)
+            keep(f"attention {dtype} {queries} {factor} {mask is None or mask.dtype}", y, *tensors)
     # Two categories at tau = 1: one exponential of a difference of noise, independent of the order of summation.
     results[f"noise {dtype}"] = a.gumbel_softmax(torch.zeros(5000, 2, dtype=dtype), seed=9)
 results["bits of choices"] = a.gumbel_argmax(torch.zeros(100, 10_000), seed=-3)

@@ -56,6 +56,10 @@ OPS: dict[str, tuple[Callable, dict]] = {
     "gumbel_argmax": (a.gumbel_argmax, {"logits": X, "dim": -1, "generator": None, "seed": 1}),
     "mixed_op": (a.mixed_op, {"inputs": [X, None, X], "weights": torch.ones(3)}),
     "cell_aggregate": (a.cell_aggregate, {"inputs": [[X, None], [X, X]], "weights": torch.ones(2, 2)}),
+    "entmax15_attention": (
+        a.entmax15_attention,
+        {"query": X, "key": X, "value": X, "attn_mask": None, "is_causal": False, "scale": None, "enable_gqa": False},
+    ),
     "mlp": (
         a.mlp,
         {"x": X, "weights": [torch.ones(2, 3), torch.ones(1, 2)], "biases": [torch.ones(2), torch.ones(1)]}

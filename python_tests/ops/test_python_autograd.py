@@ -73,6 +73,11 @@ cases = {
     ),
     "lambda_returns gamma": (lambda r, n: ops.lambda_returns(r, n, ends, cut, 0.9, 0.8), flat[:2]),
     "n_step_returns": (lambda r, n: ops.n_step_returns(r, n, ends, cut, 0.9, 3)[0], flat[:2]),
+    "entmax15_attention": (lambda q, k, v: ops.entmax15_attention(q, k, v, ends), leaves((6, 2), (3, 2), (3, 4))),
+    "entmax15_attention causal": (
+        lambda q, k, v: ops.entmax15_attention(q, k, v, is_causal=True, enable_gqa=True),
+        leaves((4, 6, 2), (2, 6, 2), (2, 6, 4)),
+    ),
     "mlp": (lambda x, a, b, c, d: ops.mlp(x, [a, b], [c, d]), net),
     "gru_cell": (lambda *all: ops.gru_cell(*all), cell),
     "categorical_log_probs": (lambda x: ops.categorical_log_probs(x, actions), [x]),

@@ -44,7 +44,7 @@ class Case:
         seeded: our op with fixed noise, which can be compared with the reference.
         law: law(inputs, results, grad) returns the error of a contender that uses its own noise; infinite if the
             samples do not follow the distribution.
-        softmax: whether torch.softmax of the same rows is also timed.
+        softmax: what PyTorch computes with softmax in place of our op, which is also timed.
         prepares: whether ``ours`` and ``eager`` have the type Bind, which prepares a call, instead of Function.
         moved: number of bytes that must move; None: the bytes of all inputs and outputs.
         loop: whether the eager formula is a loop over time.
@@ -67,7 +67,7 @@ class Case:
     from_the_front: bool = False
     seeded: Function | None = None
     law: Law | None = None
-    softmax: bool = False
+    softmax: Function | None = None
     prepares: bool = False
     moved: int | None = None
     loop: bool = False

@@ -26,6 +26,10 @@ def perturb(x: Tensor) -> Tensor:
     return x - torch.empty_like(x).exponential_().log()
 
 
+def softmax(x: Tensor) -> Tensor:
+    return x.softmax(-1)
+
+
 def row_cases(shape: tuple[int, ...], dtype: torch.dtype, device: str, modules: Modules) -> list[Case]:
     def row(op: str, ours: Function, eager: Function, **others: Any) -> Case:
         return Case(
@@ -45,7 +49,7 @@ def row_cases(shape: tuple[int, ...], dtype: torch.dtype, device: str, modules: 
         def seeded(x: Tensor) -> Any:
             return ours(x, seed=SEED)
 
-        return row(op, ours, eager, seeded=seeded, law=laws.law(law), from_the_front=True, softmax=True, **others)
+        return row(op, ours, eager, seeded=seeded, law=laws.law(law), from_the_front=True, softmax=softmax, **others)
 
     def hard(x: Tensor, seed: int | None = None) -> Any:
         return a.gumbel_softmax(x, hard=True, seed=seed)
@@ -56,14 +60,14 @@ def row_cases(shape: tuple[int, ...], dtype: torch.dtype, device: str, modules: 
             a.entmax15,
             lambda x: _entmax15_reference(x, -1),
             peers=entmax_peers(modules, "entmax15"),
-            softmax=True,
+            softmax=softmax,
         ),
         row(
             "sparsemax",
             a.sparsemax,
             lambda x: _sparsemax_reference(x, -1),
             peers=entmax_peers(modules, "sparsemax"),
-            softmax=True,
+            softmax=softmax,
             # in half precision an entry is often rounded exactly onto the threshold, where the gradient is not unique
             compared=0 if dtype in (torch.bfloat16, torch.float16) else None,
         ),
@@ -72,7 +76,7 @@ def row_cases(shape: tuple[int, ...], dtype: torch.dtype, device: str, modules: 
             lambda x: entmax_bisect(x, ALPHA),
             lambda x: bisect_reference("entmax", x, ALPHA, -1),
             peers=entmax_peers(modules, "entmax_bisect", alpha=ALPHA),
-            softmax=True,
+            softmax=softmax,
         ),
         sampler("gumbel_softmax", a.gumbel_softmax, F.gumbel_softmax, laws.soft),
         sampler(
@@ -90,6 +94,38 @@ def row_cases(shape: tuple[int, ...], dtype: torch.dtype, device: str, modules: 
 def attention_cases(shape: tuple[int, ...], dtype: torch.dtype, device: str, modules: Modules) -> list[Case]:
     """Return entmax15 of attention scores, which ``torch.softmax`` usually normalizes."""
     return [case for case in row_cases(shape, dtype, device, modules) if case.op == "entmax15"]
+
+
+def fused_attention_cases(shape: tuple[int, ...], dtype: torch.dtype, device: str, modules: Modules) -> list[Case]:
+    """Return attention of a shape batch × heads × length × width, with and without the causal mask."""
+
+    def case(op: str, is_causal: bool) -> Case:
+        def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return a.entmax15_attention(q, k, v, is_causal=is_causal)
+
+        def composed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            scores = q @ k.mT / shape[-1] ** 0.5
+            if is_causal:
+                scores = scores.masked_fill(~torch.ones_like(scores[0, 0], dtype=torch.bool).tril(), -torch.inf)
+            return a.entmax15(scores) @ v
+
+        return Case(
+            op,
+            shape,
+            dtype,
+            lambda: [torch.randn(shape, device=device).to(dtype) for _ in range(3)],
+            ours,
+            composed,
+            lambda tensors, at: [x[at] for x in tensors],
+            lambda y, at: y[at],
+            shape[0],
+            trained=3,
+            saved=lambda inputs, outputs: inputs,
+            softmax=lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=is_causal),
+            not_compiled="the composition calls our own op, which is not compiled",
+        )
+
+    return [case("entmax15_attention", False), case("entmax15_attention_causal", True)]
 
 
 def weighted_sum(*tensors: Tensor) -> Tensor:

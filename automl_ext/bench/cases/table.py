@@ -11,16 +11,25 @@ from automl_ext.bench.cases.case import Case
 from automl_ext.bench.cases.networks import gru_cases, mlp_cases
 from automl_ext.bench.cases.replay import replay_cases
 from automl_ext.bench.cases.returns import returns_cases
-from automl_ext.bench.cases.rows import attention_cases, mixed_cases, projection_cases, q_cases, row_cases
+from automl_ext.bench.cases.rows import (
+    attention_cases,
+    fused_attention_cases,
+    mixed_cases,
+    projection_cases,
+    q_cases,
+    row_cases,
+)
 
 Shapes = dict[str, list[tuple[int, ...]]]
-# "rows": rows × categories. "attention": batch × heads × queries × keys. "mixed": inputs × shape of each.
+# "rows": rows × categories. "attention": batch × heads × queries × keys. "fused attention": batch × heads ×
+# length × width. "mixed": inputs × shape of each.
 # "returns": steps × columns. "atoms": transitions × atoms of a distribution, "actions": transitions × actions.
 # "replay": capacity × batch. "mlp": batch × inputs × hidden layers × outputs. "gru": batch × units.
 BATCHES = (1, 8, 64, 256, 2048)
 CPU_SHAPES: Shapes = {
     "rows": [(14, 8), (4096, 8), (4096, 32), (262_144, 8), (1024, 1024), (64, 32_000)],
     "attention": [(8, 8, 256, 256)],
+    "fused attention": [(8, 8, 256, 32), (4, 8, 1024, 64)],
     "mixed": [(8, 16, 8, 8, 8), (5, 64, 16, 32, 32), (8, 64, 16, 32, 32)],
     "returns": [(128, 8), (128, 4096), (1024, 1024), (5, 262_144), (2048, 1)],
     "atoms": [(256, 51), (32_768, 51)],
@@ -35,6 +44,7 @@ CPU_SHAPES: Shapes = {
 CUDA_SHAPES: Shapes = {
     "rows": [(14, 8), (4_194_304, 8), (65_536, 512), (1024, 32_768)],
     "attention": [(8, 16, 1024, 1024)],
+    "fused attention": [],  # no kernels of our own
     "mixed": [(8, 16, 8, 8, 8), (8, 64, 64, 32, 32)],
     "returns": [(128, 8), (128, 262_144), (1024, 32_768)],
     "atoms": [(256, 51), (655_360, 51)],
@@ -48,6 +58,7 @@ CUDA_SHAPES: Shapes = {
 QUICK_SHAPES: Shapes = {
     "rows": [(14, 8), (60, 300)],
     "attention": [(4, 2, 5, 7)],
+    "fused attention": [(4, 2, 5, 3)],
     "mixed": [(4, 2, 3, 5)],
     "returns": [(6, 70)],
     "atoms": [(20, 11)],
@@ -61,6 +72,7 @@ QUICK_SHAPES: Shapes = {
 FAMILIES: dict[str, Callable[..., list[Case]]] = {
     "rows": row_cases,
     "attention": attention_cases,
+    "fused attention": fused_attention_cases,
     "mixed": mixed_cases,
     "returns": returns_cases,
     "atoms": projection_cases,

@@ -184,6 +184,19 @@ def _mlp(rng: random.Random) -> Arguments:
     }
 
 
+def _attention(rng: random.Random) -> Arguments:
+    dtype, group = rng.choice(values.FLOATS), rng.choice((1, 1, 2))
+    queries, keys, width, value_width = (rng.choice((0, 1, 3, 17, 50, 70)) for _ in range(4))
+    shapes = {"query": [2, 2 * group, queries, width], "key": [2, 2, keys, width], "value": [2, 2, keys, value_width]}
+    made: Arguments = {name: values.laid_out(rng, values.floats(rng, size, dtype)) for name, size in shapes.items()}
+    mask_shape = rng.choice(([queries, keys], [2, 1, 1, keys], [1, keys]))
+    flags = torch.tensor([rng.random() < 0.6 for _ in range(torch.Size(mask_shape).numel())]).view(mask_shape)
+    mask = rng.choice((None, None, flags, values.floats(rng, mask_shape, torch.float32)))
+    is_causal = mask is None and rng.random() < 0.5
+    scale = rng.choice((None, 0.0, 1.0, -0.5))
+    return made | {"attn_mask": mask, "is_causal": is_causal, "scale": scale, "enable_gqa": group > 1}
+
+
 def _gru(rng: random.Random) -> Arguments:
     size, dtype, n = values.shape(rng, (1, 2, 2, 3), 12), rng.choice(values.FLOATS), rng.randint(1, 12)
     shapes = {"x": size, "h": [*size[:-1], n], "w_ih": [3 * n, size[-1]], "w_hh": [3 * n, n]}
@@ -245,6 +258,7 @@ FUNCTIONS: dict[str, Maker] = {
     "cell_aggregate": _cell,
     "mlp": _mlp,
     "gru_cell": _gru,
+    "entmax15_attention": _attention,
     "categorical_log_probs": _categorical,
     "policy_gradient_loss": _policy_gradient,
     "td_targets": _td,
