@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # loaded at first use
     from automl_ext.ops.gumbel import gumbel_argmax, gumbel_entmax15, gumbel_softmax
     from automl_ext.ops.mixed import cell_aggregate, mixed_op
     from automl_ext.ops.modules import GumbelMixedOp, MixedOp
+    from automl_ext.ops.multihead_attention import EntmaxMultiheadAttention
     from automl_ext.ops.networks import FusedMLP, gru_cell, mlp
     from automl_ext.ops.policy import categorical_log_probs, policy_gradient_loss
     from automl_ext.ops.returns import discounted_returns, gae, lambda_returns, n_step_returns, retrace, vtrace
@@ -26,6 +27,7 @@ if _native.is_loaded():
         _python_autograd.register()
 
 __all__ = [
+    "EntmaxMultiheadAttention",
     "FusedMLP",
     "GumbelMixedOp",
     "MixedOp",

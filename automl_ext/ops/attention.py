@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import cast
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from automl_ext import _native
 from automl_ext.ops._checks import (
@@ -22,6 +24,7 @@ from automl_ext.ops._checks import (
 from automl_ext.ops.entmax import entmax15
 
 OP = "entmax15_attention"
+MOST_SCORES = 2**24  # of the composition at a time: 64 MB in float32
 
 
 def entmax15_attention(
@@ -68,29 +71,74 @@ def entmax15_attention(
     if _native.use_native(query) and query.device.type in ("cpu", "meta") and not mask_needs:
         out: Tensor = torch.ops.automl_ext.entmax15_attention.default(query, key, value, attn_mask, is_causal, factor)
         return out
-    if autocast_enabled(query):
-        with torch.autocast(query.device.type, enabled=False):
-            return attention_reference(query, key, value, attn_mask, is_causal, factor)
-    return attention_reference(query, key, value, attn_mask, is_causal, factor)
+    with torch.autocast(query.device.type, enabled=False) if autocast_enabled(query) else contextlib.nullcontext():
+        return attention_in_blocks(query, key, value, attn_mask, is_causal, factor)
+
+
+def register() -> None:
+    """Add ``attn_implementation="entmax15"`` to the models of the package transformers.
+
+    Raises:
+        ModuleNotFoundError: transformers is missing; the message names the extra.
+    """
+    try:
+        from automl_ext.ops import _transformers
+    except ModuleNotFoundError as error:
+        text = f'attn_implementation="entmax15" needs {error.name}: pip install "automl_ext[transformers]"'
+        raise ModuleNotFoundError(text, name=error.name) from None
+    _transformers.register()
+
+
+def attention_in_blocks(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float
+) -> Tensor:
+    """Compose the op for a block of queries at a time, so that memory is linear in the number of queries.
+
+    The backward pass computes the scores of a block again.
+    """
+    length, keys = query.shape[-2], key.shape[-2]
+    rows = max(1, MOST_SCORES // max(1, query.shape[:-2].numel() * keys))
+    if rows >= length:
+        return attention_reference(query, key, value, attn_mask, is_causal, scale)
+    results = []
+    for first in range(0, length, rows):
+        q, k, v, mask = query[..., first : first + rows, :], key, value, attn_mask
+        if is_causal:
+            k, v = key[..., : first + rows, :], value[..., : first + rows, :]
+            mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril(first)
+        elif mask is not None and mask.ndim > 1 and mask.shape[-2] > 1:
+            mask = mask[..., first : first + rows, :]
+        results.append(checkpoint(attention_reference, q, k, v, mask, False, scale, use_reentrant=False))
+    return torch.cat(results, -2)
 
 
 def attention_reference(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float
 ) -> Tensor:
     """Compute the op by torch's own products, with its arguments: equal batch dims, except for groups of heads."""
+    weights = attention_weights(query, key, attn_mask, is_causal, scale)
+    return (weights @ _per_head(value, query).to(weights.dtype)).to(query.dtype)
+
+
+def attention_weights(query: Tensor, key: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float) -> Tensor:
+    """Return the weights of :func:`attention_reference`, [..., L, S] in float64 or float32."""
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-    q, k, v = query.to(dtype), key.to(dtype), value.to(dtype)
-    if q.ndim > 2 and q.shape[-3] != k.shape[-3]:
-        group = q.shape[-3] // k.shape[-3]
-        k, v = k.repeat_interleave(group, -3), v.repeat_interleave(group, -3)
-    scores = (q * scale) @ k.mT
+    scores = (query.to(dtype) * scale) @ _per_head(key, query).to(dtype).mT
     if is_causal:
-        scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril(), -math.inf)
+        seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
+        scores = scores.masked_fill(~seen, -math.inf)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         scores = scores.masked_fill(~attn_mask, -math.inf)
     elif attn_mask is not None:
         scores = scores + attn_mask.to(dtype)
-    return (entmax15(scores, -1) @ v).to(query.dtype)
+    return entmax15(scores, -1)
+
+
+def _per_head(x: Tensor, query: Tensor) -> Tensor:
+    """Return a key or value with as many heads as the query."""
+    if query.ndim == 2 or x.shape[-3] == query.shape[-3]:
+        return x
+    return x.repeat_interleave(query.shape[-3] // x.shape[-3], -3)
 
 
 def _checked(
