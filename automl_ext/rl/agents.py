@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-import gymnasium
-
-from automl_ext.rl.envs.callables import env_id_of
+from automl_ext.rl.envs.given import is_given
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.extras import EXTRAS, Extras
-from automl_ext.rl.loop.agent import NoEnvs
+from automl_ext.rl.loop.agent import Env, NoEnvs, with_env
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.loop.saved import read_agent
 from automl_ext.rl.networks.groups import names_of
@@ -26,7 +24,8 @@ from automl_ext.training.files.reading import short
 from automl_ext.training.files.weights import check_fit
 from automl_ext.training.user_code import check_trusted, imported_modules, module_in, own_names
 
-Env = str | Callable[..., gymnasium.Env]
+# Options of environments that also apply to environments that exist.
+APPLIED = ("reward_clip", "step_timeout")
 
 
 def make(
@@ -37,8 +36,10 @@ def make(
     Args:
         name: the algorithm: reinforce, a2c, a3c, ppo, dqn, rainbow, bc, cql, iql, vdn, qmix or dreamer.
         env: an environment id, ``module:Name-v0`` to import a module first, or a callable that makes a new environment
-            in every call: a class or ``lambda: MyEnv()``. a3c takes no callable. None: that of the preset, or of the
-            algorithm's configuration, which is mostly CartPole-v1.
+            in every call: a class or ``lambda: MyEnv()``. Or an environment itself: an ``Env``, a Gymnasium
+            ``VectorEnv``, or one of EnvPool (``env_type="gymnasium"``); the agent owns it, and ``n_envs`` is its
+            number of environments. a3c takes an id only. None: that of the preset, or of the algorithm's
+            configuration, which is mostly CartPole-v1.
         preset: name of a set of option values, as in ``--preset``.
         extras: additions to the algorithm, for example ``[CountBonus(0.1)]``; see :mod:`automl_ext.rl.extras`. Your own
             extras have the interface :class:`~automl_ext.rl.loop.seams.Extra`. They are attached last; saved agents and
@@ -49,7 +50,7 @@ def make(
     Raises:
         UserError: unknown algorithm, option or environment; a value of the wrong type or out of range; an extra that is
             not possible with the algorithm.
-        TypeError: ``env`` is neither a string nor a callable nor None.
+        TypeError: ``env`` is none of these.
     """
     if name not in ALGORITHMS:
         nearest = difflib.get_close_matches(name.lower(), ALGORITHMS, n=1) if isinstance(name, str) else []
@@ -60,11 +61,20 @@ def make(
     config = found.config(extras=Extras.of(ours))
     if preset is not None:
         config = with_preset(preset, config)
-    table: dict[str, Any] = {"env": {}} if env is None else {"env_id": env_id_of(env), "env": {}}
+    table: dict[str, Any] = {"env": {}}
     for key, value in options.items():
         value = list(value) if isinstance(value, tuple) else value
         (table["env"] if key in EnvOptions.__dataclass_fields__ else table)[key] = value
-    agent: LearningAgent = found.agent(with_values(config, table, f"make({name!r})"))
+    refused = [key for key in table["env"] if key not in APPLIED] if is_given(env) else []
+    if refused:
+        raise UserError(
+            f"make: {', '.join(refused)}: expected an environment id, or a callable that makes an environment, got an "
+            "environment that exists; wrap it before"
+        )
+    config, envs = with_env(with_values(config, table, f"make({name!r})"), env)
+    if envs is not None and options.get("n_envs", envs.n_envs) != envs.n_envs:
+        raise UserError(f"make: n_envs: expected {envs.n_envs}, as the environment has, got {options['n_envs']}")
+    agent: LearningAgent = found.agent(config) if envs is None else found.agent(config, envs)
     try:
         for extra in extras:
             if type(extra) not in EXTRAS:
@@ -84,7 +94,8 @@ def load(path: str | Path, env: Env | None = None, trust: Iterable[str] = ()) ->
 
     Args:
         path: the file.
-        env: replaces the environment of the configuration; needed if that was a callable of another process.
+        env: replaces the environment of the configuration, as in :func:`make`; needed if that was a callable or an
+            object of another process.
         trust: Python modules that the configuration may name (``env_id``, ``wrapper``, a potential); they are
             imported when environments are made. The module that ``env`` names and your modules that this process
             has imported are trusted.
@@ -97,16 +108,17 @@ def load(path: str | Path, env: Env | None = None, trust: Iterable[str] = ()) ->
     if saved["algorithm"] not in ALGORITHMS:
         raise UserError(f"{path}: algorithm: expected one of {', '.join(ALGORITHMS)}, got {short(saved['algorithm'])}")
     found = algorithm(saved["algorithm"])
-    changes: dict[str, Any] = {} if env is None else {"env_id": env_id_of(env)}
     try:
         config = from_dict(found.config(extras=Extras()), saved["config"], str(path), saved["automl_ext"])
         if config.device != "cpu":
-            changes["device"] = "auto"  # this machine may have no GPU
-        config = dataclasses.replace(config, **changes)
+            config = dataclasses.replace(config, device="auto")  # this machine may have no GPU
+        config, envs = with_env(config, env)
         check_trusted(own_names(to_dict(config)), _trusted(env, trust), path)
         agent = found.agent(config, NoEnvs(*spaces, config.n_envs * len(names_of(spaces[0]))))
         check_fit(saved["policy"], agent.policy_state(), "policy")
         agent.set_policy(saved["policy"])
+        if envs is not None:
+            agent.use_envs(envs)
     except (UserError, ValueError, TypeError, KeyError, OverflowError, RuntimeError) as error:
         text = str(error) if isinstance(error, UserError) else short(error)
         raise UserError(text if text.startswith(str(path)) else f"{path}: cannot make the agent: {text}") from None
@@ -122,7 +134,8 @@ def load_run(
         run: a run directory of ``automl-ext train`` or of ``learn(out=...)``.
         policy: "best", the best policy of the run; or "last", the newest checkpoint with optimizer, replay and
             environments, so that ``learn`` continues exactly.
-        env: replaces the environment of the configuration; needed if that was a callable of another process.
+        env: replaces the environment of the configuration, as in :func:`make`; needed if that was a callable or an
+            object of another process.
         trust: Python modules that the configuration may name (``env_id``, ``wrapper``, a potential); they are
             imported. The module that ``env`` names and your modules that this process has imported are trusted.
 
@@ -134,7 +147,7 @@ def load_run(
     if policy not in ("best", "last"):
         raise ValueError(f"policy: expected 'best' or 'last', got {policy!r}")
     run = Path(run)
-    _, agent = agent_of(run, _trusted(env, trust), None if env is None else env_id_of(env))
+    _, agent = agent_of(run, _trusted(env, trust), env)
     try:
         if policy == "best":
             load_best(run, agent)

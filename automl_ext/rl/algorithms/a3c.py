@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from automl_ext.rl.algorithms.a2c import A2C, A2CConfig
-from automl_ext.rl.envs.callables import PREFIX
+from automl_ext.rl.envs import callables, given
 from automl_ext.rl.loop.policy import PolicyAgent
 from automl_ext.rl.loop.worker_processes import WorkerProcesses, received
 from automl_ext.training.checks import check_range
@@ -178,9 +178,10 @@ class A3C(PolicyAgent):
 
     def __init__(self, config: A3CConfig, spaces: Any = None) -> None:
         self.config = config
-        if config.env_id.startswith(PREFIX):
+        if config.env_id.startswith((callables.PREFIX, given.PREFIX)):
+            got = "an object" if config.env_id.startswith(given.PREFIX) else "a callable"
             raise UserError(
-                "env: expected an environment id for a3c, for example module:MyEnv-v0, got a callable: its workers are "
+                f"env: expected an environment id for a3c, for example module:MyEnv-v0, got {got}: its workers are "
                 "other processes"
             )
         check_memory("n_workers", config.n_workers * PROCESS)

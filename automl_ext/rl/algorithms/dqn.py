@@ -394,8 +394,11 @@ class DQN(LearningAgent):
         set_numpy_generator_state(self.rng, state["rng"])
         self.seams.load_state_dict(state["extras"])
         if not self.envs.load_state_dict(state["envs"]):
-            self.replay.cut()
-            self.seams.cut()
+            self.cut()
+
+    def cut(self) -> None:
+        self.replay.cut()
+        self.seams.cut()
 
 
 def make_q_network(

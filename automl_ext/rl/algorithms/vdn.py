@@ -262,7 +262,10 @@ class VDN(LearningAgent):
         self.replay.load_state_dict(state["replay"])
         set_numpy_generator_state(self.rng, state["rng"])
         if not self.envs.load_state_dict(state["envs"]):
-            self.replay.cut()
+            self.cut()
+
+    def cut(self) -> None:
+        self.replay.cut()
 
 
 def by_team(step: Step, agents: int) -> Step:

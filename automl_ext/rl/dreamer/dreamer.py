@@ -450,4 +450,7 @@ class Dreamer(LearningAgent):
         self.state = RecurrentState(*(x.to(self.device) for x in state["memory"]))
         self.generator.set_state(state["generator"])
         if not self.envs.load_state_dict(state["envs"]):
-            self.replay.cut()  # new episodes start; envs.starting resets the recurrent state
+            self.cut()
+
+    def cut(self) -> None:
+        self.replay.cut()  # envs.starting resets the recurrent state

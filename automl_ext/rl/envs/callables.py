@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 from gymnasium.vector import VectorEnv
 
+from automl_ext.rl.envs.given import PREFIX as GIVEN
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
@@ -18,7 +19,7 @@ PREFIX = "callable/"  # of the ids, which are registered in this process only
 _registered: list[tuple[Callable[..., gymnasium.Env], str]] = []
 
 
-def env_id_of(env: str | Callable[..., gymnasium.Env]) -> str:
+def env_id_of(env: Any) -> str:
     """Return the id of an environment, and register a callable that makes one.
 
     Args:
@@ -30,10 +31,10 @@ def env_id_of(env: str | Callable[..., gymnasium.Env]) -> str:
     """
     if isinstance(env, str):
         return env
-    if isinstance(env, (gymnasium.Env, VectorEnv)) or not callable(env):
+    if not callable(env):
         raise TypeError(
-            f"env: expected an environment id, or a callable that makes an environment, got {short(env)}; "
-            "pass a class or lambda: MyEnv()"
+            "env: expected an environment id, a callable that makes an environment, or an environment of Gymnasium or "
+            f"EnvPool (env_type='gymnasium'), got {short(env)}"
         )
     for known, env_id in _registered:
         if known is env:
@@ -48,15 +49,18 @@ def env_id_of(env: str | Callable[..., gymnasium.Env]) -> str:
 
 
 def check_known(env_id: str, where: str) -> None:
-    """Check that an environment made by a callable is known in this process.
+    """Check that the environment is not a callable or an object of another process.
 
     Args:
         env_id: any id; of several tasks, ids with commas between them.
         where: the call or the file that needs it, for the message.
 
     Raises:
-        UserError: another process registered the callable.
+        UserError: another process had it.
     """
+    if env_id.startswith(GIVEN):
+        name = short(env_id.removeprefix(GIVEN))
+        raise UserError(f"{where}: the environment was the Python object {name}: pass env= to rl.load or rl.load_run")
     unknown = next((i for i in env_id.split(",") if i.startswith(PREFIX) and i not in gymnasium.registry), None)
     if unknown is not None:
         name = short(unknown.removeprefix(PREFIX))
@@ -75,6 +79,8 @@ def _entry_point(make: Callable[..., gymnasium.Env]) -> Callable[..., gymnasium.
             raise UserError(
                 "env: expected a single agent, got several: name the environment pettingzoo/MODULE:FUNCTION"
             )
+        if isinstance(env, VectorEnv):
+            raise UserError("env: expected a callable that makes one environment, got several: pass what it returns")
         if env is not None and env is last():
             raise UserError("env: the callable returned the same environment twice; it must make a new one each time")
         if isinstance(env, gymnasium.Env):

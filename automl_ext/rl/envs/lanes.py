@@ -40,6 +40,7 @@ class Lanes(VectorEnv[Any, Any, Any]):
     """
 
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012  # as Gymnasium declares it
+    waits = True  # Envs reads info["waiting"]
 
     def __init__(self, makers: Sequence[Callable[[], Any]], central: bool = False) -> None:
         self.copies = [make() for make in makers]

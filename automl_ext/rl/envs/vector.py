@@ -1,9 +1,10 @@
 """Parallel environments: the only code that knows how Gymnasium's vector environments end and restart episodes.
 
-Gymnasium has two ways to restart an episode (``AutoresetMode``). NEXT_STEP: the step after an episode's end ignores
-the action and returns the new episode's first observation with reward 0. This is not a transition, so it is not
-``valid``. SAME_STEP: the step that ends an episode returns the new episode's first observation, and the true next one
-is in ``info["final_obs"]``. :class:`Envs` hides both: ``next_observations`` is always the true next observation.
+Gymnasium has three ways to restart an episode (``AutoresetMode``). NEXT_STEP: the step after an episode's end ignores
+the action and returns the new episode's first observation. This is not a transition, so it is not ``valid``, and its
+reward counts as 0. SAME_STEP: the step that ends an episode returns the new episode's first observation, and the true
+next one is in ``info["final_obs"]``. DISABLED: the caller restarts the episodes that ended. :class:`Envs` hides all
+three: ``next_observations`` is always the true next observation.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Envs:
     """``n_envs`` environments stepped together.
 
     Args:
-        vector: a Gymnasium vector environment, in autoreset mode NEXT_STEP or SAME_STEP.
+        vector: a Gymnasium vector environment, in any autoreset mode.
         seed: determines all episodes. Adjacent seeds have no episodes in common.
         reward_clip: clip the rewards of :class:`Step` to ±this value. Returns of episodes are not clipped.
         env_id: the environment's id, for messages and for agents, which evaluate policies in environments of this id.
@@ -132,15 +133,16 @@ class Envs:
         self._action_dtype = self.action_space.dtype if isinstance(self.action_space, spaces.Discrete) else None
         self._packed = self.observation_space if isinstance(self.observation_space, PackedBox) else None
         mode = vector.metadata.get("autoreset_mode")
-        if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
-            raise UserError(f"autoreset mode: expected NEXT_STEP or SAME_STEP, got {mode}")
+        if not isinstance(mode, AutoresetMode):
+            raise UserError(f"autoreset mode: expected an AutoresetMode in metadata['autoreset_mode'], got {mode!r}")
         self._workers: Any = None  # the module that talks to worker processes, if there are any
-        if isinstance(vector, AsyncVectorEnv):
+        if isinstance(vector.unwrapped, AsyncVectorEnv):
             from automl_ext.rl.envs import workers
 
             self._workers = workers
-            workers.set_limit(vector, step_timeout)
-        self._next_step = mode == AutoresetMode.NEXT_STEP
+            workers.set_limit(vector.unwrapped, step_timeout)
+        self._next_step, self._disabled = mode == AutoresetMode.NEXT_STEP, mode == AutoresetMode.DISABLED
+        self._waits = getattr(vector, "waits", False)
         self._broken = False
         self.steps, self._calls = 0, 0
         self.episodes: list[Episode] = []
@@ -176,6 +178,9 @@ class Envs:
         if rewards.dtype != np.float32:
             with np.errstate(over="ignore"):  # _check_finite raises an error for infinite rewards
                 rewards = rewards.astype(np.float32)
+        if self._next_step and self._restarting.any():  # what a restart returns is no result of an action
+            for part in (rewards, terminated, truncated):
+                part[self._restarting] = 0
         # In C order: CartPole's vector environment returns transposed arrays, which a network rounds differently.
         # Copied, because a vector environment may return the same arrays at every step.
         true_next = after = float32_array(after.copy())
@@ -185,10 +190,14 @@ class Envs:
         if self._next_step:
             self._restarting = done
         elif ended.size:
-            true_next = after.copy()
-            for i in ended:
-                true_next[i] = self._final(info, i)
-        if "waiting" in info:  # agents that are done before the others, see automl_ext.rl.envs.lanes
+            if self._disabled:
+                after = after.copy()
+                after[ended] = self._restart(done)[ended]
+            else:
+                true_next = after.copy()
+                for i in ended:
+                    true_next[i] = self._final(info, i)
+        if self._waits:  # agents that are done before the others, see automl_ext.rl.envs.lanes
             self._restarting = info["waiting"]
             self._begun[~valid & ~self._restarting] = self._calls
         if self._packed is not None and self._packed.actions:
@@ -221,10 +230,9 @@ class Envs:
 
     def close(self) -> None:
         """Close the environments and end worker processes, whatever their state."""
-        if self._workers is None:
-            self.vector.close()
-        else:
-            self._workers.close(self.vector, self._broken)
+        if self._workers is not None:
+            self._workers.close(self.vector.unwrapped, self._broken)
+        self.vector.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Return all counts, and the simulators if they can be saved (:mod:`automl_ext.rl.envs.state`)."""
@@ -278,12 +286,8 @@ class Envs:
 
     def reset(self) -> None:
         """Abort the running episodes and start new ones, determined by the seed and the number of steps."""
-        seed, before = derived_seed(self.seed, self.steps), torch_settings()
         try:
-            if self._workers is None:
-                first, info = self.vector.reset(seed=seed)
-            else:
-                first, info = self._workers.reset(self.vector, seed, self._step_timeout)
+            first, info = self._reset_vector(seed=derived_seed(self.seed, self.steps))
             if MASK in info and (self._packed is None or not self._packed.actions):
                 self._take_masks()
             first = self._read("reset()", first, info)
@@ -291,8 +295,6 @@ class Envs:
             self._broken = True
             self.close()
             raise self._fault("reset()", error) from None
-        finally:
-            restore_torch(before)
         if self._packed is not None and self._packed.actions:
             self._check_masks(first, np.ones(self.n_envs, bool))
         self.observations = float32_array(first.copy())
@@ -305,6 +307,44 @@ class Envs:
                 transform.cut()
         self._no_observations = np.zeros(first.size, first.dtype) if first.dtype.kind == "f" else None
         self._check_finite("observation", self.observations, self._no_observations)
+
+    def others(self, n: int, seed: int) -> Envs | None:
+        """Make n environments like these, with returns that are not clipped; None if nothing says how.
+
+        Raises:
+            EnvError: the environments' own code failed.
+        """
+        from automl_ext.rl.envs.given import others
+
+        before = torch_settings()
+        try:
+            vector = others(self.vector, n, seed, self._step_timeout)
+        finally:
+            restore_torch(before)
+        return None if vector is None else Envs(vector, seed, step_timeout=self._step_timeout)
+
+    def lent(self, seed: int) -> Lent:
+        """Abort the running episodes and lend the environments. Afterwards call :meth:`reset`."""
+        return Lent(self.vector, seed, step_timeout=self._step_timeout)
+
+    def _reset_vector(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+        before = torch_settings()
+        try:
+            if self._workers is None:
+                return self.vector.reset(**arguments)
+            result: tuple[Any, dict[str, Any]] = self._workers.reset(self.vector, arguments, self._step_timeout)
+            return result
+        finally:
+            restore_torch(before)
+
+    def _restart(self, done: np.ndarray) -> np.ndarray:
+        """Start new episodes where the last one is done, bool [B]; return the observations [B, ...]."""
+        try:
+            first, info = self._reset_vector(options={"reset_mask": done.copy()})
+            return float32_array(self._read("reset()", first, info))
+        except BaseException as error:
+            self._broken = True
+            raise self._fault("reset()", error) from None
 
     def _step_vector(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         before = torch_settings()
@@ -339,14 +379,21 @@ class Envs:
         if self._packed is None:
             space: Any = self.vector.observation_space
             if getattr(observations, "shape", None) != space.shape or observations.dtype != space.dtype:
-                check_observation(f"{call} returned observations", observations, space)
+                observations = check_observation(f"{call} returned observations", observations, space)
             result: np.ndarray = observations
             return result
         return self._pack(call, observations, self.n_envs, info.get(MASK))
 
     def _final(self, info: dict[str, Any], env: int) -> Any:
         """Return the final observation of an episode that ended in this step."""
-        observation = info["final_obs"][env]
+        final = info.get("final_obs")
+        if final is None:
+            self._broken = True
+            raise EnvError(
+                f"{self._where}step() returned no final_obs in its info (autoreset mode SAME_STEP), "
+                f"at step {self._calls}"
+            )
+        observation = final[env]
         if self._packed is None:
             return observation
         masks = info.get("final_info", {}).get(MASK)
@@ -398,6 +445,13 @@ class Envs:
         raise EnvError(
             f"{self._where}{name}: not finite in environment {bad} at its step {self._calls}: {value}{place}"
         )
+
+
+class Lent(Envs):
+    """Environments that belong to other :class:`Envs`."""
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 def make_envs(env_id: str, n_envs: int, seed: int, options: EnvOptions | None = None, *, render: bool = False) -> Envs:

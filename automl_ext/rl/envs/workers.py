@@ -20,7 +20,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
 
 from automl_ext.rl.envs.guard import EnvError, fault
@@ -64,21 +64,28 @@ def set_limit(vector: AsyncVectorEnv, limit: float) -> None:
             same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, duration)
 
 
-def reset(vector: AsyncVectorEnv, seed: int, limit: float) -> tuple[Any, dict[str, Any]]:
-    """Call ``vector.reset``. Raises the same errors as :func:`step`."""
-    with _translated(vector, "reset()", limit):
-        return vector.reset(seed=seed)
+def reset(vector: VectorEnv[Any, Any, Any], arguments: dict[str, Any], limit: float) -> tuple[Any, dict[str, Any]]:
+    """Call ``vector.reset`` with keyword arguments. Raises the same errors as :func:`step`."""
+    with _translated(vector.unwrapped, "reset()", limit):
+        return vector.reset(**arguments)
 
 
-def step(vector: AsyncVectorEnv, actions: np.ndarray, limit: float) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+def step(
+    vector: VectorEnv[Any, Any, Any], actions: np.ndarray, limit: float
+) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
     """Call ``vector.step``, with workers under the time limit of :func:`set_limit`.
 
     After an exception the workers are in an unknown state: call :func:`terminate`.
 
+    Args:
+        vector: an ``AsyncVectorEnv``, perhaps inside wrappers.
+        actions: [B, ...].
+        limit: the time limit, for messages.
+
     Raises:
         EnvError: a worker died or exceeded the limit.
     """
-    with _translated(vector, "step()", limit):
+    with _translated(vector.unwrapped, "step()", limit):
         return vector.step(actions)
 
 
@@ -155,7 +162,7 @@ def _work(
 
 
 @contextlib.contextmanager
-def _translated(vector: AsyncVectorEnv, call: str, limit: float) -> Iterator[None]:
+def _translated(vector: Any, call: str, limit: float) -> Iterator[None]:
     try:
         yield
     except BlockingIOError as error:  # the time limit of the pipe

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 import gymnasium
 import numpy as np
 import tyro
+from gymnasium.vector import VectorEnv
 
 from automl_ext.rl.envs.options import EnvOptions
 from automl_ext.rl.envs.vector import Envs, make_envs
 from automl_ext.rl.loop.checks import check_environments
-from automl_ext.rl.loop.evaluate import MAX_STEPS
+from automl_ext.rl.loop.evaluate import MAX_STEPS, EpisodeReturns, play
 from automl_ext.rl.loop.seams import NoExtras
+from automl_ext.rl.networks.groups import names_of
 from automl_ext.training.checks import check_range, check_seed
-from automl_ext.training.errors import UserError
 from automl_ext.training.search_space import Categories
+from automl_ext.training.seeding import derived_seed
+
+Env = str | Callable[..., gymnasium.Env] | gymnasium.Env | VectorEnv  # what an agent can be made for
 
 # Values that a tuner tries for options which several algorithms have, as in RL Baselines3 Zoo.
 GAMMAS = Categories(0.9, 0.95, 0.98, 0.99, 0.995, 0.999)  # discount factor
@@ -81,18 +88,55 @@ def envs_of(config: TrainConfig, n_envs: int, seed: int, *, render: bool = False
     return make_envs(config.env_id, n_envs, seed, config.env, render=render)
 
 
-def check_evaluation(envs: object, config: TrainConfig) -> None:
-    """Check that the evaluation, which makes environments of ``config.env_id``, is in those of the training.
+def with_env(config: Any, env: Env | None) -> tuple[Any, Envs | None]:
+    """Return a configuration for an environment, and the environments if ``env`` is one itself.
 
     Raises:
-        UserError: the agent was given environments that are not known to be the same.
+        UserError: an environment that no agent can act in.
+        TypeError: ``env`` is neither an id, nor a callable, nor an environment.
     """
-    if isinstance(envs, Envs) and envs.env_id != config.env_id:
-        raise UserError(
-            f"envs: policies are evaluated in new environments of env_id {config.env_id!r}, and the agent was given "
-            f"other ones ({envs.env_id or 'without an id'}): make the agent with rl.make(algorithm, MyEnv), pass "
-            f"Envs(..., env_id={config.env_id!r}) if they are the same, or train with iterate()"
-        )
+    if env is None:
+        return config, None
+    from automl_ext.rl.envs.callables import env_id_of  # agents of an id need neither
+    from automl_ext.rl.envs.given import as_vector, is_given, name_of
+
+    if not is_given(env):
+        return dataclasses.replace(config, env_id=env_id_of(env)), None
+    vector, old = as_vector(env), config.env
+    options = EnvOptions(reward_clip=old.reward_clip, step_timeout=old.step_timeout)
+    config = dataclasses.replace(config, env_id=name_of(env), n_envs=vector.num_envs, env=options)
+    return config, Envs(vector, config.seed, options.reward_clip, step_timeout=options.step_timeout)
+
+
+def play_policy(agent: Agent, config: TrainConfig, episodes: int, seed: int) -> tuple[EpisodeReturns, tuple[str, ...]]:
+    """Play ``episodes`` episodes of the agent's policy; ``seed`` determines them. Return also the names of the groups.
+
+    They are played in new environments: of ``config.env_id``, or like those that the agent was given. Where nothing
+    says how to make those, they are played in the training environments, whose running episodes are aborted.
+
+    Raises:
+        UserError: the environment does not exist, or has other spaces than the agent.
+        EnvError: the environments' own code failed.
+    """
+    own = agent.given
+    envs = envs_of(config, episodes, seed) if own is None else own.others(episodes, seed)
+    act, begin, limit = agent.evaluation_actions, agent.begin, config.eval_max_steps
+    if envs is not None:
+        agent.check_spaces(envs)
+        return play(act, envs, begin, limit), names_of(envs.observation_space)
+    assert own is not None
+    warnings.warn(
+        f"evaluation: {own.vector} cannot be made again: policies are evaluated in the training environments, and end "
+        "their running episodes; for evaluations in others, pass an id or a callable that makes an environment",
+        stacklevel=2,
+    )
+    returns, cut = np.zeros(0), 0
+    while len(returns) < episodes:
+        number = min(episodes - len(returns), own.n_envs)
+        played = play(act, own.lent(derived_seed(seed, len(returns))), begin, limit, number)
+        returns, cut = np.append(returns, played.returns), cut + played.cut
+    agent.restart()
+    return EpisodeReturns(returns, cut), names_of(own.observation_space)
 
 
 def multiples(after: int, until: int, every: int) -> int:
@@ -121,12 +165,14 @@ class Agent(ABC):
     Attributes:
         envs: usually :class:`~automl_ext.rl.envs.vector.Envs`; the training loop needs ``steps``, ``episodes`` and
             ``close()``.
+        config: the configuration.
         algorithm: name of the algorithm, for run directories and saved agents.
         updates: number of gradient steps so far; None if the agent does not count them. The result reports it, and
             a warning if it is 0.
     """
 
     envs: Any
+    config: Any
     algorithm: ClassVar[str]
     updates: int | None = None
 
@@ -139,6 +185,23 @@ class Agent(ABC):
         Raises:
             UserError: a file is missing or damaged, or does not fit.
         """
+
+    @property
+    def given(self) -> Envs | None:
+        """The training environments, if they are others than those of ``config.env_id``."""
+        envs = self.envs
+        return envs if isinstance(envs, Envs) and envs.env_id != self.config.env_id else None
+
+    def check_spaces(self, envs: Any) -> None:  # noqa: B027
+        """Close the environments and raise UserError unless they have the spaces of the agent."""
+
+    def restart(self) -> None:
+        """Abort the running episodes of the training environments and start new ones."""
+        self.envs.reset()
+        self.cut()
+
+    def cut(self) -> None:  # noqa: B027  # most agents remember nothing
+        """Forget the running episodes: new ones have started, without an end of the others."""
 
     @abstractmethod
     def iterate(self) -> dict[str, Any]:

@@ -27,7 +27,9 @@ class EpisodeReturns(NamedTuple):
     cut: int
 
 
-def play(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_STEPS) -> EpisodeReturns:
+def play(
+    act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_STEPS, number: int | None = None
+) -> EpisodeReturns:
     """Play one episode in every environment.
 
     Each environment plays one episode only: playing as many as fit into a given number of steps would count short
@@ -38,9 +40,10 @@ def play(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_
         envs: new environments; they are closed afterwards.
         begin: called before ``act`` with bool [B], True where an episode starts; recurrent policies reset there.
         max_steps: longer episodes are truncated, so that an endless episode does not block.
+        number: B, the number of environments that count, the first ones; None: all.
     """
     returns = np.zeros(envs.n_envs)
-    running = np.ones(envs.n_envs, bool)
+    running = np.arange(envs.n_envs) < (envs.n_envs if number is None else number)
     try:
         for _ in range(max_steps):
             if begin is not None:
@@ -55,7 +58,7 @@ def play(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_
         returns[running] = envs.running_returns[running]
     finally:
         envs.close()
-    return EpisodeReturns(returns, int(running.sum()))
+    return EpisodeReturns(returns[:number], int(running.sum()))
 
 
 def by_group(returns: np.ndarray, names: Sequence[str]) -> dict[str, float]:
@@ -75,7 +78,12 @@ def evaluate(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = 
 
     Args: see :func:`play`.
     """
-    returns, cut = play(act, envs, begin, max_steps)
-    if cut:
-        warnings.warn(f"{cut} of {len(returns)} episodes were cut after {max_steps} steps", stacklevel=2)
-    return returns
+    played = play(act, envs, begin, max_steps)
+    warn_of_cut(played, max_steps)
+    return played.returns
+
+
+def warn_of_cut(played: EpisodeReturns, max_steps: int) -> None:
+    """Warn if episodes were truncated at ``max_steps``."""
+    if played.cut:
+        warnings.warn(f"{played.cut} of {len(played.returns)} episodes were cut after {max_steps} steps", stacklevel=3)

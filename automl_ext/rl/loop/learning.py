@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import gymnasium
 import numpy as np
 
-from automl_ext.rl.loop.agent import Agent, NoEnvs, check_evaluation, envs_of
-from automl_ext.rl.loop.evaluate import evaluate
+from automl_ext.rl.loop.agent import Agent, NoEnvs, envs_of, play_policy
+from automl_ext.rl.loop.evaluate import warn_of_cut
 from automl_ext.rl.loop.seams import Extra, Seam, Seams
 from automl_ext.rl.networks.packed import PackedBox, add_axis, has_mask, named_parts, values
 from automl_ext.training.checks import check_seed
@@ -22,6 +22,7 @@ from automl_ext.training.seeding import derived_seed
 from automl_ext.training.words import naming_ours, translated
 
 if TYPE_CHECKING:
+    from automl_ext.rl.envs.vector import Envs
     from automl_ext.rl.loop.loop import Callback
 
 State = Sequence[np.ndarray] | None
@@ -108,7 +109,8 @@ class LearningAgent(Agent):
     ) -> dict[str, Any]:
         """Train, with evaluations every ``config.eval_every`` steps. Afterwards the agent has the last policy.
 
-        A second call continues the training. After ``rl.load`` all is new but the policy; see :func:`rl.load`.
+        A second call continues the training, with new episodes if the environments are an object that ``rl.make`` was
+        given. After ``rl.load`` all is new but the policy; see :func:`rl.load`.
 
         Args:
             total_steps: number of steps of this call. None: up to ``config.total_steps``.
@@ -130,6 +132,8 @@ class LearningAgent(Agent):
         if resume is not None and out is None:
             raise ValueError(f"resume: expected None without out, got {resume!r}")
         self._make_envs()
+        if self.given is not None:
+            self.restart()  # their owner may have stepped them
         self.prepare(has_checkpoint(out, resume))
         steps = self.envs.steps
         if total_steps is not None:
@@ -198,14 +202,14 @@ class LearningAgent(Agent):
         if type(episodes) is not int or episodes < 1:
             raise ValueError(f"episodes: expected an int of at least 1, got {short(episodes)}")
         check_seed(seed)
-        from automl_ext.rl.envs.callables import check_known
+        if self.given is None:
+            from automl_ext.rl.envs.callables import check_known
 
-        check_known(self.config.env_id, "evaluate")
-        check_evaluation(self.envs, self.config)
+            check_known(self.config.env_id, "evaluate")
         self.set_initial_policy()
-        envs = envs_of(self.config, episodes, derived_seed(seed, 1))
-        self._check_spaces(envs)
-        return evaluate(self.evaluation_actions, envs, self.begin, self.config.eval_max_steps)
+        played, _ = play_policy(self, self.config, episodes, derived_seed(seed, 1))
+        warn_of_cut(played, self.config.eval_max_steps)
+        return played.returns
 
     def restore_best(self) -> int:
         """Replace the policy by the best one of the last :meth:`learn`. Return the step at which it was found.
@@ -274,13 +278,19 @@ class LearningAgent(Agent):
         from automl_ext.rl.envs.callables import check_known
 
         check_known(self.config.env_id, "learn")
-        envs: Any = envs_of(self.config, self.config.n_envs, self.config.seed)
-        self._check_spaces(envs)
+        self.use_envs(envs_of(self.config, self.config.n_envs, self.config.seed))
+
+    def use_envs(self, envs: Envs) -> None:
+        """Let a loaded agent train in these environments.
+
+        Raises:
+            UserError: they have other spaces than the agent.
+        """
+        self.check_spaces(envs)
         envs.transforms = self.envs.transforms
         self.envs = envs
 
-    def _check_spaces(self, envs: Any) -> None:
-        """Close the environments and raise UserError unless they have the spaces of the agent."""
+    def check_spaces(self, envs: Any) -> None:
         spaces = envs.observation_space, envs.action_space
         if spaces != self.spaces:
             envs.close()

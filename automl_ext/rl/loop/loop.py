@@ -13,11 +13,10 @@ import numpy as np
 from torch import Tensor
 
 from automl_ext.rl.envs.guard import EnvError
-from automl_ext.rl.loop.agent import Agent, check_evaluation, envs_of, multiples
+from automl_ext.rl.loop.agent import Agent, multiples, play_policy
 from automl_ext.rl.loop.averages import Averages
-from automl_ext.rl.loop.evaluate import by_group, play
+from automl_ext.rl.loop.evaluate import by_group
 from automl_ext.rl.loop.saved import check_saveable
-from automl_ext.rl.networks.groups import names_of
 from automl_ext.training.ctrl_c import CtrlC
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
@@ -116,7 +115,6 @@ class Training:
     """
 
     def __init__(self, agent: Agent, config: Any, callback: Callback | None = None) -> None:
-        check_evaluation(agent.envs, config)
         self.agent, self.config, self.callback = agent, config, callback
         self.run: Run | None = None
         self.stopped = False
@@ -254,9 +252,8 @@ class Training:
 
         The environments' seed is derived from the run's seed and ``number``, so evaluation has no state to save.
         """
-        envs = envs_of(self.config, episodes, derived_seed(self.config.seed, number))
-        self.groups = names_of(envs.observation_space)
-        returns, self.cut = play(self.agent.evaluation_actions, envs, self.agent.begin, self.config.eval_max_steps)
+        seed = derived_seed(self.config.seed, number)
+        (returns, self.cut), self.groups = play_policy(self.agent, self.config, episodes, seed)
         return returns
 
     def check_finite(self) -> None:

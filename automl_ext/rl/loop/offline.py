@@ -16,6 +16,7 @@ import tyro
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
+from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import NoEnvs, TrainConfig, envs_of
 from automl_ext.rl.loop.averages import mean_metrics
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
@@ -97,9 +98,25 @@ class OfflineAgent(LearningAgent):
         if not isinstance(envs.action_space, (Discrete, Box)):
             raise unsupported(envs.action_space)
         self.envs = NoEnvs(envs.observation_space, envs.action_space, 1)
+        self._given = envs if isinstance(envs, Envs) and envs.env_id != config.env_id else None
         self.batch_rng = np.random.default_rng(derived_seed(config.seed, 3))  # samples the batches
         self.replay: UniformReplay | None = None
         self._digest = ""
+
+    @property
+    def given(self) -> Envs | None:
+        return self._given
+
+    def restart(self) -> None:
+        """Do nothing: training needs no environments."""
+
+    def use_envs(self, envs: Envs) -> None:
+        self.check_spaces(envs)
+        self._given = envs
+
+    def close(self) -> None:
+        if self._given is not None:
+            self._given.close()
 
     def prepare(self, resuming: bool = False) -> None:
         """Read the files of episodes, unless :meth:`set_episodes` was called.

@@ -210,7 +210,10 @@ class OnPolicyAgent(PolicyAgent):
         self.rng.set_state(state["rng"])
         self.seams.load_state_dict(state["extras"])
         if not self.envs.load_state_dict(state["envs"]):
-            self.seams.cut()
+            self.cut()
+
+    def cut(self) -> None:
+        self.seams.cut()
 
 
 def make_network(

@@ -10,7 +10,7 @@ from typing import Any
 
 from automl_ext.rl.envs.callables import check_known
 from automl_ext.rl.extras import Extras
-from automl_ext.rl.loop.agent import Agent, envs_of
+from automl_ext.rl.loop.agent import Agent, Env, envs_of, with_env
 from automl_ext.rl.loop.evaluate import by_group, play
 from automl_ext.rl.loop.loop import BEST
 from automl_ext.rl.networks.groups import names_of
@@ -100,14 +100,14 @@ def _film(config: Any, agent: Agent, seed: int, max_steps: int) -> Film:
     return record(agent.evaluation_actions, envs, agent.begin, max_steps)
 
 
-def agent_of(run: Path, trust: Iterable[str] = (), env_id: str | None = None) -> tuple[Any, Any]:
+def agent_of(run: Path, trust: Iterable[str] = (), env: Env | None = None) -> tuple[Any, Any]:
     """Return the configuration of a run, and an untrained agent with this configuration.
 
     Args:
         run: a run directory, perhaps written by somebody else.
         trust: Python modules that its configuration may name (``env_id``, ``wrapper``, ``potential``). They are
             imported.
-        env_id: replaces the environment of the configuration. None: do not replace it.
+        env: replaces the environment of the configuration. None: do not replace it.
 
     Raises:
         UserError: the directory is not a run of an RL algorithm, the configuration is invalid or names a module that is
@@ -123,14 +123,14 @@ def agent_of(run: Path, trust: Iterable[str] = (), env_id: str | None = None) ->
         raise UserError(f"{run}: expected a run of {', '.join(ALGORITHMS)}; this is {what}")
     found = algorithm(name)
     config = read_config(run, found.config(extras=Extras()))
-    if env_id is not None:
-        config = dataclasses.replace(config, env_id=env_id)
-    check_known(config.env_id, str(run))
+    config, envs = with_env(config, env)
+    if envs is None:
+        check_known(config.env_id, str(run))
     check_trusted(own_names(to_dict(config)), trust, run / CONFIG)
     if config.device != "cpu":
         config = dataclasses.replace(config, device="auto")  # this machine may have no GPU
     try:
-        return config, found.agent(config)
+        return config, found.agent(config) if envs is None else found.agent(config, envs)
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
         raise UserError(f"{run / CONFIG}: cannot make an agent: {short(error)}") from None
 

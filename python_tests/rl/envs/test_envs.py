@@ -24,7 +24,7 @@ from automl_ext.rl.loop.evaluate import evaluate
 from automl_ext.training.errors import UserError
 
 SYNC, ASYNC = SyncVectorEnv, functools.partial(AsyncVectorEnv, context="fork")
-NEXT, SAME = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP
+NEXT, SAME, DISABLED = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP, AutoresetMode.DISABLED
 
 
 def scripted(vector=SYNC, mode=NEXT, n_envs=3, bad=None, **kwargs) -> Envs:
@@ -56,13 +56,13 @@ def expected(env: int, count: int) -> list[tuple]:
 
 
 @pytest.mark.parametrize("vector", [SYNC, ASYNC], ids=["sync", "async"])
-@pytest.mark.parametrize("mode", [NEXT, SAME], ids=["next step", "same step"])
-def test_both_autoreset_modes_give_the_same_true_transitions(vector, mode) -> None:
+@pytest.mark.parametrize("mode", [NEXT, SAME, DISABLED], ids=["next step", "same step", "disabled"])
+def test_all_autoreset_modes_give_the_same_true_transitions(vector, mode) -> None:
     envs = scripted(vector, mode)
     for env, rows in enumerate(transitions(envs, 30)):
         assert len(rows) >= 20
         assert rows == expected(env, len(rows))
-    restarts = 0 if mode is SAME else len(envs.episodes) - 1  # at most one episode has just ended
+    restarts = len(envs.episodes) - 1 if mode is NEXT else 0  # at most one episode has just ended
     assert 3 * 30 - envs.steps in range(restarts - 2, restarts + 2)
 
 
@@ -84,7 +84,7 @@ def test_reward_clip_does_not_change_returns() -> None:
 
 
 def test_evaluation_counts_the_first_episode_of_each_environment() -> None:
-    for mode in (NEXT, SAME):
+    for mode in (NEXT, SAME, DISABLED):
         returns = evaluate(lambda x: np.ones(len(x), np.int64), scripted(mode=mode, n_envs=3))
         assert returns.tolist() == [32, 63, 104]
 
@@ -166,9 +166,37 @@ def test_missing_extra_is_named(monkeypatch) -> None:
         make_envs("MinAtar/Breakout-v1", 1, 0)
 
 
-def test_unknown_autoreset_mode_is_refused() -> None:
-    with pytest.raises(UserError, match="expected NEXT_STEP or SAME_STEP"):
-        scripted(mode=AutoresetMode.DISABLED)
+class Loose(SyncVectorEnv):
+    """A vector environment whose restarts return a reward and the flags of the last step."""
+
+    def step(self, actions: Any) -> Any:
+        restarting = self._autoreset_envs.copy()
+        observations, rewards, terminated, truncated, info = super().step(actions)
+        return observations, rewards + 7 * restarting, terminated | restarting, truncated | restarting, info
+
+
+def test_what_a_restart_returns_is_no_part_of_an_episode() -> None:
+    rows = transitions(scripted(Loose), 30)
+    assert all(found == expected(env, len(found)) for env, found in enumerate(rows))
+    envs = scripted(Loose, n_envs=1)
+    valid = [bool(envs.step(np.array([1])).valid[0]) for _ in range(7)]
+    assert valid == [True, True, False, True, True, True, False]
+    assert [episode.episode_return for episode in envs.episodes] == [32, 63]
+
+
+def test_an_autoreset_mode_that_is_missing_is_named() -> None:
+    vector = SyncVectorEnv([functools.partial(Scripted, 0)])
+    for mode in (None, "NextStep"):
+        vector.metadata = {"autoreset_mode": mode}
+        with pytest.raises(UserError, match=rf"metadata\['autoreset_mode'\], got {mode!r}"):
+            Envs(vector, 0)
+
+
+def test_final_observations_that_are_missing_are_named() -> None:
+    vector = SyncVectorEnv([functools.partial(Scripted, 0)])  # NEXT_STEP
+    vector.metadata = {"autoreset_mode": SAME}
+    with pytest.raises(EnvError, match=r"step\(\) returned no final_obs in its info .*at step 2"):
+        transitions(Envs(vector, 0), 2)
 
 
 def test_observations_that_are_not_arrays_are_refused() -> None:

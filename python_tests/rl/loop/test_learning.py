@@ -23,7 +23,6 @@ from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.evaluate import play
 from automl_ext.rl.loop.loop import Report, Training, train
 from automl_ext.rl.reports.evaluate_run import evaluate_run
-from automl_ext.training.errors import UserError
 
 SHORT = {"total_steps": 400, "eval_every": 100, "eval_episodes": 2, "final_episodes": 2, "checkpoint_every": 1000}
 
@@ -263,19 +262,20 @@ def test_tensorboard_has_the_groups_of_stable_baselines3(tmp_path: Path) -> None
     assert "steps_per_second" not in (tmp_path / "metrics.jsonl").read_text()
 
 
-def test_policies_are_not_evaluated_in_other_environments(tmp_path: Path) -> None:
-    """The environments of ``env_id`` may have the same spaces, and then the returns would be wrong."""
+def test_policies_are_evaluated_in_environments_like_those_given() -> None:
+    """Those of ``env_id`` may have the same spaces, and then the returns would be wrong."""
     config = rl.A2CConfig(total_steps=64, eval_every=64, eval_episodes=1, final_episodes=1)
-    for env_id in ("", "Other-v0"):
-        agent = rl.A2C(config, Envs(SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")]), 0, env_id=env_id))
-        with pytest.raises(UserError, match=r"^envs: policies are evaluated in new environments of env_id 'Cart"):
-            agent.learn(out=tmp_path / "run")
-        with pytest.raises(UserError, match=r"^envs: policies are evaluated in new environments"):
-            agent.evaluate(1)
-        assert not (tmp_path / "run").exists()
-        agent.iterate()
-    known = Envs(SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")]), 0, env_id="CartPole-v1")
-    assert rl.A2C(config, known).learn()["env_steps"] >= 64
+
+    def half() -> gymnasium.Env:
+        return gymnasium.wrappers.TransformReward(gymnasium.make("CartPole-v1"), lambda reward: reward - 0.5)
+
+    returns = {}
+    for env_id in ("", "Other-v0", "CartPole-v1"):  # the last one says that they are the same
+        agent = rl.A2C(config, Envs(SyncVectorEnv([half]), 0, env_id=env_id))
+        returns[env_id] = agent.evaluate(2)
+        assert agent.learn()["env_steps"] >= 64
+    assert (returns[""] == returns["Other-v0"]).all()
+    assert (2 * returns[""] == returns["CartPole-v1"]).all()
 
 
 FEW = {"total_steps": 320, "n_envs": 4, "eval_every": 160, "eval_episodes": 4, "final_episodes": 8, "hidden": (8,)}
