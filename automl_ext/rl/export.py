@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,18 +13,18 @@ import gymnasium
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from automl_ext._native import backend
 from automl_ext._version import __version__
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic
-from automl_ext.rl.networks.distributions import Categorical, DiagonalGaussian
-from automl_ext.rl.networks.packed import check_not_packed
+from automl_ext.rl.networks.distributions import Bernoulli, Categorical, DiagonalGaussian, MultiCategorical
+from automl_ext.rl.networks.packed import MASK, PackedBox, has_mask, masked_space, named_parts
 from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.rl.reports.evaluate_run import agent_of, load_policy
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_atomic
-from automl_ext.training.files.reading import short
 
 ALGORITHMS = ("dqn", "rainbow", "a2c", "a3c", "ppo", "reinforce", "bc", "cql", "iql")
 CHECKED = 16  # observations on which the program is compared with the agent
@@ -36,13 +36,26 @@ Algorithm: {algorithm}. Exported by automl_ext {version}; using it needs PyTorch
 import torch
 
 policy = torch.export.load("policy.pt2").module()
-actions, scores, values = policy(torch.from_numpy(observations))
+actions, scores, values = policy({call})
 ```
 
-`observations` [N, ...] are raw, in the dtype of the environment, for any N; `policy.json` has their shape and dtype.
-Normalization is part of the program. `actions` [N, ...] are deterministic and in the form that the environment takes.
-`scores` are {scores}. `values` are {values}.
+{inputs}Normalization is part of the program. `actions` [N, ...] are deterministic and in the form that the environment
+takes. `scores` are {scores}. `values` are {values}.
 """
+RAW = """`observations` [N, ...] are raw, in the dtype of the environment, for any N; `policy.json` has their shape and
+dtype.
+"""
+NAMED = """The inputs have a first axis N, for any N. They are raw, in the form and the dtypes of the environment:
+
+{rows}
+
+"""
+SCORES = {
+    Categorical: "logits",
+    MultiCategorical: "logits of each component of the action in turn",
+    Bernoulli: "the log-odds of 1",
+    DiagonalGaussian: "the means of normalized actions",
+}
 
 
 def export_policy(
@@ -58,8 +71,10 @@ def export_policy(
     Args:
         source: a run directory of one of :data:`ALGORITHMS`; or an agent, whose current policy is exported.
         out: the folder. ``policy.pt2`` is a ``torch.export`` program from raw observations [N, ...] to actions, the
-            network's outputs (logits, the mean of the Gaussian, or Q-values), and V(s) or None. ``policy.json``
-            describes the spaces and the normalization, ``README.md`` how to load the program.
+            network's outputs (logits, the mean of the Gaussian, or Q-values), and V(s) or None. Dict and Tuple
+            observations are dicts and tuples of tensors, and an ``action_mask`` of the info dictionaries is an input
+            of its own. ``policy.json`` describes the spaces and the normalization, ``README.md`` how to load the
+            program.
         policy: "best" or "last", the policy of a run directory to export.
         trust: Python modules that the run directory may name; they are imported.
 
@@ -90,24 +105,42 @@ class PolicyProgram(nn.Module):
     high: Tensor
     middle: Tensor
     radius: Tensor
+    start: Tensor
 
-    def __init__(self, network: ActorCritic | QNetwork, first_action: int = 0) -> None:
+    def __init__(self, network: ActorCritic | QNetwork, space: gymnasium.Space, first_action: int = 0) -> None:
         super().__init__()
-        self.network, self.first = network, first_action
-        if isinstance(network, ActorCritic) and isinstance(network.distribution, DiagonalGaussian):
-            box = network.distribution.scaling
+        self.network, self.first, self.packed = network, first_action, space if isinstance(space, PackedBox) else None
+        distribution = network.distribution if isinstance(network, ActorCritic) else None
+        if isinstance(distribution, DiagonalGaussian):
+            box = distribution.scaling
             self.shape, self.dtype = box.shape, getattr(torch, str(box.dtype))
             bounds = {"low": box.low, "high": box.high, "middle": box.middle, "radius": box.half}
             for name, bound in bounds.items():
                 self.register_buffer(name, torch.tensor(bound, dtype=torch.float64))
+        elif isinstance(distribution, (MultiCategorical, Bernoulli)):
+            self.shape, self.dtype = distribution.shape, getattr(torch, str(distribution.dtype))
+            start = getattr(distribution, "start", np.zeros(self.shape, np.int64))
+            self.register_buffer("start", torch.from_numpy(np.array(start, np.int64)))
 
-    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        if isinstance(self.network, QNetwork):
-            q = self.network.q(self.network(observations), observations)
+    def forward(self, observations: Any, action_mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Compute actions, scores and values.
+
+        Args:
+            observations: [N, ...], in the form of the environment's space: a tensor, or a dict or tuple of tensors.
+            action_mask: [N, actions], if the environment has it in its info dictionaries.
+        """
+        network = self.network
+        given: Any = observations if self.packed is None else self.packed.by_key(observations, action_mask)
+        if isinstance(network, QNetwork):
+            q = network.q(network(given), given)
             return q.argmax(-1) + self.first, q, None
-        outputs, values = self.network(observations)
-        if isinstance(self.network.distribution, Categorical):
-            return outputs.argmax(-1) + self.network.distribution.start, outputs, values
+        outputs, values = network(given)
+        distribution = network.distribution
+        if isinstance(distribution, Categorical):
+            return outputs.argmax(-1) + distribution.start, outputs, values
+        if isinstance(distribution, (MultiCategorical, Bernoulli)):
+            modes = distribution.mode(outputs).long().reshape(-1, *self.shape)
+            return (modes + self.start).to(self.dtype), outputs, values
         actions = outputs.unflatten(1, self.shape) if self.shape else outputs.squeeze(1)
         actions = (actions * self.radius + self.middle).clamp(self.low, self.high)
         return actions.to(self.dtype), outputs, values
@@ -124,31 +157,41 @@ def policy_program(agent: LearningAgent) -> PolicyProgram:
         raise UserError(
             f"export: a policy of {agent.algorithm} cannot be exported; export takes {', '.join(ALGORITHMS)}"
         )
-    check_not_packed(agent.spaces[0], "export")
     owner: Any = agent
     network = owner.network if hasattr(owner, "network") else owner.online
-    if not isinstance(agent.spaces[1], (gymnasium.spaces.Discrete, gymnasium.spaces.Box)):
-        raise UserError(f"export: expected Discrete or Box actions, got {short(agent.spaces[1])}")
     if type(network) not in (ActorCritic, QNetwork):
         raise UserError("export: networks with central_critic, separate or popart cannot be exported")
-    program = PolicyProgram(copy.deepcopy(network), getattr(agent, "_first", 0)).cpu().eval().requires_grad_(False)
+    first = getattr(agent, "_first", 0)
+    program = PolicyProgram(copy.deepcopy(network), agent.spaces[0], first).cpu().eval().requires_grad_(False)
     for parameter in program.parameters():
         parameter.data = parameter.data.clone()  # not a view of the vector of all parameters
     return program
 
 
 def _export(agent: LearningAgent, out: Path) -> list[Path]:
-    program, observations = policy_program(agent), example_observations(agent)
+    program = policy_program(agent)
+    seen, inputs = examples(agent)
     content = io.BytesIO()
-    shapes = {"observations": {0: torch.export.Dim("batch", min=1)}}
+    batch = torch.export.Dim("batch", min=1)
+    shapes = tree_map(lambda _: {0: batch}, inputs)
     with backend("reference"):  # PyTorch's operations only
-        torch.export.save(torch.export.export(program, (observations,), dynamic_shapes=shapes), content)
+        torch.export.save(torch.export.export(program, inputs, dynamic_shapes=shapes), content)
     content.seek(0)
-    check_program(torch.export.load(content).module(), program, observations)
-    check_actions(agent, observations, program(observations))
-    scores = "Q-values" if isinstance(program.network, QNetwork) else "logits, or the means of normalized actions"
-    values = "None" if isinstance(program.network, QNetwork) else "the estimated values V(s), [N]"
-    text = README.format(algorithm=agent.algorithm, version=__version__, scores=scores, values=values)
+    check_program(torch.export.load(content).module(), program, inputs)
+    check_actions(agent, program, seen, program(*inputs))
+    quality = isinstance(program.network, QNetwork)
+    scores = "Q-values" if quality else SCORES[type(program.network.distribution)]
+    if masked_space(agent.spaces[0]) is not None:
+        scores += ", −∞ for actions that the mask excludes"
+    named = isinstance(agent.spaces[0], PackedBox)
+    text = README.format(
+        algorithm=agent.algorithm,
+        version=__version__,
+        call=", ".join(("observations", MASK)[: len(inputs)]) if named else "torch.from_numpy(observations)",
+        inputs=NAMED.format(rows="\n".join(_rows(inputs))) if named else RAW,
+        scores=scores,
+        values="None" if quality else "the estimated values V(s), [N]",
+    )
     facts = json.dumps(description(agent, program), indent=1, allow_nan=False) + "\n"
     files = {"policy.pt2": content.getvalue(), "policy.json": facts.encode(), "README.md": text.encode()}
     out.mkdir(parents=True, exist_ok=True)
@@ -157,35 +200,67 @@ def _export(agent: LearningAgent, out: Path) -> list[Path]:
     return [out / name for name in files]
 
 
+def _rows(inputs: Any, name: str = "") -> Iterator[str]:
+    """Yield a line for each tensor of the inputs: how to name it, its dtype and its shape."""
+    if isinstance(inputs, Tensor):
+        shape = ", ".join(["N", *map(str, inputs.shape[1:])])
+        yield f"- `{name}`: {str(inputs.dtype).removeprefix('torch.')} [{shape}]"
+    elif not name:
+        for part, of in zip(inputs, ("observations", MASK), strict=False):
+            yield from _rows(part, of)
+    else:
+        for key, part in inputs.items() if isinstance(inputs, dict) else enumerate(inputs):
+            yield from _rows(part, f"{name}[{key!r}]")
+
+
 def description(agent: LearningAgent, program: PolicyProgram) -> dict[str, Any]:
     """Return what ``policy.json`` says: algorithm, environment, spaces and normalization, as plain values."""
     body: Any = program.network.body
+    packed, norm = agent.spaces[0], body.norm
+    if isinstance(packed, PackedBox):
+        norm = norm.norm  # of all vectors side by side, with Discrete numbers as one-hot vectors
     normalization: dict[str, Any] | None = None
-    if body.norm is not None:
-        std = 1 / body.norm.scale
-        normalization = {"mean": body.norm.shift.tolist(), "std": std.tolist(), "clip": body.norm.clip}
+    if norm is not None:
+        std = 1 / norm.scale
+        normalization = {"mean": norm.shift.tolist(), "std": std.tolist(), "clip": norm.clip}
     elif body.scale != 1:
         normalization = {"factor": body.scale}
+    several = isinstance(packed, PackedBox) and isinstance(
+        packed.space, (gymnasium.spaces.Dict, gymnasium.spaces.Tuple)
+    )
+    observations = described(packed if several else raw_space(agent))
+    mask = {MASK: list(packed.actions)} if isinstance(packed, PackedBox) and packed.actions else {}
     return {
         "automl_ext": __version__,
         "algorithm": agent.algorithm,
         "environment": agent.config.env_id,
-        "observations": described(raw_space(agent)),
+        "observations": observations,
+        **mask,
         "actions": described(agent.spaces[1]),
         "normalization": normalization,
     }
 
 
 def described(space: gymnasium.Space) -> dict[str, Any]:
-    """Describe a Discrete or a Box; a bound is one number if it is the same everywhere, else a nested list."""
+    """Describe a space; a bound is one number if it is the same everywhere, else a nested list.
+
+    Packed observations are described by the names of their parts.
+    """
+    if isinstance(space, PackedBox):
+        return {part.name: described(part.space) for part in space.parts}
     if isinstance(space, gymnasium.spaces.Discrete):
         return {"n": int(space.n), "start": int(space.start)}
+    if isinstance(space, gymnasium.spaces.MultiDiscrete):
+        return {"nvec": space.nvec.tolist(), "start": space.start.tolist(), "dtype": str(space.dtype)}
+    form = {"shape": list(space.shape or ()), "dtype": str(space.dtype)}
+    if isinstance(space, gymnasium.spaces.MultiBinary):
+        return form
     bounds = {}
     for name in ("low", "high"):
         bound = np.asarray(getattr(space, name))
         bound = bound.flat[0] if (bound == bound.flat[0]).all() else bound
         bounds[name] = strict(np.asarray(bound).tolist())
-    return {"shape": list(space.shape or ()), "dtype": str(space.dtype), **bounds}
+    return form | bounds
 
 
 def strict(value: Any) -> Any:
@@ -198,43 +273,82 @@ def strict(value: Any) -> Any:
 def raw_space(agent: LearningAgent) -> gymnasium.Space:
     """Return the space of the observations as the environment has it; of a loaded agent, as the agent has it."""
     envs: Any = getattr(agent, "learner", agent).envs if agent.algorithm == "a3c" else agent.envs
-    return envs.vector.single_observation_space if hasattr(envs, "vector") else agent.spaces[0]
+    seen: Any = agent.spaces[0]
+    return envs.vector.single_observation_space if hasattr(envs, "vector") else getattr(seen, "space", seen)
 
 
-def example_observations(agent: LearningAgent) -> Tensor:
-    """Return random observations [CHECKED, ...] in the dtype of the environment."""
-    space = raw_space(agent)
-    rng, dtype, shape = np.random.default_rng(0), np.dtype(space.dtype), (CHECKED, *(space.shape or ()))
+def examples(agent: LearningAgent) -> tuple[np.ndarray, tuple[Any, ...]]:
+    """Return random observations [CHECKED, ...] as the agent sees them, and the inputs of the program."""
+    space, rng = agent.spaces[0], np.random.default_rng(0)
+    if not isinstance(space, PackedBox):
+        x = _drawn(raw_space(agent), rng)
+        return x.astype(np.float32) if x.dtype.kind == "f" else x, (torch.from_numpy(x),)
+    parts = dict(named_parts(space.space))
+    arrays = {name: _drawn(part, rng) for name, part in parts.items()}
+    mask = None
+    if space.actions:
+        mask = rng.random((CHECKED, sum(space.actions))) < 0.5
+        mask[:, np.cumsum((0, *space.actions[:-1]))] = True  # the first value of each action
+        if has_mask(space.space):
+            arrays[MASK], mask = mask.astype(parts[MASK].dtype), None
+    observations = _structured(space.space, iter(arrays.values()))
+    inputs = (observations,) if mask is None else (observations, mask)
+    return space.pack(observations, CHECKED, mask), tree_map(torch.from_numpy, inputs)
+
+
+def _drawn(space: Any, rng: np.random.Generator) -> np.ndarray:
+    """Return random observations [CHECKED, ...] of a space, in its dtype."""
+    shape, dtype = (CHECKED, *space.shape), np.dtype(space.dtype)
+    if isinstance(space, (gymnasium.spaces.Discrete, gymnasium.spaces.MultiDiscrete)):
+        sizes = space.n if isinstance(space, gymnasium.spaces.Discrete) else space.nvec
+        return (space.start + rng.integers(sizes, size=shape)).astype(dtype)
     if dtype.kind == "f":
-        return torch.from_numpy(rng.standard_normal(shape).astype(dtype))
-    return torch.from_numpy(rng.integers(2 if dtype.kind == "b" else 100, size=shape).astype(dtype))
+        return rng.standard_normal(shape).astype(dtype)
+    binary = dtype.kind == "b" or isinstance(space, gymnasium.spaces.MultiBinary)
+    return rng.integers(2 if binary else 100, size=shape).astype(dtype)
 
 
-def check_actions(agent: LearningAgent, observations: Tensor, outputs: tuple[Tensor, Tensor, Tensor | None]) -> None:
+def _structured(space: gymnasium.Space, arrays: Iterator[np.ndarray]) -> Any:
+    """Return arrays, in the order of :func:`named_parts`, in the form of a space."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        return {key: _structured(part, arrays) for key, part in space.spaces.items()}
+    if isinstance(space, gymnasium.spaces.Tuple):
+        return tuple(_structured(part, arrays) for part in space.spaces)
+    return next(arrays)
+
+
+def check_actions(
+    agent: LearningAgent, program: PolicyProgram, seen: np.ndarray, outputs: tuple[Tensor, Tensor, Tensor | None]
+) -> None:
     """Check that a program chooses the agent's actions. If two actions are equally good, either may be chosen.
 
     Raises:
         RuntimeError: an action differs.
     """
-    x = observations.numpy()
-    found, (actions, scores, _) = agent.act(x.astype(np.float32) if x.dtype.kind == "f" else x), outputs
+    found, (actions, scores, _) = torch.from_numpy(np.asarray(agent.act(seen))), outputs
+    distribution: Any = getattr(program.network, "distribution", None)
     if actions.is_floating_point():
-        same = np.allclose(actions.numpy(), found, rtol=1e-3, atol=1e-3)
+        same = torch.allclose(actions, found, rtol=1e-3, atol=1e-3)
+    elif isinstance(distribution, Bernoulli):
+        same = bool(((actions == found).flatten(1) | (scores.abs() < 1e-3)).all())
     else:
-        chosen = torch.from_numpy(np.asarray(found, np.int64)) + (scores.argmax(-1) - actions)  # from 0
-        best, other = scores.max(-1).values, scores.gather(1, chosen.unsqueeze(1)).squeeze(1)
+        multiple = isinstance(distribution, MultiCategorical)
+        rows = distribution.rows(scores) if multiple else scores.unsqueeze(1)
+        first = program.start if multiple else (actions - scores.argmax(-1))[0]
+        chosen = (found - first).long().reshape(len(rows), -1, 1)
+        best, other = rows.max(-1).values, rows.gather(2, chosen).squeeze(2)
         same = torch.allclose(best, other, rtol=1e-3, atol=1e-3)
     if not same:
         raise RuntimeError("export: the exported program chooses other actions than the agent")
 
 
-def check_program(loaded: Any, program: PolicyProgram, observations: Tensor) -> None:
+def check_program(loaded: Any, program: PolicyProgram, inputs: tuple[Any, ...]) -> None:
     """Check that a loaded program gives the outputs of the module, for all observations and for the first one.
 
     Raises:
         RuntimeError: they differ.
     """
-    for n in (len(observations), 1):
-        for found, wanted in zip(loaded(observations[:n])[1:], program(observations[:n])[1:], strict=True):
+    for some in (inputs, tree_map(lambda x: x[:1], inputs)):
+        for found, wanted in zip(loaded(*some)[1:], program(*some)[1:], strict=True):
             if wanted is not None and not torch.allclose(found, wanted, rtol=1e-4, atol=1e-4):
                 raise RuntimeError("export: the outputs of the loaded program differ from those of the policy")

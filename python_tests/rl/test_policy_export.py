@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import SyncVectorEnv
+from space_worlds import Dials, Listed, Masked, MaskedByKey, Pictured, Switches
+from torch.utils._pytree import tree_map
 
 from automl_ext import rl
 from automl_ext.cli import main
@@ -142,6 +145,83 @@ def test_exported_policies_give_the_actions_of_the_agent_without_automl_ext(tmp_
     assert facts["unbounded"]["normalization"] is None
     assert facts["images"]["normalization"] == {"factor": 1 / 255}
     assert 'torch.export.load("policy.pt2")' in (tmp_path / "images/README.md").read_text()
+
+
+# Kinds of observations, actions and masks -> algorithm, world, options.
+STRUCTURED: dict[str, tuple[str, type[gymnasium.Env], dict[str, Any]]] = {
+    "image, number and vector": ("ppo", Pictured, {"normalize_observations": True}),
+    "tuple": ("a2c", Listed, {"normalize_observations": True}),
+    "mask in info": ("reinforce", Masked, {}),
+    "mask in a dict": ("ppo", MaskedByKey, {"layer_norm": True}),
+    "masks of two actions": ("a2c", Dials, {"normalize_observations": True}),
+    "binary actions": ("ppo", Switches, {}),
+    "dqn": ("dqn", Pictured, {"dueling": True}),
+    "dqn with masks": ("dqn", Masked, {"normalize_observations": True}),
+    "rainbow": ("rainbow", MaskedByKey, {"buffer_size": 100}),
+}
+STRUCTURED_SCRIPT = """
+import sys, torch
+sys.modules["automl_ext"] = None
+for name in sys.argv[2:]:
+    inputs, expected = torch.load(f"{sys.argv[1]}/{name}.pt", weights_only=True)
+    policy = torch.export.load(f"{sys.argv[1]}/{name}/policy.pt2").module()
+    actions = policy(*inputs)[0]
+    assert actions.dtype == expected.dtype and torch.equal(actions, expected), name
+    one = torch.utils._pytree.tree_map(lambda x: x[:1], inputs)
+    assert torch.equal(policy(*one)[0], expected[:1]), name
+"""
+
+
+@pytest.mark.slow
+def test_policies_of_structured_spaces_and_masks_give_the_actions_of_the_agent(tmp_path: Path) -> None:
+    for name, (algorithm, world, options) in STRUCTURED.items():
+        agent = rl.make(algorithm, world, n_envs=1, hidden=(16,), **options)
+        network = agent.network if hasattr(agent, "network") else agent.online
+        vector = SyncVectorEnv([world] * N)
+        observations, info = vector.reset(seed=0)
+        mask = info.get("action_mask")
+        seen = torch.from_numpy(agent.spaces[0].pack(observations, N, mask))
+        if network.body.norm is not None:
+            network.body.norm.update(seen)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+            if world is Switches:  # several actions are the best somewhere
+                network.actor[-1].bias -= network.policy(seen).mean(0)
+        rl.export_policy(agent, tmp_path / name)
+        actions, _ = agent.predict(observations, action_mask=mask)
+        assert len(np.unique(actions, axis=0)) >= 2, name
+        inputs = tree_map(torch.from_numpy, (observations, *([] if mask is None else [mask])))
+        torch.save((inputs, torch.from_numpy(np.asarray(actions))), tmp_path / f"{name}.pt")
+    done = subprocess.run(
+        [sys.executable, "-c", STRUCTURED_SCRIPT, tmp_path, *STRUCTURED], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    readme = (tmp_path / "image, number and vector/README.md").read_text()
+    assert "- `observations['picture']`: uint8 [N, 5, 5, 1]\n- `observations['vector']`: float64 [N, 2]\n" in readme
+    readme = (tmp_path / "masks of two actions/README.md").read_text()
+    assert "policy(observations, action_mask)" in readme
+    assert "- `action_mask`: bool [N, 9]" in readme
+    facts = json.loads((tmp_path / "masks of two actions/policy.json").read_text())
+    assert facts["actions"] == {"nvec": [6, 3], "start": [1, 5], "dtype": "int64"}
+    assert facts["action_mask"] == [6, 3]
+    assert facts["observations"] == {"shape": [2], "dtype": "float32", "low": 0.0, "high": 1.0}
+    facts = json.loads((tmp_path / "image, number and vector/policy.json").read_text())
+    assert facts["observations"]["number"] == {"n": 2, "start": 3}
+    assert len(facts["normalization"]["mean"]) == 4  # a number as two, and the vector
+
+
+def test_a_dict_is_an_input_by_its_names(tmp_path: Path) -> None:
+    """A policy of a Dict was refused: policy gradients, such as PPO itself, would take it."""
+    agent = rl.make("ppo", MaskedByKey, n_envs=1, hidden=(8,))
+    rl.export_policy(agent, tmp_path)
+    policy = torch.export.load(tmp_path / "policy.pt2").module()
+    state, mask = torch.zeros(7, 2), torch.eye(7, 6, dtype=torch.int8)
+    mask[6, 3] = 1
+    actions, scores, values = policy({"action_mask": mask, "state": state})
+    assert actions.tolist() == [0, 1, 2, 3, 4, 5, 3]
+    assert (scores.isinf() == (mask == 0)).all()
+    assert values.shape == (7,)
 
 
 def test_scores_and_values_are_those_of_the_agent() -> None:

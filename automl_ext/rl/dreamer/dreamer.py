@@ -31,7 +31,7 @@ from automl_ext.rl.loop.agent import TrainConfig, envs_of, multiples
 from automl_ext.rl.loop.averages import Averages
 from automl_ext.rl.loop.checks import check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent, State
-from automl_ext.rl.networks.packed import check_not_packed
+from automl_ext.rl.networks.packed import TAKERS, check_not_packed
 from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatten_parameters
 from automl_ext.rl.replay.sequences import SequenceReplay, Sequences
 from automl_ext.training.checks import check_range
@@ -228,7 +228,7 @@ class Dreamer(LearningAgent):
         self.config, self.device = config, choose_device(config.device)
         self.envs = envs or envs_of(config, config.n_envs, config.seed)
         space = self.envs.observation_space
-        check_not_packed(space, "dreamer")
+        check_not_packed(space, "dreamer", TAKERS)
         self.actions = actions_of(self.envs.action_space, config.mode_samples)
         row = observation_bytes(space) + 4 * self.actions.size + 5
         check_memory("replay_size", min(2 * config.replay_size, config.total_steps) * row)  # with running episodes

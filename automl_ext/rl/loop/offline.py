@@ -23,7 +23,7 @@ from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.action_spaces import BoxScaling, unsupported
 from automl_ext.rl.networks.body import RunningNorm
-from automl_ext.rl.networks.packed import check_not_packed
+from automl_ext.rl.networks.packed import TAKERS, check_not_packed
 from automl_ext.rl.replay.episode_files import read_episodes, recorded_in
 from automl_ext.rl.replay.episodes import RecordedEpisode, as_recorded, fill
 from automl_ext.rl.replay.uniform import Batch, UniformReplay
@@ -94,7 +94,7 @@ class OfflineAgent(LearningAgent):
             envs = envs_of(config, 1, config.seed)
             envs.close()
         self.config, self.device = config, choose_device(config.device)
-        check_not_packed(envs.observation_space, self.algorithm)
+        check_not_packed(envs.observation_space, self.algorithm, TAKERS)
         if not isinstance(envs.action_space, (Discrete, Box)):
             raise unsupported(envs.action_space)
         self.envs = NoEnvs(envs.observation_space, envs.action_space, 1)

@@ -23,6 +23,7 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
 MASK = "action_mask"  # key of the mask in a Dict observation and in the info dictionary
+TAKERS = "; reinforce, a2c, a3c, ppo, dqn and rainbow take them"
 STORED = {"bool", "uint8", "int8", "int16", "int32", "int64", "float32"}  # other dtypes become float32
 COUNTED = (spaces.Discrete, spaces.MultiDiscrete)  # parts that networks see as one-hot vectors
 
@@ -134,9 +135,18 @@ class PackedBox(Box):
             out[:, self._mask_at :] = _checked(MASK, masks, (n, sum(self.actions)), np.dtype(np.float64)) != 0
         return out
 
+    def by_key(self, observations: Any, mask: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the parts of observations in the form of the space, by name, and the masks.
+
+        The methods below take them in place of packed observations.
+        """
+        parts = dict(zip((name for name, _ in named_parts(self.space)), values(self.space, observations), strict=True))
+        return parts if mask is None else parts | {MASK: mask}
+
     def mask(self, observations: Any) -> Any:
         """Return the masks of packed observations, bool [N, actions], an array or a tensor. True: allowed."""
-        return observations[:, self._mask_at :] != 0
+        masks = observations[MASK] if isinstance(observations, dict) else observations[:, self._mask_at :]
+        return masks != 0
 
     def free_stuck(self, observations: np.ndarray) -> np.ndarray:
         """Allow all actions, in place, in packed observations that allow none; return where, bool [N].
@@ -148,30 +158,41 @@ class PackedBox(Box):
         observations[stuck, self._mask_at :] = 1
         return stuck
 
-    def vectors(self, observations: Tensor) -> Tensor:
+    def vectors(self, observations: Tensor | dict[str, Tensor]) -> Tensor:
         """Return the vectors of packed observations side by side, float32 [N, features].
 
         Bytes are divided by the largest value of their space. Discrete numbers become one-hot vectors.
+
+        Args:
+            observations: packed, or what :meth:`by_key` returns, as in exported policies.
         """
         found = [self._vector(part, observations) for part in self.parts if not part.is_image]
-        return torch.cat(found, 1) if found else observations.new_zeros((len(observations), 0), dtype=torch.float32)
+        if found:
+            return torch.cat(found, 1)
+        some = self._read(self.parts[0], observations)
+        return torch.zeros(some.shape[0], 0, device=some.device)
 
-    def pictures(self, observations: Tensor) -> list[Tensor]:
+    def pictures(self, observations: Tensor | dict[str, Tensor]) -> list[Tensor]:
         """Return the images of packed observations, float32 [N, *shape] each, scaled like :meth:`vectors`."""
         return [_scaled(self._read(part, observations), part) for part in self.images]
 
-    def _read(self, part: ObservationPart, observations: Tensor) -> Tensor:
+    def _read(self, part: ObservationPart, observations: Tensor | dict[str, Tensor]) -> Tensor:
+        dtype = getattr(torch, str(part.dtype))
+        if isinstance(observations, dict):
+            return observations[part.name].to(dtype)
         rows = observations[:, part.start : part.stop].clone(memory_format=torch.contiguous_format)  # aligned
-        return rows.view(getattr(torch, str(part.dtype))).view(len(rows), *part.space.shape)
+        return rows.view(dtype).view(len(rows), *part.space.shape)
 
-    def _vector(self, part: ObservationPart, observations: Tensor) -> Tensor:
+    def _vector(self, part: ObservationPart, observations: Tensor | dict[str, Tensor]) -> Tensor:
         x = self._read(part, observations)
         if not isinstance(part.space, COUNTED):
-            return _scaled(x, part).flatten(1)
-        sizes, first = (torch.from_numpy(a.astype(np.int64)).to(x.device) for a in part.counts)
-        possible = torch.arange(int(sizes.max()), device=x.device)
-        one_hot = (x.view(len(x), -1) - first).unsqueeze(2) == possible
-        return one_hot[:, possible < sizes.unsqueeze(1)].float()
+            return _scaled(x, part).reshape(x.shape[0], math.prod(part.space.shape))
+        sizes, first = part.counts
+        possible = np.arange(sizes.max())
+        places = torch.from_numpy(np.flatnonzero(possible < sizes[:, None])).to(x.device)
+        numbers = x.reshape(x.shape[0], len(sizes)) - torch.from_numpy(first.astype(np.int64)).to(x.device)
+        one_hot = numbers.unsqueeze(2) == torch.arange(len(possible), device=x.device)
+        return one_hot.flatten(1)[:, places].float()
 
 
 def packed_space(space: gymnasium.Space, action_space: gymnasium.Space) -> gymnasium.Space:
@@ -210,17 +231,15 @@ def masked_space(space: gymnasium.Space) -> PackedBox | None:
     return space if isinstance(space, PackedBox) and space.actions else None
 
 
-def check_not_packed(space: gymnasium.Space | None, who: str) -> None:
+def check_not_packed(space: gymnasium.Space | None, who: str, hint: str = "") -> None:
     """Check that observations are plain arrays.
 
     Raises:
-        UserError: they have several parts, are Discrete or have masks; the message begins with ``who``.
+        UserError: they have several parts, are Discrete or have masks; the message begins with ``who`` and ends with
+            ``hint``.
     """
     if isinstance(space, PackedBox):
-        raise UserError(
-            f"{who}: expected arrays (a Box space) without action masks, got {short(space)}; policy gradients and DQN "
-            "take them"
-        )
+        raise UserError(f"{who}: expected arrays (a Box space) without action masks, got {short(space)}{hint}")
 
 
 def named_parts(space: gymnasium.Space, name: str = "") -> Iterator[tuple[str, Any]]:

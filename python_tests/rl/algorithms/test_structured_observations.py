@@ -149,8 +149,13 @@ def test_wrong_parts_are_named(change: dict[str, Any], said: str) -> None:
 
 def test_what_takes_arrays_only_says_so() -> None:
     for algorithm in ("dreamer", "cql"):
-        with pytest.raises(UserError, match=rf"{algorithm}: expected arrays \(a Box space\).*gradients and DQN take"):
+        with pytest.raises(
+            UserError, match=rf"{algorithm}: expected arrays \(a Box space\).*a3c, ppo, dqn and rainbow"
+        ):
             rl.make(algorithm, Pictured)
+    with pytest.raises(UserError, match="popart: expected arrays") as error:
+        rl.make("ppo", Pictured, popart=True)
+    assert "take them" not in str(error.value)  # it once named policy gradients to PPO
     with pytest.raises(UserError, match="observation picture: body: nature: expected images of at least 36"):
         rl.make("a2c", Pictured, body="nature")
     with pytest.raises(UserError, match=r"observations text: expected arrays of numbers, got Text"):
