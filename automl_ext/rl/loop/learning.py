@@ -49,7 +49,7 @@ class LearningAgent(Agent):
         if "policy" in options or (args and isinstance(args[0], str)):
             got = short(options.get("policy", args[0] if args else None))
             call = f"rl.make({cls.algorithm!r}, env{translated(options)})"
-            raise TypeError(f"{cls.__name__}: expected a configuration, got {got}; use {call}: env is an id or a class")
+            raise TypeError(f"{cls.__name__}: expected a configuration, got {got}; use {call}")
         return super().__new__(cls)
 
     @functools.cached_property
