@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from automl_ext.rl.envs.given import is_given
-from automl_ext.rl.envs.making import EnvOptions
+from automl_ext.rl.envs.options import EnvOptions, frames_of
 from automl_ext.rl.extras import EXTRAS, Extras
 from automl_ext.rl.loop.agent import Env, NoEnvs, with_env
 from automl_ext.rl.loop.learning import LearningAgent
@@ -114,7 +114,8 @@ def load(path: str | Path, env: Env | None = None, trust: Iterable[str] = ()) ->
             config = dataclasses.replace(config, device="auto")  # this machine may have no GPU
         config, envs = with_env(config, env)
         check_trusted(own_names(to_dict(config)), _trusted(env, trust), path)
-        agent = found.agent(config, NoEnvs(*spaces, config.n_envs * len(names_of(spaces[0]))))
+        frames = frames_of(str(config.env_id), config.env, spaces[0])
+        agent = found.agent(config, NoEnvs(*spaces, config.n_envs * len(names_of(spaces[0])), frames))
         check_fit(saved["policy"], agent.policy_state(), "policy")
         agent.set_policy(saved["policy"])
         if envs is not None:

@@ -14,6 +14,8 @@ struct Step {
   float reward;
   int32_t final;  // row of the next observation among the final observations; -1: it is in the next slot
   uint8_t flags;
+  uint16_t age;  // of stacked frames: steps since the episode's start, and where the frames before it are; see _ring.py
+  int32_t start;
 };
 static_assert(sizeof(Step) == 24, "must match the layout in automl_ext/rl/replay/_windows_reference.py");
 

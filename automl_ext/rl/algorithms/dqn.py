@@ -205,7 +205,7 @@ class DQN(LearningAgent):
         self._encoder = [] if encoder is None else list(encoder.modules())
         self._support_check = SupportCheck(config.v_min, config.v_max) if config.distributional else None
         self.rng = np.random.default_rng(seeds[2])  # for epsilon-greedy exploration
-        self.replay = make_replay(config, space, self.envs.n_envs, seeds[3])
+        self.replay = make_replay(config, space, self.envs.n_envs, seeds[3], self.envs.frame_stack)
         self.updates = 0
         self.attach_extras()
 
@@ -422,8 +422,10 @@ def make_q_network(
     )
 
 
-def make_replay(config: DQNConfig, space: gymnasium.Space, n_envs: int, seed: int) -> UniformReplay:
-    """Build the replay of a configuration. It stores observations in their own dtype.
+def make_replay(
+    config: DQNConfig, space: gymnasium.Space, n_envs: int, seed: int, frame_stack: int = 1
+) -> UniformReplay:
+    """Build the replay of a configuration. It stores observations in their own dtype, and each stacked frame once.
 
     Raises:
         UserError: the replay or a batch does not fit into memory, or the replay is smaller than one step of all
@@ -433,7 +435,7 @@ def make_replay(config: DQNConfig, space: gymnasium.Space, n_envs: int, seed: in
         raise UserError(
             f"buffer_size: expected at least the number of environments, {n_envs}, got {config.buffer_size}"
         )
-    row = observation_bytes(space) + (42 if config.prioritized else 32)  # bytes per transition
+    row = observation_bytes(space) // frame_stack + (42 if config.prioritized else 32)  # bytes per transition
     check_memory("buffer_size", config.buffer_size * row)
     check_memory("batch_size", config.batch_size * (2 * observation_bytes(space) + 4 * sum(config.hidden)))
     options: dict[str, Any] = {
@@ -441,6 +443,7 @@ def make_replay(config: DQNConfig, space: gymnasium.Space, n_envs: int, seed: in
         "n_envs": n_envs,
         "n_step": config.n_step,
         "gamma": config.gamma,
+        "frame_stack": frame_stack,
         "device": choose_device(config.device),
     }
     shape = space.shape or ()

@@ -15,7 +15,7 @@ from gymnasium.wrappers import FrameStackObservation
 
 from automl_ext.rl.envs import dmc, lanes
 from automl_ext.rl.envs.guard import EnvError, Guard, fault
-from automl_ext.rl.envs.options import EnvOptions
+from automl_ext.rl.envs.options import ATARI_FRAMES, EnvOptions
 from automl_ext.rl.envs.tasks import TaskObservation, space_of_tasks, tasks_of
 from automl_ext.rl.envs.workers import WorkerVectorEnv
 from automl_ext.rl.envs.wrappers import ActionRepeat, OneHotView, Pixels
@@ -249,7 +249,7 @@ def _atari(env_id: str, n_envs: int, mode: str, options: EnvOptions) -> VectorEn
         n_envs,
         autoreset_mode=AutoresetMode.SAME_STEP,
         reward_clipping=False,  # Envs clips rewards, so that reported returns stay unclipped
-        stack_num=4 if options.frame_stack is None else options.frame_stack,
+        stack_num=options.frame_stack or ATARI_FRAMES,
     )
 
 

@@ -6,10 +6,15 @@ import json
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+import gymnasium
 from tyro.conf import UseAppendAction
 
+from automl_ext.rl.networks.groups import GroupedBox
+from automl_ext.rl.networks.packed import PackedBox
 from automl_ext.training.checks import check_range
 from automl_ext.training.files.reading import short
+
+ATARI_FRAMES = 4  # that an observation of Atari stacks by default
 
 
 @dataclass
@@ -64,3 +69,10 @@ class EnvOptions:
             except ValueError:
                 named[name] = value
         return named
+
+
+def frames_of(env_id: str, options: EnvOptions, space: gymnasium.Space) -> int:
+    """Return the number of frames that observations of ``space`` stack along their first axis; 1: no stacks."""
+    if isinstance(space, (PackedBox, GroupedBox)):  # vectors of all parts, or with the task
+        return 1
+    return options.frame_stack or (ATARI_FRAMES if env_id.startswith("ALE/") else 1)

@@ -20,7 +20,7 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
 from automl_ext.rl.envs.guard import STEP, EnvError, check_observation, fault, restore_torch, torch_settings
-from automl_ext.rl.envs.options import EnvOptions
+from automl_ext.rl.envs.options import EnvOptions, frames_of
 from automl_ext.rl.networks.body import float32_array, float32_space
 from automl_ext.rl.networks.groups import GroupedBox
 from automl_ext.rl.networks.packed import MASK, PackedBox, add_axis, mask_sizes, packed_space
@@ -92,6 +92,8 @@ class Envs:
         running_returns: float64 [B], the undiscounted return so far of each running episode.
         episodes: the finished episodes. The reader empties the list.
         steps: number of transitions so far, over all environments. Steps that are not valid do not count.
+        frame_stack: number of the last frames that observations stack along their first axis, so that a replay can
+            store each frame once. 1, unless :func:`make_envs` sets it: observations are no stacks.
         heartbeat: if not None, called after every step, so that another process can detect a hang.
         transforms: applied to the result of every :meth:`step`, in this order.
 
@@ -146,6 +148,7 @@ class Envs:
         self._broken = False
         self.steps, self._calls = 0, 0
         self.episodes: list[Episode] = []
+        self.frame_stack = 1
         self.reset()
 
     @property
@@ -476,4 +479,6 @@ def make_envs(env_id: str, n_envs: int, seed: int, options: EnvOptions | None = 
         vector = make_vector(env_id, n_envs, options, render)
     finally:
         restore_torch(before)
-    return Envs(vector, seed, options.reward_clip, env_id, options.step_timeout)
+    envs = Envs(vector, seed, options.reward_clip, env_id, options.step_timeout)
+    envs.frame_stack = frames_of(env_id, options, envs.observation_space)
+    return envs

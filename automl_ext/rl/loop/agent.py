@@ -151,6 +151,7 @@ class NoEnvs:
     observation_space: gymnasium.Space
     action_space: gymnasium.Space
     n_envs: int
+    frame_stack: int = 1
     steps: int = 0
     episodes: list[Any] = field(default_factory=list)
     transforms: list[Any] = field(default_factory=list)  # of the environments that replace this object

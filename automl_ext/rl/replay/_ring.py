@@ -1,4 +1,4 @@
-"""Ring buffers of transitions, one per environment; each observation is stored once."""
+"""Ring buffers of transitions, one per environment; each observation, or each frame of stacks, is stored once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,31 @@ from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.replay._windows_reference import CUT, STEP, TERMINATED, TRUNCATED
 
 FIELDS = ("observations", "actions", "rewards", "flags", "indices", "finals")
+STACK_FIELDS = ("ages", "starts")
+
+
+class Pool:
+    """An array of values that are kept and dropped one by one; it grows.
+
+    Attributes:
+        array: [places, ...].
+        free: the places without a value.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+        self.array = np.zeros((0, *shape), dtype)
+        self.free: list[int] = []
+
+    def keep(self, values: np.ndarray) -> list[int]:
+        """Store values [N, ...] and return their places."""
+        n, size = len(values), len(self.array)
+        if len(self.free) < n:
+            more = max(n, size, 16)
+            self.array = np.concatenate([self.array, np.zeros((more, *self.array.shape[1:]), self.array.dtype)])
+            self.free.extend(range(size + more - 1, size - 1, -1))
+        places = [self.free.pop() for _ in range(n)]
+        self.array[places] = values
+        return places
 
 
 class Ring:
@@ -22,6 +47,12 @@ class Ring:
     of the next transition. The final observation of an episode is stored in a separate array, ``apart``. For the row
     of the episode's last transition, ``finals[row]`` is its position in ``apart``; for other rows it is -1.
 
+    If observations are stacks of the last k frames, ``observations`` and ``apart`` hold only the newest frame of each,
+    and :meth:`stacks` makes the stacks. ``ages[row]`` is the number of steps since the start of the transition's
+    episode, at most k - 1. The first stack of an episode contains frames before the first observation: padding, or
+    frames of an earlier life. They are stored in ``before``, at the place ``starts[row]`` of the rows that need them.
+    Frames have k - 1 slots more than transitions, for the stacks of the oldest transitions.
+
     The index of a transition is row + rows * (number of times the buffer has wrapped around). Unlike a row, an index is
     never reused.
 
@@ -30,6 +61,7 @@ class Ring:
         n_envs: number of environments, B.
         observation_shape, observation_dtype: one environment's observation.
         action_shape, action_dtype: one environment's action.
+        frame_stack: number k of frames along the first axis of an observation; 1: observations are no stacks.
     """
 
     def __init__(
@@ -40,26 +72,30 @@ class Ring:
         observation_dtype: Any,
         action_shape: tuple[int, ...],
         action_dtype: Any,
+        frame_stack: int = 1,
     ) -> None:
-        self.n_envs, self.slots = n_envs, capacity + 1
+        self.n_envs, self.slots, self.frame_stack = n_envs, capacity + 1, frame_stack
+        self.frame_slots = self.slots + frame_stack - 1
         self.rows = rows = n_envs * self.slots
+        stored = observation_shape if frame_stack == 1 else observation_shape[1:]
         # The system allocates the memory of zeros when they are first written.
-        self.observations = np.zeros((rows, *observation_shape), observation_dtype)
+        self.observations = np.zeros((n_envs * self.frame_slots, *stored), observation_dtype)
         self.actions = np.zeros((rows, *action_shape), action_dtype)
         self._as_tensors = torch.from_numpy(self.observations), torch.from_numpy(self.actions)  # share memory
         steps = np.zeros(rows, STEP)
         self.steps = steps.view(np.uint8)
-        self.rewards, self.flags, self.finals, self.indices = (
+        self.rewards, self.flags, self.finals, self.indices, self.ages, self.starts = (
             steps[name]
-            for name in ("reward", "flags", "final", "index")  # views
+            for name in ("reward", "flags", "final", "index", "age", "start")  # views
         )
-        self.finals[:] = self.indices[:] = -1  # no transition, no final observation
-        self.apart = np.zeros((0, *observation_shape), observation_dtype)
-        self.free: list[int] = []  # free rows of apart
+        self.finals[:] = self.indices[:] = self.starts[:] = -1  # no transition, no final observation
+        self.apart = Pool(stored, observation_dtype)
+        self.before = Pool((frame_stack - 1, *stored), observation_dtype)
+        self._observation = np.zeros((0, *observation_shape), observation_dtype)
         self.counts = np.zeros(n_envs, np.int64)  # number of transitions ever added
         self.open = np.zeros(n_envs, bool)  # whether the newest transition's episode is running
         self._all = np.arange(n_envs)
-        self._first = self._all * self.slots
+        self._first, self._first_frames = self._all * self.slots, self._all * self.frame_slots
         self._newest = self._first.copy()  # row of the newest transition, where an episode is running
 
     @property
@@ -69,7 +105,23 @@ class Ring:
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return observations, actions and final observations, which share memory with the ring."""
-        return *self._as_tensors, torch.from_numpy(self.apart)
+        return *self._as_tensors, torch.from_numpy(self.apart.array)
+
+    def stacks(self, rows: np.ndarray, after: bool = False) -> np.ndarray:
+        """Return the stacked observations [N, k, ...] before the transitions in these rows, or after them."""
+        newest = self.frame_stack - 1
+        numbers = self.indices[rows] // self.rows * self.slots + rows % self.slots + after  # in their environments
+        ages = np.minimum(self.ages[rows].astype(np.int64) + after, newest)[:, None]
+        back = np.arange(newest, -1, -1)  # how many frames before the newest one
+        frames = (numbers[:, None] - np.minimum(back, ages)) % self.frame_slots
+        stacks: np.ndarray = self.observations[self._first_frames[rows // self.slots, None] + frames]
+        i, j = (back > ages).nonzero()
+        if i.size:
+            stacks[i, j] = self.before.array[self.starts[rows[i]], j + ages[i, 0]]
+        if after:
+            finals = self.finals[rows]
+            stacks[finals >= 0, -1] = self.apart.array[finals[finals >= 0]]
+        return stacks
 
     def rows_at(self, positions: np.ndarray) -> np.ndarray:
         """Return the rows of the transitions at positions in 0 … sum(sizes) − 1."""
@@ -82,10 +134,10 @@ class Ring:
         """Store a step of every environment; see UniformReplay.add. Return the filled and the emptied rows."""
         valid = self._like("valid", step.valid, self.open)
         fields = [
-            self._like("observations", step.observations, self.observations, valid),
+            self._like("observations", step.observations, self._observation, valid),
             self._like("actions", step.actions, self.actions, valid),
             self._like("rewards", step.rewards, self.rewards, valid),
-            self._like("next_observations", step.next_observations, self.observations, valid),
+            self._like("next_observations", step.next_observations, self._observation, valid),
             self._like("terminated", step.terminated, self.open),
             self._like("truncated", step.truncated, self.open),
         ]
@@ -97,15 +149,18 @@ class Ring:
         counts = self.counts[envs]
         rows = self._first[envs] + counts % self.slots
         goes_on = self.open[envs]
-        self._check_step(envs, rows, goes_on, obs, rews, next_obs)
+        self._check_step(envs, goes_on, obs, rews, next_obs)
 
         if invalid is not None:
             self.cut(invalid)
+        if self.frame_stack > 1:
+            self._relate_to_start(envs, rows, goes_on, obs[:, :-1])
+            obs, next_obs = obs[:, -1], next_obs[:, -1]
         if goes_on.all():
             self.flags[self._newest[envs]] = 0
         else:
             self.flags[self._newest[envs[goes_on]]] = 0
-            self.observations[rows[~goes_on]] = obs[~goes_on]
+            self.observations[self._heads(envs)[~goes_on]] = obs[~goes_on]
         self.rewards[rows] = rews
         self.actions[rows] = acts
         self.flags[rows] = CUT
@@ -115,7 +170,7 @@ class Ring:
         head = self._first[envs] + counts % self.slots
         if (counts >= self.slots).any():  # else these rows have never been filled
             self._empty(head)
-        self.observations[head] = next_obs
+        self.observations[self._heads(envs)] = next_obs
         done = terms | truncs
         self.open[envs] = ~done
         if done.any():
@@ -127,17 +182,19 @@ class Ring:
         """Let n-step windows of these environments, bool [n_envs], end at the newest transition."""
         envs = envs & self.open
         if envs.any():
-            head = self._first[envs] + self.counts[envs] % self.slots
-            self._keep_apart(self._newest[envs], self.observations[head])
+            self._keep_apart(self._newest[envs], self.observations[self._heads(envs)])
             self.open[envs] = False
 
     def state(self) -> dict[str, Any]:
         """Return the state as tensors and plain Python values. Arrays of a full ring are not copied."""
-        used = min(int(self.counts.max()) + 1, self.slots)
-        fields = {name: self._by_env(name)[:, :used] for name in FIELDS}
-        arrays = fields | {"apart": self.apart, "counts": self.counts.copy(), "open": self.open.copy()}
+        used = int(self.counts.max()) + 1
+        arrays = {name: self._by_env(name)[:, :used] for name in self._fields}
+        arrays |= {"apart": self.apart.array, "counts": self.counts.copy(), "open": self.open.copy()}
+        stacks = self.frame_stack > 1
+        arrays |= {"before": self.before.array} if stacks else {}
         state: dict[str, Any] = {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in arrays.items()}
-        return state | {"free": list(self.free), "slots": self.slots}
+        state |= {"free": list(self.apart.free), "slots": self.slots}
+        return state | ({"free_before": list(self.before.free)} if stacks else {})
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state`.
@@ -156,37 +213,52 @@ class Ring:
                 raise ValueError(
                     f"state: {name}: expected {own.dtype} of shape {own.shape[2:]}, got {x.dtype} of {x.shape[2:]}"
                 )
-        self.indices[:], self.finals[:] = -1, -1
-        for name in FIELDS:
+        self.indices[:], self.finals[:], self.starts[:] = -1, -1, -1
+        for name in self._fields:
             x = state[name].numpy()
             self._by_env(name)[:, : x.shape[1]] = x
-        self.apart, self.free = state["apart"].numpy().copy(), list(state["free"])
+        self.apart.array, self.apart.free = state["apart"].numpy().copy(), list(state["free"])
+        if self.frame_stack > 1:
+            self.before.array, self.before.free = state["before"].numpy().copy(), list(state["free_before"])
         self.counts[:], self.open[:] = state["counts"].numpy(), state["open"].numpy()
         self._newest = self._first + (self.counts - 1) % self.slots
 
+    @property
+    def _fields(self) -> tuple[str, ...]:
+        return FIELDS + STACK_FIELDS * (self.frame_stack > 1)
+
     def _by_env(self, name: str) -> np.ndarray:
         x: np.ndarray = getattr(self, name)
-        return x.reshape(self.n_envs, self.slots, *x.shape[1:])  # a view
+        return x.reshape(self.n_envs, -1, *x.shape[1:])  # a view
+
+    def _heads(self, envs: np.ndarray) -> np.ndarray:
+        """Return where the observations of the next transitions of these environments are in ``observations``."""
+        return self._first_frames[envs] + self.counts[envs] % self.frame_slots
 
     def _empty(self, rows: np.ndarray) -> None:
-        """Remove the transitions in these rows and their final observations."""
+        """Remove the transitions in these rows, their final observations, and first stacks that no row needs now."""
         self.indices[rows] = -1
         finals = self.finals[rows]
         if finals.max(initial=-1) >= 0:
-            self.free.extend(finals[finals >= 0].tolist())
+            self.apart.free.extend(finals[finals >= 0].tolist())
             self.finals[rows] = -1
+        starts = self.starts[rows]
+        if starts.max(initial=-1) >= 0:
+            last = (self.ages[rows] == self.frame_stack - 2) | (self.flags[rows] != 0)  # the last row with this start
+            self.before.free.extend(starts[last & (starts >= 0)].tolist())
+            self.starts[rows] = -1
 
     def _keep_apart(self, rows: np.ndarray, observations: np.ndarray) -> None:
-        """Store the final observations of the transitions in these rows."""
-        n = len(rows)
-        if len(self.free) < n:
-            size = len(self.apart)
-            more = max(n, size, 16)
-            self.apart = np.concatenate([self.apart, np.zeros((more, *self.apart.shape[1:]), self.apart.dtype)])
-            self.free.extend(range(size + more - 1, size - 1, -1))
-        places = [self.free.pop() for _ in range(n)]
-        self.apart[places] = observations
-        self.finals[rows] = places
+        """Store the final observations, or their newest frames, of the transitions in these rows."""
+        self.finals[rows] = self.apart.keep(observations)
+
+    def _relate_to_start(self, envs: np.ndarray, rows: np.ndarray, goes_on: np.ndarray, earlier: np.ndarray) -> None:
+        """Set ages and starts of new rows; ``earlier`` [N, k - 1, ...]: the frames before the newest ones."""
+        newest = self._newest[envs]
+        ages = np.where(goes_on, np.minimum(self.ages[newest] + 1, self.frame_stack - 1), 0)
+        starts = np.where(goes_on & (ages < self.frame_stack - 1), self.starts[newest], -1)
+        starts[~goes_on] = self.before.keep(earlier[~goes_on])
+        self.ages[rows], self.starts[rows] = ages, starts
 
     def _like(self, name: str, given: Any, stored: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
         """Convert to an array with the shape and dtype of one step of ``stored``. Only precision may be lost.
@@ -213,7 +285,6 @@ class Ring:
     def _check_step(
         self,
         envs: np.ndarray,
-        rows: np.ndarray,
         goes_on: np.ndarray,
         observations: np.ndarray,
         rewards: np.ndarray,
@@ -229,11 +300,28 @@ class Ring:
                 if np.count_nonzero(nan):
                     env = np.flatnonzero(nan.reshape(len(x), -1).any(axis=1))[0]
                     raise ValueError(f"{name}: NaN in environment {envs[env]}")
-        differ = observations != self.observations[rows]
+        newest = observations
+        if self.frame_stack > 1:
+            newest = observations[:, -1]
+            self._check_environments(
+                observations[:, 1:] != next_observations[:, :-1],
+                np.ones(len(envs), bool),
+                envs,
+                f"next_observations: in environment {{}} not observations without their first of {self.frame_stack} "
+                "frames, and one new frame; expected stacks of frames along the first axis",
+            )
+        self._check_environments(
+            newest != self.observations[self._heads(envs)],
+            goes_on,
+            envs,
+            "observations: in environment {} not the next_observations of the step before, whose episode had not "
+            "ended; call cut() after an environment is reset from outside",
+        )
+
+    @staticmethod
+    def _check_environments(differ: np.ndarray, checked: np.ndarray, envs: np.ndarray, message: str) -> None:
+        """Raise ValueError with the first environment that is ``checked``, bool [N], and has a True in ``differ``."""
         if np.count_nonzero(differ):
-            wrong = differ.reshape(len(rows), -1).any(axis=1) & goes_on
+            wrong = differ.reshape(len(envs), -1).any(axis=1) & checked
             if wrong.any():
-                raise ValueError(
-                    f"observations: in environment {envs[wrong][0]} not the next_observations of the step before, "
-                    "whose episode had not ended; call cut() after an environment is reset from outside"
-                )
+                raise ValueError(message.format(envs[wrong][0]))

@@ -9,7 +9,10 @@ from torch import Tensor
 from automl_ext.ops.returns import n_step_returns
 
 # A transition without its observation and action; csrc/replay/windows.h reads the same bytes.
-STEP = np.dtype([("index", "i8"), ("reward", "f4"), ("final", "i4"), ("flags", "u1")], align=True)
+STEP = np.dtype(
+    [("index", "i8"), ("reward", "f4"), ("final", "i4"), ("flags", "u1"), ("age", "u2"), ("start", "i4")], align=True
+)
+assert STEP.itemsize == 24
 TERMINATED, TRUNCATED, CUT = 1, 2, 4  # flags; CUT: no continuation in the next slot
 
 
@@ -27,7 +30,7 @@ def n_step_windows(
 
     Returns:
         Returns, discounts (float32) and terminated (bool) [N], as :func:`automl_ext.n_step_returns` defines them; the
-        row after the window's last step and that step's ``final``, int64 [N]; the first step's ``index``.
+        row of the window's last step, int64 [N]; the first step's ``index``.
     """
     ring = steps.view(STEP)
     places = rows - rows % slots + (rows + np.arange(n_step)[:, None]) % slots  # [n_step, N]
@@ -38,8 +41,7 @@ def n_step_windows(
     ends = torch.from_numpy(terminated), torch.from_numpy(truncated)
     returns, discounts, last = (x[0].numpy() for x in n_step_returns(rewards, None, *ends, gamma, n_step))
     end = last, np.arange(len(rows))
-    next_rows = rows - rows % slots + (places[end] + 1) % slots
-    return returns, discounts, terminated[end], next_rows, window["final"][end].astype(np.int64), window["index"][0]
+    return returns, discounts, terminated[end], places[end], window["index"][0]
 
 
 def held_rows(indices: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -69,8 +71,9 @@ def gather_windows(
     Returns:
         Observations, actions, returns, next observations, discounts, terminated and indices of a batch.
     """
-    returns, discounts, terminated, next_rows, finals, indices = n_step_windows(rows, steps, slots, n_step, gamma)
-    next_observations = observations.numpy()[next_rows]
+    returns, discounts, terminated, last, indices = n_step_windows(rows, steps, slots, n_step, gamma)
+    finals = steps.view(STEP)["final"][last]
+    next_observations = observations.numpy()[rows - rows % slots + (last + 1) % slots]
     next_observations[finals >= 0] = apart.numpy()[finals[finals >= 0]]
     arrays = (
         observations.numpy()[rows],

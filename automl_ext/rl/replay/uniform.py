@@ -1,13 +1,15 @@
 """Experience replay (Lin 1992) for parallel environments.
 
-A ring per environment holds the transitions. Each observation is stored once, in its own dtype: images stay uint8.
+A ring per environment holds the transitions. Each observation is stored once, in its own dtype: images stay uint8. Of
+observations that are stacks of the last frames, each frame is stored once, and sampling makes the stacks.
 Windows of ``n_step`` steps are formed during sampling by the rule of :func:`automl_ext.n_step_returns`. A window ends
 at an episode's end, at the newest step, and before a step that is not valid (Gymnasium's NEXT_STEP autoreset makes one
 after each episode). Such shorter windows are sampled like all others. A truncated episode bootstraps from its true
 final observation, a terminated one does not bootstrap.
 
-Memory per transition in bytes: the observation, the action, 24 for reward, flags and indices, and 10.3 for priorities.
-Each finished episode takes one more observation. Memory is allocated while the ring fills.
+Memory per transition in bytes: the observation or its newest frame, the action, 24 for reward, flags and indices, and
+10.3 for priorities. Each finished episode takes one more observation; of stacks of k frames, k more frames. Memory is
+allocated while the ring fills.
 """
 
 from __future__ import annotations
@@ -74,6 +76,9 @@ class UniformReplay:
         n_envs: number of parallel environments, B.
         n_step: steps per window, at least 1.
         gamma: discount factor per step, in [0, 1].
+        frame_stack: number of frames that observations stack along their first axis, the newest one last, as
+            :class:`gymnasium.wrappers.FrameStackObservation` does. Each frame is stored once. 1: store observations
+            as they are.
         generator: random generator of the sampling. Equal seeds give equal batches.
         device: device of the batches.
 
@@ -94,6 +99,7 @@ class UniformReplay:
         n_envs: int = 1,
         n_step: int = 1,
         gamma: float = 0.99,
+        frame_stack: int = 1,
         device: str | torch.device = "cpu",
     ) -> None:
         op = type(self).__name__
@@ -107,8 +113,12 @@ class UniformReplay:
             raise TypeError(f"{op}: generator: expected a numpy.random.Generator, got {type(generator).__name__}")
         if check_count(capacity, "capacity", op) < check_count(n_envs, "n_envs", op):
             raise ValueError(f"{op}: capacity: expected at least n_envs ({n_envs}), got {capacity}")
+        if check_count(frame_stack, "frame_stack", op) > 1 and tuple(observation_shape)[:1] != (frame_stack,):
+            shape = tuple(observation_shape)
+            raise ValueError(f"{op}: frame_stack: expected observation_shape[0], got {frame_stack} with shape {shape}")
         self.generator, self.device = generator, torch.device(device)
-        self._ring = Ring(capacity // n_envs, n_envs, observation_shape, observation_dtype, action_shape, action_dtype)
+        kinds = observation_shape, observation_dtype, action_shape, action_dtype
+        self._ring = Ring(capacity // n_envs, n_envs, *kinds, frame_stack)
 
     def __len__(self) -> int:
         """Number of stored transitions."""
@@ -124,7 +134,8 @@ class UniformReplay:
         Raises:
             ValueError: a wrong shape, a reward that is not finite, a NaN observation, or a number that does not fit
                 the dtype; or an observation differs from the ``next_observations`` of the step before within an
-                episode (see :meth:`cut`). The message names the environment.
+                episode (see :meth:`cut`); or ``next_observations`` do not continue the stacks of ``observations``.
+                The message names the environment.
             TypeError: a dtype that cannot be cast within its kind.
         """
         self._ring.add(step)
@@ -174,11 +185,15 @@ class UniformReplay:
 
     def _gather(self, rows: np.ndarray, weights: np.ndarray) -> Batch:
         ring = self._ring
-        gather_windows = backend_of(_windows_reference).gather_windows
-        observations, actions, returns, next_observations, discounts, terminated, indices = gather_windows(
-            rows, ring.steps, ring.slots, self.n_step, self.gamma, *ring.tensors()
-        )
-        tensors = [observations, actions, returns, next_observations, discounts, terminated, torch.from_numpy(weights)]
+        windows = rows, ring.steps, ring.slots, self.n_step, self.gamma
+        if ring.frame_stack == 1:
+            batch = backend_of(_windows_reference).gather_windows(*windows, *ring.tensors())
+        else:  # copying images takes nearly all the time, in Python, too
+            returns, discounts, terminated, last, ids = _windows_reference.n_step_windows(*windows)
+            arrays = ring.stacks(rows), ring.actions[rows], returns, ring.stacks(last, after=True), discounts
+            batch = tuple(torch.from_numpy(x) for x in (*arrays, terminated, ids))
+        *tensors, indices = batch
+        tensors.append(torch.from_numpy(weights))
         if self.device.type != "cpu":
             tensors = [x.to(self.device) for x in tensors]
         tensors.append(indices)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from dqn_worlds import GAMMA, Fork, small
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from policy_worlds import Forever, envs_in
 
-from automl_ext.rl import DQN, DQNConfig, RainbowConfig
+from automl_ext.rl import DQN, DQNConfig, Rainbow, RainbowConfig, load
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.presets import preset
 from automl_ext.rl.reports.ablation import variants
@@ -230,6 +231,22 @@ def test_atari_preset_has_the_support_of_the_paper_and_clipped_rewards() -> None
         20_000,
     )
     assert (preset("minatar", RainbowConfig()).v_min, preset("minatar", RainbowConfig()).v_max) == (0, 10)
+
+
+def test_atari_preset_fits_into_16_gb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training, and loading the saved agent. Each frame is stored once: with whole stacks, the replay took 28 GB."""
+    pytest.importorskip("ale_py")
+    monkeypatch.setattr("automl_ext.training.machine.memory.machine_memory", lambda: 16e9)
+    config = replace(preset("atari", RainbowConfig()), learning_starts=4, hidden=(8,))
+    agent = Rainbow(config)
+    for _ in range(3):
+        agent.iterate()
+    assert agent.updates == 2
+    agent.save(tmp_path / "agent")
+    other = load(tmp_path / "agent")
+    agent.envs.close()
+    for replay in (agent.replay, other.replay):  # type: ignore[attr-defined]
+        assert replay._ring.observations.shape == (1_000_004, 84, 84)
 
 
 def warnings_of(iterations: int, **changes: Any) -> list[str]:

@@ -257,6 +257,18 @@ def test_atari() -> None:
         make_envs("ALE/Pong-v5", 1, 0, EnvOptions("sync"))
 
 
+@pytest.mark.parametrize(
+    ("env_id", "stack", "frames"),
+    [("CartPole-v1", None, 1), ("CartPole-v1", 3, 3), ("ALE/Pong-v5", None, 4), ("ALE/Pong-v5", 2, 2)],
+)
+def test_frame_stack_of_the_observations(env_id, stack, frames) -> None:
+    if env_id.startswith("ALE/"):
+        pytest.importorskip("ale_py")
+    envs = make_envs(env_id, 1, 0, EnvOptions(frame_stack=stack))
+    assert envs.frame_stack == frames
+    assert frames == 1 or envs.observations.shape[1] == frames
+
+
 def test_atari_rewards_are_not_clipped() -> None:
     pytest.importorskip("ale_py")
     envs, rng = make_envs("ALE/MsPacman-v5", 2, 0), np.random.default_rng(0)
