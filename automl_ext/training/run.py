@@ -1,7 +1,7 @@
 """The run directory: configuration, environment, measurements, checkpoints and result of one run.
 
     config.json  environment.json  metrics.jsonl  result.json
-    checkpoints/step-00000012/{state.pt, manifest.json}     the last two checkpoints
+    checkpoints/step-00000012/{state.pt, manifest.json}     the last two checkpoints (above 1 GiB: one)
     tensorboard/                                            if TensorBoard is installed
     .lock                                                   while a process writes the run
 
@@ -157,7 +157,7 @@ class Run:
         self._metrics.chart(step, scalars)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write a checkpoint after ``step`` completed steps. The last two checkpoints are kept.
+        """Write a checkpoint after ``step`` completed steps. The last two are kept; of more than 1 GiB, the last one.
 
         ``state`` may hold tensors and plain Python values. A resumed run first removes the lines of ``metrics.jsonl``
         that were written after its checkpoint.

@@ -75,6 +75,7 @@ def test_environment_options_are_stored_and_used_again(tmp_path: Path) -> None:
         "vectorization": "sync",
         "frame_stack": None,
         "reward_clip": 0.5,
+        "terminal_on_life_loss": False,
         "action_repeat": 1,
         "pixels": False,
         "step_timeout": 300.0,

@@ -48,7 +48,7 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
     """Make a vector environment. With ``render``, its ``render()`` returns an image of each environment.
 
     Atari (``ALE/…``): ale-py's vector environment. Frames are gray, 84 × 84; 4 are stacked and 4 game frames make a
-    step. Episodes span all lives and rewards are not clipped.
+    step. Episodes span all lives, unless the option terminal_on_life_loss is on, and rewards are not clipped.
     dm_control (``dmc/DOMAIN-TASK``): see :mod:`automl_ext.rl.envs.dmc`.
     MinAtar (``MinAtar/…``): bool [10, 10, channels]. Freeway reports its limit of 2500 steps as a termination.
     MiniGrid (``MiniGrid-…``): what the agent sees, one-hot, bool [7, 7, 20]; with its ``FullyObsWrapper`` the whole
@@ -72,6 +72,8 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
             return _tasks(names, n_envs, options, render)
         if env_id.startswith(lanes.PREFIX):
             return _lanes(env_id, n_envs, options, render)
+        if options.terminal_on_life_loss and not env_id.startswith("ALE/"):
+            raise UserError("terminal_on_life_loss: expected an Atari game, ALE/…")
         if options.central_critic:
             raise UserError("central_critic: expected an environment of PettingZoo")
         spec, wrapped = _spec(env_id), active_wrappers(options) + ["wrapper"] * bool(options.wrapper)

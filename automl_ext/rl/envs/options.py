@@ -32,6 +32,9 @@ class EnvOptions:
     """Stack the last n observations: [n, ...]. None: no stacking, except for Atari, which stacks 4."""
     reward_clip: float | None = None
     """Largest absolute value of a reward in training; larger rewards are clipped. Reported returns are not clipped."""
+    terminal_on_life_loss: bool = False
+    """Atari only: the loss of a life terminates the episode in training. The game goes on, and reported returns and
+    evaluations are those of whole games."""
     action_repeat: int = 1  # Repeat every action this number of times; the repeats count as one step.
     pixels: bool = False  # Observe the rendered image, uint8 [64, 64, 3], instead of the environment's own observation.
     step_timeout: float = field(default=300.0, metadata={"without_effect": True})

@@ -106,6 +106,7 @@ class Envs:
     observations: np.ndarray
     running_returns: np.ndarray
     _restarting: np.ndarray  # bool [B], True where the next step is a restart
+    _lives: np.ndarray | None  # [B], of Atari
     _begun: np.ndarray  # int64 [B], number of calls before each running episode's first step
     _no_rewards: np.ndarray  # zeros, for _check_finite
     _no_observations: np.ndarray | None
@@ -148,7 +149,7 @@ class Envs:
         self._broken = False
         self.steps, self._calls = 0, 0
         self.episodes: list[Episode] = []
-        self.frame_stack = 1
+        self.frame_stack, self.terminal_on_life_loss = 1, False
         self.reset()
 
     @property
@@ -217,6 +218,9 @@ class Envs:
         self.observations = after
         if self.reward_clip is not None:
             rewards = np.clip(rewards, -self.reward_clip, self.reward_clip)
+        if self.terminal_on_life_loss:
+            terminated = terminated | (info["lives"] < self._lives)
+            self._lives = info["lives"].copy()
         if kept is not None:
             valid &= kept
         step = Step(before, actions, rewards, true_next, terminated, truncated, valid)
@@ -301,6 +305,7 @@ class Envs:
         if self._packed is not None and self._packed.actions:
             self._check_masks(first, np.ones(self.n_envs, bool))
         self.observations = float32_array(first.copy())
+        self._lives = np.array(info["lives"]) if "lives" in info else None
         self._restarting = np.zeros(self.n_envs, bool)
         self.running_returns = np.zeros(self.n_envs)
         self._begun = np.full(self.n_envs, self._calls)
@@ -481,4 +486,5 @@ def make_envs(env_id: str, n_envs: int, seed: int, options: EnvOptions | None = 
         restore_torch(before)
     envs = Envs(vector, seed, options.reward_clip, env_id, options.step_timeout)
     envs.frame_stack = frames_of(env_id, options, envs.observation_space)
+    envs.terminal_on_life_loss = options.terminal_on_life_loss
     return envs

@@ -100,7 +100,7 @@ def record(
         rng: random generator of the random actions.
         max_steps: longer episodes are truncated.
     """
-    envs.reward_clip = None  # the data hold the environment's own rewards
+    envs.reward_clip, envs.terminal_on_life_loss = None, False  # the data hold the environment's own episodes
     space = envs.action_space
     space.seed(int(rng.integers(2**31)))
     steps: list[Step] = []

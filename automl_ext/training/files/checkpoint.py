@@ -25,6 +25,7 @@ from automl_ext.training.files.reading import is_shallow, read_small, short
 from automl_ext.training.files.weights import why_unloadable
 
 KEEP = 2
+LARGE = 1 << 30  # bytes; of states above it, such as those with a large replay, only the newest is kept
 PREFIX, TEMPORARY = "step-", ".tmp-"
 STATE, MANIFEST = "state.pt", "manifest.json"
 FACTS = {  # entries of a manifest, and their types
@@ -84,7 +85,7 @@ def step_of(checkpoint: Path) -> int:
 
 
 def write(folder: Path, step: int, state: dict[str, Any], facts: dict[str, Any]) -> Path:
-    """Write checkpoint ``step`` into ``folder``, then delete all but the newest two.
+    """Write checkpoint ``step`` into ``folder``, then delete all but the newest two, or one if it is :data:`LARGE`.
 
     The manifest contains ``facts``, the metadata as plain JSON: algorithm, configuration and environment.
 
@@ -113,7 +114,7 @@ def write(folder: Path, step: int, state: dict[str, Any], facts: dict[str, Any])
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for old in list_steps(folder)[:-KEEP]:
+    for old in list_steps(folder)[: -1 if manifest["state_bytes"] > LARGE else -KEEP]:
         remove(old)
     return final
 
@@ -199,7 +200,8 @@ def read_state(checkpoint: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     if _sha256(path) != manifest["state_sha256"]:
         raise DamagedCheckpoint(f"{STATE} does not match its SHA-256")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        # The memory does not hold a large replay twice: its file is mapped, and the agent copies it.
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=size > LARGE)
     except Exception as error:
         raise DamagedCheckpoint(f"{STATE} cannot be loaded: {why_unloadable(error)}") from None
     if type(state) is not dict:

@@ -275,6 +275,26 @@ def test_atari_rewards_are_not_clipped() -> None:
     assert max(envs.step(rng.integers(0, 9, 2)).rewards.max() for _ in range(100)) == 10
 
 
+def test_lives_end_episodes_in_training_only() -> None:
+    """Random play of Breakout loses five lives per game. Returns, lengths and observations are those of the games."""
+    pytest.importorskip("ale_py")
+    lives, games = (make_envs("ALE/Breakout-v5", 2, 0, EnvOptions(terminal_on_life_loss=on)) for on in (True, False))
+    rng, lost, over = np.random.default_rng(0), 0, 0
+    for _ in range(400):
+        actions = rng.integers(0, 4, 2)
+        ours, whole = lives.step(actions), games.step(actions)
+        assert np.array_equal(ours.next_observations, whole.next_observations)
+        assert (ours.terminated >= whole.terminated).all()
+        lost, over = lost + ours.terminated.sum(), over + whole.terminated.sum()
+    assert over
+    assert 5 * over <= lost < 5 * over + 10
+    assert lives.episodes == games.episodes
+    for envs in (lives, games):
+        envs.close()
+    with pytest.raises(UserError, match="terminal_on_life_loss: expected an Atari game"):
+        make_envs("CartPole-v1", 1, 0, EnvOptions(terminal_on_life_loss=True))
+
+
 def test_action_repeat_stops_at_the_episodes_end() -> None:
     from automl_ext.rl.envs.wrappers import ActionRepeat
 

@@ -122,3 +122,23 @@ def test_steps_go_up_and_two_are_kept(tmp_path):
         run.save(10**9 + 1, {})
     with make(tmp_path, resume="auto") as run:
         assert run.step == 10**9 + 1
+
+
+def test_one_large_checkpoint_is_kept_and_mapped(tmp_path, monkeypatch):
+    """A replay of Atari takes 7 GB on disk, and is not loaded into memory twice."""
+    monkeypatch.setattr("automl_ext.training.files.checkpoint.LARGE", 10_000)
+    state, mapped, load = {"replay": torch.arange(10_000)}, [], torch.load
+    monkeypatch.setattr(
+        torch, "load", lambda *args, **options: mapped.append(options["mmap"]) or load(*args, **options)
+    )
+    for value, large in ((state, True), ({}, False)):
+        with make(tmp_path / str(large)) as run:
+            run.save(1, value)
+            run.save(2, value)
+        kept = sorted(p.name for p in (tmp_path / str(large) / "checkpoints").iterdir())
+        assert kept == ["step-00000001", "step-00000002"][large:]
+        with make(tmp_path / str(large), resume="auto") as run:
+            assert run.state.keys() == value.keys()
+            assert all(torch.equal(run.state[name], x) for name, x in value.items())
+            run.save(3, run.state)  # its file is read while it is replaced
+    assert mapped == [True, False]
