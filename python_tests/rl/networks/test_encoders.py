@@ -49,6 +49,22 @@ def test_bodies_take_images_of_any_size(shape: tuple[int, ...], kind: Any) -> No
     torch.testing.assert_close(body(x), nn.Sequential(*body)(x / 255))
 
 
+@pytest.mark.parametrize("shape", [(4, 84, 84), (84, 84, 4)])
+def test_convolutions_of_images_are_channels_last_on_cpus(shape: tuple[int, ...]) -> None:
+    """The values are those of the layers one by one, in the standard format."""
+    torch.manual_seed(0)
+    body, seen = Body(image(*shape), (8,)), []
+    first = next(layer for layer in body if isinstance(layer, nn.Conv2d))
+    first.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    images = torch.randint(256, (3, *shape), dtype=torch.uint8)
+    out = body(images)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+    expected = images / 255
+    for layer in body:
+        expected = layer(expected).contiguous()
+    torch.testing.assert_close(out, expected)
+
+
 def test_small_bytes_are_divided_by_their_largest_value() -> None:
     body = Body(Box(0, 9, (2,), np.uint8), ())  # such as places on a grid; divided by 255 they would look alike
     assert body(torch.tensor([[3, 9]], dtype=torch.uint8)).tolist() == [[pytest.approx(1 / 3), 1.0]]
