@@ -19,6 +19,33 @@ MUJOCO: dict[str, Any] = {
     "ent_coef": 0.0,
 }
 
+ATARI = EnvOptions(reward_clip=1.0, terminal_on_life_loss=True)  # by default, Atari stacks and repeats four frames
+
+# PPO on Atari as in Schulman et al. 2017, table 5, with 4 epochs and a value weight of 0.5 as in the authors' code, but
+# for 1,500,000 steps (6 million frames) instead of 10 million, with twice the first learning rate and a constant clip
+# range. Actions of evaluations are sampled, as in the paper: the most probable ones may repeat a loop without end.
+ATARI_PPO: dict[str, Any] = {
+    "env_id": "ALE/Pong-v5",
+    "env": ATARI,
+    "total_steps": 1_500_000,
+    "n_envs": 8,
+    "eval_every": 100_000,
+    "eval_sample": True,
+    "checkpoint_every": 100_000,
+    "hidden": (512,),
+    "n_steps": 128,
+    "batch_size": 256,
+    "n_epochs": 4,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "clip_range": 0.1,
+    "lr": 5e-4,
+    "lr_decay": True,
+    "vf_coef": 0.5,
+    "ent_coef": 0.01,
+    "normalize_rewards": False,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     # DQN and Rainbow on MinAtar with 500k frames. Both have the same settings, so that a comparison isolates the parts
     # of Rainbow. As in both papers, there is one update with batch size 32 per four frames. As in Young and Tian 2019,
@@ -89,7 +116,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Hessel et al. 2018, table 1, for DQN and Rainbow. The range of the atoms fits rewards clipped to ±1.
     "atari": {
         "env_id": "ALE/Pong-v5",
-        "env": EnvOptions(reward_clip=1.0),
+        "env": ATARI,
         "total_steps": 2_500_000,
         "eval_every": 50_000,
         "checkpoint_every": 250_000,
@@ -157,9 +184,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# Values for one configuration only: DQN has one-step targets as in its paper, Rainbow keeps its three steps.
-ONE_STEP = {"n_step": 1}
-ONLY: dict[tuple[str, str], dict[str, Any]] = {("minatar", "DQNConfig"): ONE_STEP, ("atari", "DQNConfig"): ONE_STEP}
+# Presets of one configuration only, in place of those above. DQN has one-step targets as in its paper, Rainbow keeps
+# its three steps.
+OWN: dict[tuple[str, str], dict[str, Any]] = {
+    ("minatar", "DQNConfig"): PRESETS["minatar"] | {"n_step": 1},
+    ("atari", "DQNConfig"): PRESETS["atari"] | {"n_step": 1},
+    ("atari", "PPOConfig"): ATARI_PPO,
+}
 
 
 def preset(name: str, config: Config) -> Config:
@@ -169,8 +200,9 @@ def preset(name: str, config: Config) -> Config:
         UserError: the preset does not exist, or is for another algorithm.
     """
     settings = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
-    fitting = [known for known, values in PRESETS.items() if values.keys() <= settings]
+    kind = type(config).__name__
+    known = {each: OWN.get((each, kind), values) for each, values in PRESETS.items()}
+    fitting = {each: values for each, values in known.items() if values.keys() <= settings}
     if name not in fitting:
         raise UserError(f"--preset: expected {'one of ' + ', '.join(fitting) if fitting else 'none'}, got {name!r}")
-    values = PRESETS[name] | ONLY.get((name, type(config).__name__), {})
-    return dataclasses.replace(config, **values)  # type: ignore[type-var]
+    return dataclasses.replace(config, **fitting[name])  # type: ignore[type-var]

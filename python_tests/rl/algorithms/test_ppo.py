@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 from policy_worlds import Alternating, Bandit, envs_in, one_hot
 
 from automl_ext import rl
-from automl_ext.rl import PPO, PPOConfig
+from automl_ext.rl import PPO, PPOConfig, RainbowConfig
 from automl_ext.rl.algorithms import ppo
 from automl_ext.rl.envs.rollouts import collect
 from automl_ext.rl.envs.vector import Envs
@@ -129,6 +129,10 @@ def test_presets() -> None:
     of_ppo = [name for name, values in PRESETS.items() if "n_epochs" in values]
     assert {name for name in of_ppo if preset(name, PPOConfig()).normalize_rewards} == {"hopper", "halfcheetah"}
     assert preset("hopper", PPOConfig()).normalize_observations
+    atari = preset("atari", PPOConfig())
+    assert (atari.n_envs * atari.n_steps, atari.batch_size, atari.n_epochs, atari.clip_range) == (1024, 256, 4, 0.1)
+    assert atari.env == preset("atari", RainbowConfig()).env
+    assert atari.env.terminal_on_life_loss
 
 
 def test_passes_end_when_the_policy_has_moved_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
