@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/defaults.py [--algorithm ppo] [--only TASK ...] [--side ours sb3] [--seeds 5]
         [--json benchmarks/results/defaults.json] [--picture docs/images/defaults.png]
 
-The defaults were chosen on the tasks CHOOSE (DQN's on CartPole) and are judged on the tasks JUDGE. Both sides train for
-the same number of steps, each with the defaults of its constructor, and the last policy plays 30 episodes with its most
-probable actions.
+The defaults were chosen on the tasks CHOOSE, DQN's on the tasks DENSE too, and are judged on the tasks JUDGE.
+Both sides train for the same number of steps, each with the defaults of its constructor. The last policy plays 30
+episodes with its most probable actions.
 On the tasks CONTROL, which are for PPO, both sides have settings for the task: a preset of ours, and those of
 Stable-Baselines3's zoo. Action masks are hidden from both sides, except in the tasks MASKED, which are for ours, as are
 the tasks PRESET, for DQN with our preset.
@@ -65,6 +65,80 @@ class Grid(gymnasium.Env):
         return self.observation(), reached - 0.05, reached, self.steps >= 50 and not reached, {}
 
 
+class Courier(gymnasium.Env):
+    """Carry parcels on a 5 × 5 grid: 0.5 for a parcel picked up, 1 for one delivered, −0.02 per step, for 100 steps.
+
+    An agent that moves to the parcel picks it up, and delivers it where it moves to the destination. Both places are
+    random; after a delivery there is a new parcel. Observations are the rows and columns of the agent, of the parcel
+    and of its destination, and whether the agent carries it.
+    """
+
+    observation_space = Box(0, 4, (7,), np.float32)
+    action_space = Discrete(4)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.steps = 0
+        self.agent = self.place()
+        self.new_parcel()
+        return self.observation(), {}
+
+    def place(self) -> tuple[int, int]:
+        return divmod(int(self.np_random.integers(25)), 5)
+
+    def new_parcel(self) -> None:
+        self.parcel, self.goal, self.carries = self.place(), self.place(), False
+
+    def observation(self) -> np.ndarray:
+        return np.array([*self.agent, *self.parcel, *self.goal, self.carries], np.float32)
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        row, column = (x + dx for x, dx in zip(self.agent, Grid.MOVES[action], strict=True))
+        self.agent = (min(max(row, 0), 4), min(max(column, 0), 4))
+        reward = -0.02
+        if self.carries:
+            self.parcel = self.agent
+            if self.agent == self.goal:
+                reward += 1.0
+                self.new_parcel()
+        elif self.agent == self.parcel:
+            reward += 0.5
+            self.carries = True
+        self.steps += 1
+        return self.observation(), reward, False, self.steps >= 100, {}
+
+
+class Shop(gymnasium.Env):
+    """Order goods for 100 days: a day pays 0.1 per unit sold and costs 0.02 per unit left and 0.2 per order.
+
+    The action orders 0, 5, 10 or 15 units, which arrive two days later; at most 30 fit. The demand is of a Poisson
+    distribution, with a mean of 3 on five days of the week and of 9 on two. Observations are the stock, the two orders
+    under way and the day of the week.
+    """
+
+    observation_space = Box(0, 30, (4,), np.float32)
+    action_space = Discrete(4)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.stock, self.orders, self.days = 10, [0, 0], int(self.np_random.integers(7))
+        self.steps = 0
+        return self.observation(), {}
+
+    def observation(self) -> np.ndarray:
+        return np.array([self.stock, *self.orders, self.days % 7], np.float32)
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        demand = int(self.np_random.poisson(9 if self.days % 7 > 4 else 3))
+        sold = min(demand, self.stock)
+        self.stock = min(self.stock - sold + self.orders[0], 30)
+        self.orders = [self.orders[1], 5 * int(action)]
+        self.days += 1
+        self.steps += 1
+        reward = 0.1 * sold - 0.02 * self.stock - 0.2 * (action > 0)
+        return self.observation(), reward, False, self.steps >= 100, {}
+
+
 class WithoutMask(gymnasium.Wrapper):
     """An environment without the action mask in its info."""
 
@@ -110,6 +184,10 @@ CHOOSE = {
     "Pendulum": Task("Pendulum-v1", 200_000, -150.0, "about that of TD3 and SAC in Stable-Baselines3's zoo"),
     "grid": Task(Grid, 40_000, 0.667, "exact: 1 − 0.05 · the mean distance"),
 }
+DENSE = {
+    "courier": Task(Courier, 30_000, 20.77, "exact: value iteration over 100 steps"),
+    "shop": Task(Shop, 30_000, 17.95, "exact: value iteration over 100 steps"),
+}
 JUDGE = {
     "Acrobot": Task("Acrobot-v1", 100_000, -71.0, "rl_learning.json: DQN"),
     "MountainCar": Task("MountainCar-v0", 200_000, -100.0, "about that of DQN in Stable-Baselines3's zoo"),
@@ -149,7 +227,7 @@ CONTROL = {
     "Hopper": Task("Hopper-v5", 300_000, 3_600.0, TD3, preset="hopper", zoo=HOPPER),
     "HalfCheetah": Task("HalfCheetah-v5", 300_000, 9_600.0, TD3, preset="halfcheetah", zoo=HALF_CHEETAH),
 }
-DEFAULTS = CHOOSE | JUDGE
+DEFAULTS = CHOOSE | DENSE | JUDGE
 MASKED = {"Taxi with its mask": JUDGE["Taxi"]._replace(masked=True)}
 PRESET = {
     f"{name}, --preset minatar": (CHOOSE | JUDGE)[name]._replace(preset="minatar")
@@ -158,6 +236,7 @@ PRESET = {
 TASKS = DEFAULTS | CONTROL | MASKED | PRESET
 USES = {
     "tasks of choice": CHOOSE,
+    "dense rewards": DENSE,
     "judging tasks": JUDGE,
     "settings for the task": CONTROL,
     "action masks": MASKED,
@@ -268,7 +347,7 @@ def draw(stored: dict[str, Any], algorithm: str, path: Path) -> None:
             places.append(place)
             means.append(statistics.fmean(scores))
         axes.bar(places, means, 0.34, color=PALETTE[i], alpha=0.45, label=name)
-    chosen = ("CartPole",) if algorithm == "dqn" else CHOOSE
+    chosen = CHOOSE | DENSE
     axes.set_xticks(range(len(tasks)), [x.replace(" ", "\n") + " *" * (x in chosen) for x in tasks])
     axes.set_xlim(-0.5, len(tasks) - 0.5)
     set_axes(axes, "", "score: 0 random, 1 best known")
@@ -298,6 +377,8 @@ def main() -> None:
 
 def run(stored: dict[str, Any], algorithm: str, name: str, side: str, seed: int, path: Path) -> None:
     """Make a run that the file does not have, and write its row."""
+    from automl_ext.training.machine.environment import cpu_name
+
     key = {"algorithm": algorithm, "task": name, "side": side, "seed": seed}
     if any(key.items() <= row.items() for row in stored["rows"]):
         return
@@ -307,7 +388,8 @@ def run(stored: dict[str, Any], algorithm: str, name: str, side: str, seed: int,
         stored["ends"][name] = ends | {"use": next(use for use, tasks in USES.items() if name in tasks)}
     act, seconds = (ours if side == "ours" else sb3)(algorithm, task, seed)
     found = {"steps": task.steps, "return": round(mean_return(act, task, seed + 1_000), 3)}
-    stored["rows"].append(key | found | {"cpu_seconds": round(seconds, 1)})
+    cpu = f"{cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
+    stored["rows"].append(key | found | {"cpu_seconds": round(seconds, 1), "cpu": cpu})
     print(stored["rows"][-1], flush=True)
     lines = ",\n".join(json.dumps(row) for row in stored["rows"])
     path.write_text(f'{{"ends": {json.dumps(stored["ends"], indent=1)},\n"rows": [\n{lines}\n]}}\n')

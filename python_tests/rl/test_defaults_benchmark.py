@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 from paths import ROOT
 
 DEFAULTS = runpy.run_path(str(ROOT / "benchmarks" / "defaults.py"))
@@ -27,6 +28,29 @@ def test_evaluations_use_the_masks_of_the_environment() -> None:
     found = DEFAULTS["mean_return"](recorded, task, 1_000, episodes=2)
     assert found == -200  # one rollout teaches nothing, and without its mask pick-ups would cost 10
     assert np.all(seen)
+
+
+def shortest_ways(seen: np.ndarray, mask: None) -> np.ndarray:
+    """Return actions that carry parcels on a shortest way."""
+    carries = seen[:, 6:] == 1
+    row, column = (np.where(carries, seen[:, 4:6], seen[:, 2:4]) - seen[:, :2]).T
+    return np.select([column > 0, column < 0, row > 0], [0, 1, 2], 3)
+
+
+def before_weekends(seen: np.ndarray, mask: None) -> np.ndarray:
+    """Return orders that fill the stock and what is under way to 13 units, or 24 for the days of high demand."""
+    day = seen[:, 3]
+    level = np.where((day >= 3) & (day <= 5), 24, 13)
+    return np.clip((level - seen[:, :3].sum(1)) // 5, 0, 3).astype(int)
+
+
+@pytest.mark.parametrize(("name", "act"), [("courier", shortest_ways), ("shop", before_weekends)])
+def test_good_policies_reach_most_of_the_best_return(name: str, act: Any) -> None:
+    task = DEFAULTS["TASKS"][name]
+    check_env(task.env(), skip_render_check=True)
+    found = DEFAULTS["mean_return"](act, task, seed=0)
+    assert 0.7 * task.best < found < 1.05 * task.best
+    assert DEFAULTS["random_return"](task, episodes=30) < 0
 
 
 def test_masks_are_hidden_from_both_sides() -> None:
@@ -55,6 +79,7 @@ def test_rows_are_made_once_and_drawn(tmp_path: Path, monkeypatch: pytest.Monkey
     assert stored["ends"]["grid"]["use"] == "tasks of choice"
     rows = stored["rows"]
     assert [(r["seed"], r["side"]) for r in rows] == [(0, "ours"), (0, "sb3"), (1, "ours"), (1, "sb3")]
+    assert all(r["cpu"] for r in rows)
     assert all(-2.5 <= r["return"] < -2 for r in rows)  # who only moves right hardly ever meets the goal
     main()
     assert len(calls) == 4
