@@ -22,9 +22,13 @@ from automl_ext.training.pictures.curves import read_metrics
 ACROBOT = (
     "--env-id Acrobot-v1 --total-steps 100000 --eval-every 10000 --lr 6.3e-4 --batch-size 128 --buffer-size 50000 "
     "--learning-starts 0 --target-update-interval 250 --train-freq 4 --gradient-steps -1 --exploration-fraction 0.12 "
-    "--final-epsilon 0.1 --n-step 1 --no-lr-decay"
+    "--final-epsilon 0.1 --n-step 1 --no-lr-decay --hidden 256 256"
 )
 MINATAR = "--preset minatar --env-id MinAtar/{}-v1"
+ZOO = (  # Stable-Baselines3's zoo for CartPole-v1
+    "--env-id CartPole-v1 --hidden 256 256 --lr 2.3e-3 --no-lr-decay --n-step 1 --train-freq 256 --gradient-steps 128 "
+    "--target-update-interval 10"
+)
 SWINGUP = (
     "--env-id dmc/cartpole-swingup --action-repeat 2 --continue-scale 0 --total-steps 50000 --eval-every 2500 "
     "--eval-episodes 5"
@@ -43,9 +47,7 @@ TASKS = {
     "a3c-cartpole": Task("A3C CartPole-v1, 2 processes", "a3c --env-id CartPole-v1", 3),
     "reinforce-cartpole": Task("REINFORCE CartPole-v1", "reinforce --env-id CartPole-v1", 3),
     "dqn-cartpole": Task("DQN CartPole-v1", "dqn --env-id CartPole-v1", 5),
-    "dqn-cartpole-zoo": Task(
-        "DQN CartPole-v1, one-step targets, constant rate", "dqn --env-id CartPole-v1 --n-step 1 --no-lr-decay", 5
-    ),
+    "dqn-cartpole-zoo": Task("DQN CartPole-v1, one-step targets, constant rate", f"dqn {ZOO}", 5),
     "dqn-acrobot": Task("DQN Acrobot-v1, settings for it", f"dqn {ACROBOT}", 3),
     "a2c-lunarlander": Task(
         "A2C LunarLander-v3", "a2c --env-id LunarLander-v3 --total-steps 1000000 --final-episodes 100", 3

@@ -27,9 +27,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+if TYPE_CHECKING:
+    from automl_ext.rl import DQNConfig
 
 Contender = Callable[[int, int], float]  # steps, seed → steps per second
 
@@ -87,18 +90,25 @@ def stable_baselines3_ppo(steps: int, seed: int) -> float:
     return agent.num_timesteps / (time.process_time() - start)  # whole rollouts
 
 
-def our_dqn(steps: int, seed: int) -> float:
-    from automl_ext.rl import DQN, DQNConfig
+def zoo_dqn(**settings: Any) -> DQNConfig:
+    """Return a configuration with the settings of Stable-Baselines3's zoo for CartPole-v1."""
+    from automl_ext.rl import DQNConfig
 
-    return our_rate(DQN(DQNConfig(total_steps=steps, seed=seed, n_step=1, lr_decay=False)), steps)
+    zoo: dict[str, Any] = {"n_step": 1, "hidden": (256, 256), "lr": 2.3e-3, "lr_decay": False}
+    zoo |= {"train_freq": 256, "gradient_steps": 128, "target_update_interval": 10}
+    return DQNConfig(**zoo, **settings)
+
+
+def our_dqn(steps: int, seed: int) -> float:
+    from automl_ext.rl import DQN
+
+    return our_rate(DQN(zoo_dqn(total_steps=steps, seed=seed)), steps)
 
 
 def stable_baselines3_dqn(steps: int, seed: int) -> float:
     from stable_baselines3 import DQN
 
-    from automl_ext.rl import DQNConfig
-
-    c = DQNConfig()
+    c = zoo_dqn()
     equal = ("batch_size", "learning_starts", "gamma", "target_update_interval", "train_freq", "gradient_steps")
     agent = DQN(
         "MlpPolicy",

@@ -53,8 +53,10 @@ JOINT_BYTES = 64 << 20  # bytes of observations for which targets are computed a
 class DQNConfig(TrainConfig):
     """Configuration of DQN. All step counts are summed over the environments.
 
-    The defaults are those of Stable-Baselines3's zoo for CartPole-v1, except for n_step and lr_decay. With one-step
-    targets and a constant learning rate, good policies are lost again (docs/explanation/rl-dqn.md).
+    The defaults are for tasks that nobody has tuned for (benchmarks/defaults.py). They differ from Mnih et al. 2015 in
+    targets of five steps, one gradient step per two steps, a target network copied every 256 steps, and Adam with a
+    rate that falls to 0. ``--preset atari`` and ``minatar`` have one-step targets and a constant rate
+    (docs/explanation/rl-dqn.md).
 
     Raises:
         ValueError: a number out of range.
@@ -68,8 +70,8 @@ class DQNConfig(TrainConfig):
     n_step: Annotated[int, Range(1, 10)] = 5  # Number of rewards in a target, before the value of a later state.
     distributional: bool = False  # Learn the distribution of returns (C51).
     noisy: bool = False  # Explore with noisy layers instead of epsilon-greedy.
-    hidden: tuple[int, ...] = (256, 256)  # Units of each hidden layer.
-    lr: Annotated[float, Range(1e-5, 1e-2, log=True)] = 2.3e-3  # Learning rate of Adam.
+    hidden: tuple[int, ...] = (128, 128)  # Units of each hidden layer.
+    lr: Annotated[float, Range(1e-5, 1e-2, log=True)] = 1e-3  # Learning rate of Adam.
     lr_decay: Annotated[bool, Categories(False, True)] = True
     """Decrease the learning rate linearly to 0 at total_steps."""
     adam_eps: float = 1e-8  # Epsilon of Adam.
@@ -78,9 +80,9 @@ class DQNConfig(TrainConfig):
     batch_size: Annotated[int, Range(16, 512, log=True)] = 64  # Transitions per gradient step.
     buffer_size: int = 100_000  # Capacity of the replay, in transitions.
     learning_starts: int = 1_000  # Steps of random actions before training starts.
-    train_freq: int = 256  # Steps between updates.
-    gradient_steps: int = 128  # Gradient steps every train_freq environment steps; -1: train_freq gradient steps.
-    target_update_interval: Annotated[int, Range(1, 10_000, log=True)] = 10
+    train_freq: int = 16  # Steps between updates.
+    gradient_steps: int = 8  # Gradient steps every train_freq environment steps; -1: train_freq gradient steps.
+    target_update_interval: Annotated[int, Range(1, 10_000, log=True)] = 256
     """Steps between updates of the target network."""
     exploration_fraction: Annotated[float, Range(0.0, 0.5)] = 0.16
     """Fraction of total_steps over which epsilon falls from 1 to final_epsilon."""
