@@ -362,6 +362,19 @@ def test_supports_are_saved_or_computed_again(dtype: torch.dtype) -> None:
 
 
 @native_only
+@pytest.mark.parametrize("factor", [0.02, 0.3])  # products of matrices, and lists
+def test_weights_that_are_computed_again_sum_to_one(factor: float) -> None:
+    """Large scores, so that the rounding of the saved τ would be visible."""
+    inputs = problem((1, 1, 60, 8), (1, 1, 1500, 8), 4, factor)
+    out = entmax15_attention(*inputs, torch.full((1, 1), 100.0))
+    counts = OP._entmax15_attention_trained(*(x.detach() for x in inputs), torch.full((1, 1), 100.0), False, 8**-0.5)[2]
+    assert (counts < 0).all()
+    grad = randn(1, 1, 60, 4).abs()
+    (dv,) = torch.autograd.grad(out, inputs[2], grad)
+    torch.testing.assert_close(dv.sum(-2), grad.sum(-2), rtol=3e-6, atol=0)
+
+
+@native_only
 def test_backward_op_checks_what_the_forward_pass_saved() -> None:
     q, k, v = (x.detach() for x in problem((1, 2, 50, 8), (1, 2, 70, 8), 5))
     out, *saved = OP._entmax15_attention_trained(q, k, v, None, False, 0.25)
