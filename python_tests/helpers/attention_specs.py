@@ -14,7 +14,7 @@ import automl_ext
 from automl_ext.ops.entmax._reference import _entmax15_reference
 
 F64 = torch.float64
-WIDTH, VALUE_WIDTH, OTHER_LENGTH, SCALE = 3, 2, 7, 0.8
+WIDTH, VALUE_WIDTH, OTHER_LENGTH, SCALE = 3, 2, 7, 1.0
 
 
 def eager_attention(
