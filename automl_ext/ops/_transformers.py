@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
-
-from automl_ext.ops.attention import entmax15_attention
 
 NAME = "entmax15"
 # What a model may ask of its attention and softmax only has, or this op has not.
@@ -20,13 +20,14 @@ REFUSED = {
 }
 
 
-def register() -> None:
-    """Make the implementation known; masks of padding and of sliding windows are as for ``"sdpa"``."""
-    AttentionInterface.register(NAME, _attend)
+def register(op: Callable[..., Tensor]) -> None:
+    """Make the implementation by ``op`` known; masks of padding and of sliding windows are as for ``"sdpa"``."""
+    AttentionInterface.register(NAME, functools.partial(_attend, op))
     AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def _attend(
+    op: Callable[..., Tensor],
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -50,7 +51,7 @@ def _attend(
     causal = bool(causal and attention_mask is None and length > 1)  # the one query of a cache sees all of it
     if causal and key.shape[2] > length:  # an empty static cache: the keys behind belong to no token yet
         key, value = key[:, :, :length], value[:, :, :length]
-    out = entmax15_attention(
+    out = op(
         query, key, value, attention_mask, is_causal=causal, scale=scaling, enable_gqa=key.shape[1] != query.shape[1]
     )
     return out.transpose(1, 2).contiguous(), None

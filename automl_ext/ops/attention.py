@@ -86,7 +86,7 @@ def register() -> None:
     except ModuleNotFoundError as error:
         text = f'attn_implementation="entmax15" needs {error.name}: pip install "automl_ext[transformers]"'
         raise ModuleNotFoundError(text, name=error.name) from None
-    _transformers.register()
+    _transformers.register(entmax15_attention)
 
 
 def attention_in_blocks(

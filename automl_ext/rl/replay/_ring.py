@@ -15,7 +15,7 @@ FIELDS = ("observations", "actions", "rewards", "flags", "indices", "finals")
 STACK_FIELDS = ("ages", "starts")
 
 
-class Pool:
+class FramePool:
     """An array of values that are kept and dropped one by one; it grows.
 
     Attributes:
@@ -89,8 +89,8 @@ class Ring:
             for name in ("reward", "flags", "final", "index", "age", "start")  # views
         )
         self.finals[:] = self.indices[:] = self.starts[:] = -1  # no transition, no final observation
-        self.apart = Pool(stored, observation_dtype)
-        self.before = Pool((frame_stack - 1, *stored), observation_dtype)
+        self.apart = FramePool(stored, observation_dtype)
+        self.before = FramePool((frame_stack - 1, *stored), observation_dtype)
         self._observation = np.zeros((0, *observation_shape), observation_dtype)
         self.counts = np.zeros(n_envs, np.int64)  # number of transitions ever added
         self.open = np.zeros(n_envs, bool)  # whether the newest transition's episode is running
