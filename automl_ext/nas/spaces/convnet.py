@@ -21,6 +21,7 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
 KINDS, STRIDES, DEPTHS, STAGES = ("plain", "residual", "pooled"), (1, 2), (1, 2, 3), 3
+HEADS = ("average", "max", "both")  # what the classifier reads of each channel; both: the average and the maximum
 WIDTHS = {"plain": (1, 2, 4), "residual": (1, 2, 4), "pooled": (1, 4, 8)}  # channels of the stages, as multiples of C
 
 
@@ -34,41 +35,45 @@ class ConvNetGenotype:
             convolution at full size, a stage is a convolution with a max pool, and ``depth`` convolutions with skips.
         stride: 2: the first stage halves the image; in pooled networks, the convolution before it.
         depths: depth of each stage, for ``cells`` = 1.
+        head: one of HEADS.
     """
 
     kind: str
     stride: int
     depths: tuple[int, ...]
+    head: str = "average"
 
     def __post_init__(self) -> None:
-        fits = self.kind in KINDS and self.stride in STRIDES and len(self.depths) == STAGES
+        fits = self.kind in KINDS and self.stride in STRIDES and len(self.depths) == STAGES and self.head in HEADS
         if not fits or not set(self.depths) <= set(DEPTHS):
             raise ValueError(f"genotype: expected a network such as residual-s2-1-1-1, got {short(str(self))}")
 
     def __str__(self) -> str:
-        return "-".join([self.kind, f"s{self.stride}", *map(str, self.depths)])
+        head = [] if self.head == "average" else [self.head]
+        return "-".join([self.kind, f"s{self.stride}", *map(str, self.depths), *head])
 
 
 class ConvNetSpace(DecisionSpace):
     """The space ``convnet``, an :class:`automl_ext.nas.spaces.space.Space`."""
 
-    num_choices = (len(KINDS), len(STRIDES), *STAGES * (len(DEPTHS),))
-    kinds = (2 + STAGES) * ("operation",)
+    num_choices = (len(KINDS), len(STRIDES), *STAGES * (len(DEPTHS),), len(HEADS))
+    kinds = (3 + STAGES) * ("operation",)
 
     def parse(self, text: str) -> ConvNetGenotype:
-        found = re.fullmatch(r"(\w+)-s(\d)-(\d)-(\d)-(\d)", text.strip())
+        found = re.fullmatch(r"(\w+)-s(\d)-(\d)-(\d)-(\d)(?:-(max|both))?", text.strip())
         if found is None:
             raise ValueError(f"genotype: expected a network such as residual-s2-1-1-1, got {short(text)}")
-        kind, stride, *depths = found.groups()
-        return ConvNetGenotype(kind, int(stride), tuple(map(int, depths)))
+        kind, stride, *depths, head = found.groups()
+        return ConvNetGenotype(kind, int(stride), tuple(map(int, depths)), head or "average")
 
     def encode(self, genotype: ConvNetGenotype) -> tuple[int, ...]:
         depths = (DEPTHS.index(depth) for depth in genotype.depths)
-        return KINDS.index(genotype.kind), STRIDES.index(genotype.stride), *depths
+        return KINDS.index(genotype.kind), STRIDES.index(genotype.stride), *depths, HEADS.index(genotype.head)
 
     def decode(self, indices: Sequence[int]) -> ConvNetGenotype:
         check_indices(indices, self.num_choices)
-        return ConvNetGenotype(KINDS[indices[0]], STRIDES[indices[1]], tuple(DEPTHS[k] for k in indices[2:]))
+        kind, stride, *depths, head = indices
+        return ConvNetGenotype(KINDS[kind], STRIDES[stride], tuple(DEPTHS[k] for k in depths), HEADS[head])
 
     def build(
         self, genotype: ConvNetGenotype, *, in_channels: int, num_classes: int, channels: int, cells: int
@@ -123,14 +128,16 @@ class ConvNet(nn.Module):
                 self.layers.append(convolution(width, wider, 1, nn.MaxPool2d(2, ceil_mode=True)))
                 self.layers.extend(SkipConvolution(wider) for _ in range(depth * cells))
             width = wider
-        self.classifier = nn.Linear(width, num_classes)
+        self.head = genotype.head
+        self.classifier = nn.Linear(2 * width if self.head == "both" else width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":
             x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)  # faster on the CPU
         for layer in self.layers:
             x = layer(x)
-        logits: Tensor = self.classifier(x.mean((2, 3)))
+        read = [x.mean((2, 3))] * (self.head != "max") + [x.amax((2, 3))] * (self.head != "average")
+        logits: Tensor = self.classifier(torch.cat(read, 1) if len(read) > 1 else read[0])
         return logits
 
     def paths(self) -> Iterator[nn.Module]:

@@ -187,6 +187,18 @@ def test_sizes_in_a_network_without_cells(genotype: str, sizes: list[tuple[int, 
     assert found == sizes
 
 
+@pytest.mark.parametrize("head", ["", "-max", "-both"])
+def test_the_classifier_reads_averages_or_maxima_of_channels(head: str) -> None:
+    convnet = space("convnet")
+    genotype = convnet.parse(f"plain-s1-1-1-1{head}")
+    assert str(genotype) == f"plain-s1-1-1-1{head}"
+    network = convnet.build(genotype, in_channels=3, num_classes=10, channels=4, cells=1).eval()
+    image = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    maps = torch.nn.Sequential(*network.layers)(image).flatten(2)
+    read = {"": [maps.mean(-1)], "-max": [maps.amax(-1)], "-both": [maps.mean(-1), maps.amax(-1)]}[head]
+    torch.testing.assert_close(network(image), network.classifier(torch.cat(read, 1)))
+
+
 MIXED = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|nor_conv_3x3~2|"
 DARTS_FRC = Darts(fixed_reduction=True).random(Random(0))
 
@@ -206,6 +218,8 @@ DARTS_FRC = Darts(fixed_reduction=True).random(Random(0))
         ("convnet", "residual-s2-1-1"),
         ("convnet", "residual-s2-1-1-4"),
         ("convnet", "pool-s1-1-1-1"),
+        ("convnet", "pooled-s1-1-1-1-mean"),
+        ("convnet", "pooled-s1-1-1-1-average"),  # is written without a head
         ("darts", ""),
         ("darts", DARTS_V2.replace("~0|sep_conv_3x3~1|+", "~1|sep_conv_3x3~0|+", 1)),
         ("darts", DARTS_V2.replace("skip_connect~0", "skip_connect~1", 1)),
