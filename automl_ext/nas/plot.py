@@ -14,7 +14,7 @@ from automl_ext.nas.training.network_pictures import draw_comparison, plot_confu
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object
 from automl_ext.training.pictures.curves import Stage, draw_curves, read_metrics
-from automl_ext.training.run import CONFIG, algorithm_of
+from automl_ext.training.run import BEST, CONFIG, algorithm_of
 
 
 def plot_run(run: Path, trust: Iterable[str] = ()) -> list[Path]:
@@ -44,7 +44,9 @@ def plot_run(run: Path, trust: Iterable[str] = ()) -> list[Path]:
     title = run_title(algorithm, config, result)
     if algorithm == "score":
         return plot_scores(run, config, result, trust, title)
-    draw_curves(rows, curves, title, "runs", None if algorithm == "nas-bench" else stages(config))
+    best = read_object(run / BEST) if (run / BEST).is_file() else {}
+    names = (result or best).get("networks")
+    draw_curves(rows, curves, title, "runs", None if algorithm == "nas-bench" else stages(config, names))
     drawn = plot_search(rows, run, title) + draw_comparison(result, run, title)
     if (genotype := _text(run / "result.json", result, "genotype")) is not None:
         of_space = _text(run / "result.json", result, "space") or _text(run / "config.json", config, "space") or "nb201"
@@ -66,9 +68,17 @@ def plot_scores(
     return [] if genotype is None else _draw(genotype, run, stored_space(of_space, trust, run / CONFIG), title)
 
 
-def stages(config: dict[str, Any]) -> dict[str, Stage]:
-    """Return the stages of runs of architecture search, in the order of their panels."""
+def stages(config: dict[str, Any], names: Any = None) -> dict[str, Stage]:
+    """Return the stages of runs of architecture search, in the order of their panels.
+
+    Args:
+        names: of the networks of ``search auto``, a list; anything else, as a damaged file may have it: not known.
+    """
     given = config.get("genotype") is not None
+
+    def network(i: int) -> str:
+        return str(names[i]) if isinstance(names, list) and i < len(names) else f"network {i + 1}"
+
     return {
         "": Stage("", "evaluation"),
         "search": Stage("search"),
@@ -80,9 +90,9 @@ def stages(config: dict[str, Any]) -> dict[str, Stage]:
         "screening": Stage("screening", "part"),
         "probe": Stage("measurement of speed", "part"),
         "score": Stage("scores without training", "part"),
-        "race": Stage("race", "part", label=lambda i: f"network {i + 1}"),
-        "last": Stage("last training", "part", label=lambda i: f"network {i + 1}"),
-        "baseline": Stage("baselines", "part", label=lambda i: f"network {i + 1}"),
+        "race": Stage("race", "part", label=network),
+        "last": Stage("last training", "part", label=network),
+        "baseline": Stage("baselines", "part", label=network),
     }
 
 

@@ -134,6 +134,17 @@ def test_accuracy_against_cost_of_search_auto(tmp_path: Path, drawn_figures: lis
     assert plot_auto({"genotype": "x"}, tmp_path / "no.png", "") == []
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_curves_of_search_auto_name_the_networks(tmp_path: Path, drawn_figures: list[Any], finished: bool) -> None:
+    names = [f"pooled, C = {c}" for c in range(4, 11)] + ["plain, C = 8"]  # eight networks may race
+    rows = [{"step": 8 * k + i + 1, f"race{i}_loss": 2.0 - k} for k in range(2) for i in range(len(names))]
+    run = fake_run(tmp_path / "run", "auto", rows, {"networks": names} if finished else None)
+    if not finished:
+        (run / "best.json").write_text(json.dumps({"networks": names}))
+    plot_run(run)
+    assert texts(drawn_figures[0]) == names
+
+
 def test_damaged_results_are_not_compared(tmp_path: Path) -> None:
     rows = [{"step": 1, "cell0_loss": 1.0}]
     for i, result in enumerate(({"found": 1, "random": [3, {"parameters": "x"}]}, {"members": {}}, {})):

@@ -7,8 +7,9 @@
     last      the winner goes on from its weights until the budget is spent, at the end with a falling rate
     baseline  with --baselines: three networks that a user would train, each for the whole budget
 
-The race compares networks by their loss on validation images, which no training uses; if there are few, the last part
-of each training uses them too. The test images influence no choice.
+The race compares networks by their loss on validation images, which no training uses; if there are few, the training
+of the winner after the race, and the last part of a baseline's, use them too. If no network beats chance, their losses
+eliminate none: the first one goes on, which fits the budget best. The test images influence no choice.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from automl_ext.nas.screening.score_table import ScoreTable
 from automl_ext.nas.screening.screen import draw_candidates, screened
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.training.training_options import class_weights
 from automl_ext.parallel.jobs import Jobs
 from automl_ext.training.epochs import Steps
 from automl_ext.training.errors import UserError
@@ -58,7 +60,7 @@ from automl_ext.training.files.atomic import write_json
 from automl_ext.training.run import BEST, Run
 from automl_ext.training.seeding import derived_seed
 
-VERSION = 6  # of the state in a checkpoint
+VERSION = 7  # of the state in a checkpoint
 FASTER = 0.8  # networks are computed in bfloat16 if a step then takes at most this part of its time
 FIRST_STEPS = 8  # of a baseline
 MEASURED = 0.2  # part of the budget after which the time of a step is known
@@ -111,9 +113,7 @@ def auto(
                 steps.add(race.named(task, finished), description=race.description(task))
             else:
                 return None
-        result = summarize(
-            race.networks, race.images, race.winner(), race.entrants, race.recipe_for(race.winner()), race.spent
-        )
+        result = race.result()
         run.finish(result)
         Path(out, BEST).unlink(missing_ok=True)
         return result
@@ -145,6 +145,7 @@ class Race:
         entrants: the networks in training: those of the plan, then the baselines.
         spent: the cost of the finished tasks in CPU-seconds, by stage; planning is part of the stage "probe".
         pending: the tasks in work.
+        chance: log-probabilities of the classes without a look at an image, [classes].
     """
 
     def __init__(self, config: AutoConfig, networks: Networks, seconds: float) -> None:
@@ -155,6 +156,7 @@ class Race:
         self.candidates = draw_candidates(space, config.candidates, rng, partial(complete, space))
         self.worker = Worker(config, networks, self.images, self.candidates)
         self.recipe = recipe_of(config, networks.splits, len(self.images.train.labels))
+        self.chance = class_log_probabilities(config, self.images.train.labels, networks.splits.num_classes)
         self.plan: Plan | None = None
         self.entrants: list[Entrant] = []
         self.tables: list[dict[str, Any]] = []  # scores of cells
@@ -181,7 +183,10 @@ class Race:
         return self.last_task(waiting[0], "baseline") if waiting else None
 
     def alive(self, rung: int) -> list[Entrant]:
-        """Return the networks that reach a rung: the best ones of the rung before, one of each architecture."""
+        """Return the networks that reach a rung: the best ones of the rung before, one of each architecture.
+
+        If no network beat chance in the rung before, only the first one goes on, whatever the losses.
+        """
         assert self.plan is not None
         racing = [e for e in self.entrants if not e.baseline]
         if rung == 0:
@@ -189,11 +194,17 @@ class Race:
         last = rung == len(self.plan.rungs)
         # A network that diverged later keeps its place in a rung, which would else be open for another one.
         finite = [e for e in self.alive(rung - 1) if math.isfinite(e.losses[rung - 1]) and not (last and e.diverged)]
+        if not self.decided(rung - 1):
+            return finite[:1]
         before = sorted(finite, key=lambda e: e.losses[rung - 1])
         best = {e.entry._replace(name="", rate=1.0): e for e in reversed(before)}
         return [e for e in before if best[e.entry._replace(name="", rate=1.0)] is e][
             : 1 if last else self.plan.rungs[rung].entries
         ]
+
+    def decided(self, rung: int) -> bool:
+        """Return whether a network has beaten chance in a rung, so that the losses tell which one is better."""
+        return any(e.learned[rung] for e in self.entrants if not e.baseline and len(e.learned) > rung)
 
     def winner(self) -> Entrant:
         """Return the network that goes on after the race; if those of the last rung diverged, the best of the others.
@@ -230,13 +241,15 @@ class Race:
         left = self.config.budget - (entrant.seconds if entrant.baseline else self.search_seconds())
         unknown = MEASURED * self.config.budget - entrant.seconds  # until then, the time of a step is not known well
         if 0 < unknown <= left:
-            return Task(stage, entrant.number, entrant.steps + max(round(min(unknown + cost, PART) / cost), 1))
+            until = entrant.steps + max(round(min(unknown + cost, PART) / cost), 1)
+            return Task(stage, entrant.number, until, last=not entrant.baseline)
         if entrant.end is None or entrant.steps < entrant.decay_start:  # until the rate falls: the speed may change
             least = int(entrant.steps / (1 - DECAY)) + 1  # so that the rate falls after this step
             entrant.end = max(entrant.steps + round(left / cost), least)
-        last = entrant.steps >= entrant.decay_start
-        stop = entrant.end if last else entrant.decay_start
+        decays = entrant.steps >= entrant.decay_start
+        stop = entrant.end if decays else entrant.decay_start
         until = min(stop, entrant.steps + max(round(PART / cost), 1))
+        last = decays or not entrant.baseline
         return Task(stage, entrant.number, until, entrant.end, last, measure=until == stop)
 
     def step_seconds(self, entrant: Entrant) -> float:
@@ -245,25 +258,38 @@ class Race:
         return entrant.seconds / entrant.steps if entrant.steps else self.plan.seconds[entrant.number]
 
     def found(self) -> tuple[float, bool]:
-        """Return what the first rung decided: the rate, relative to that of the recipe, and whether to mirror images.
+        """Return the rate, relative to that of the recipe, and whether to mirror images.
 
-        The rate is that of the best network among those that differ only in it. For mirroring, the best network is
-        measured on mirrored images, of which it has seen none: see :func:`survives_mirroring`.
+        They are decided by the first rung in which a network beats chance. The rate is that of the best network among
+        those that differ only in it. For mirroring, the best network is measured on mirrored images, of which it has
+        seen none: see :func:`survives_mirroring`.
         """
-        best, *_ = sorted((e for e in self.entrants if not e.baseline), key=lambda e: e.losses[0])
+        assert self.plan is not None
+        rung = self.deciding()
+        if rung is None:
+            return 1.0, bool(self.config.flip)
+        best, *_ = sorted(self.alive(rung), key=lambda e: e.losses[rung])
         first = self.entrants[0].entry
-        twins = [e for e in self.entrants if e.entry[1:5] == first[1:5] and not e.baseline]
+        twins = [e for e in self.alive(rung) if e.entry[1:5] == first[1:5]]
         flip = self.config.flip
         if flip is None:
             images = torch.bincount(self.images.valid.labels, minlength=self.networks.splits.num_classes)
-            flip = best.mirrored is not None and survives_mirroring(*best.mirrored, images)
-        return min(twins, key=lambda e: e.losses[0]).entry.rate, flip
+            counts = best.mirrored[rung]
+            flip = counts is not None and survives_mirroring(*counts, images)
+        return min(twins, key=lambda e: e.losses[rung]).entry.rate if twins else 1.0, flip
+
+    def deciding(self) -> int | None:
+        """Return the first rung in which a network beats chance; None: there is none so far."""
+        assert self.plan is not None
+        return next((rung for rung in range(len(self.plan.rungs)) if self.decided(rung)), None)
 
     def recipe_for(self, entrant: Entrant) -> Recipe:
         """Return the recipe of the next part of a training."""
-        if not entrant.losses and not entrant.baseline:
-            return replace(self.recipe, lr=self.recipe.lr * entrant.entry.rate)
         assert self.plan is not None
+        rung = self.deciding()
+        racing = len(entrant.losses) < len(self.plan.rungs) and (rung is None or len(entrant.losses) <= rung)
+        if racing and not entrant.baseline:
+            return replace(self.recipe, lr=self.recipe.lr * entrant.entry.rate)
         rate, flip = self.found()
         recipe = replace(self.recipe, lr=self.recipe.lr * rate, flip=flip)
         steps = self.config.budget / self.plan.seconds[0]
@@ -282,15 +308,19 @@ class Race:
 
     def finish(self, task: Task, finished: Finished, out: Path) -> None:
         """Take the result of a task; write the best network so far."""
+        before = [len(e.losses) for e in self.entrants]
         self.take(task, finished)
         if task.stage == "probe":
             print(self.text(), flush=True)
         if task.entry < 0 or self.entrants[task.entry].baseline:
             return
+        rung = before[task.entry]
+        if task.stage == "race" and len(self.entrants[task.entry].losses) > rung and (text := self.text_of_rung(rung)):
+            print(text, flush=True)
         leader = min((e for e in self.entrants if e.losses), key=lambda e: (-len(e.losses), e.losses[-1]), default=None)
         if leader is self.entrants[task.entry] and leader.state is not None and not leader.diverged:
             save_member(out, leader.number, leader.weights())
-            write_json(out / BEST, best_so_far(leader, self.networks))
+            write_json(out / BEST, best_so_far(leader, self.entrants, self.networks))
 
     def take(self, task: Task, finished: Finished) -> None:
         """Take the result of a task."""
@@ -313,7 +343,7 @@ class Race:
             if every or sum(float(t["seconds"].sum()) for t in self.tables) >= SCREEN * self.config.budget:
                 self.choose_cell()
         else:
-            self.entrants[task.entry].take(task, finished, self.images.valid.labels)
+            self.entrants[task.entry].take(task, finished, self.images.valid.labels, self.chance)
 
     def enter(self, entries: list[NetworkSpec], baseline: bool = False) -> None:
         """Add networks. The best-ranked cell is known if cells were scored."""
@@ -337,9 +367,28 @@ class Race:
         sizes = [len(part.labels) for part in (self.images.train, self.images.valid, self.images.test)]
         return text_of(self.plan, self.config, sizes, self.recipe)
 
+    def text_of_rung(self, rung: int) -> str:
+        """Return what is to be said of a rung: that its losses decide nothing; "": nothing."""
+        entrants = self.alive(rung)
+        if len(entrants) < 2 or self.decided(rung) or any(len(e.losses) <= rung for e in entrants):
+            return ""
+        name = next((e.entry.name for e in self.alive(rung + 1)), "no network")
+        return (
+            f"race {rung + 1}: no network beats chance by two standard errors, so the losses eliminate none; "
+            f"{name} goes on, which fits the budget best"
+        )
+
     def search_seconds(self) -> float:
         """Return what the search has cost so far, without the baselines."""
         return sum(seconds for stage, seconds in self.spent.items() if stage != "baseline")
+
+    def result(self) -> dict[str, Any]:
+        """Return the contents of ``result.json``."""
+        assert self.plan is not None
+        winner = self.winner()
+        decided = all(self.decided(rung) for rung in range(len(self.plan.rungs)) if len(self.alive(rung)) > 1)
+        recipe = self.recipe_for(winner)
+        return summarize(self.networks, self.images, winner, self.entrants, recipe, self.spent, decided)
 
     def percent(self) -> int:
         """Return how much of the budget is spent, in percent, at most 99; the baselines have a budget each."""
@@ -381,6 +430,15 @@ class Race:
         self.entrants = [Entrant.from_state(values) for values in state["entrants"]]
         self.tables, self.spent = list(state["tables"]), dict(state["spent"])
         self.pending.extend(Task(*values) for values in state["pending"])
+
+
+def class_log_probabilities(config: AutoConfig, labels: Tensor, classes: int) -> Tensor:
+    """Return the log-probabilities of the classes that a network learns which sees no image, float64 [classes]."""
+    shares = torch.bincount(labels, minlength=classes).clamp(min=1).double()
+    weights = class_weights(config.class_weights, labels, classes)
+    if weights is not None:
+        shares = shares * weights
+    return (shares / shares.sum()).log()
 
 
 def survives_mirroring(mirrored: Tensor, plain: Tensor, images: Tensor) -> bool:

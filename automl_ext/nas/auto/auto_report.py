@@ -31,7 +31,9 @@ def table_of(result: dict[str, Any], title: str) -> Table:
         )
     caption = f"found: {result['network_name']}; loss: of the validation images, in nats"
     if any(row.get("valid_earlier") for row in result["rows"]):  # files of before do not have it
-        caption += "; valid, loss: before the last part of a training, which uses the validation images, too"
+        caption += "; valid, loss: before the validation images trained the network, too"
+    if not result.get("race_decided", True):
+        caption += "; no network beat chance in the race: the one that fits the budget best went on"
     without = "" if result["baselines"] else "; no baselines were trained: --baselines trains three for as long each"
     table.caption = caption + without
     return table

@@ -23,8 +23,10 @@ class Entrant:
         steps, epochs, seconds: of its training so far.
         end: the last step of the training, once it is known.
         losses: validation log-loss after each measurement, in nats; infinite if the network diverged.
-        mirrored: number of validation images of each class that are recognized after the first rung, mirrored and as
-            they are; None: not measured.
+        learned: for each of ``losses``, whether it is below that of chance; see :func:`beats_chance`.
+        clean: number of snapshots of a network that no validation image had trained.
+        mirrored: for each of ``losses``, the number of validation images of each class that are recognized, mirrored
+            and as they are; None if the network diverged.
         state: of its :class:`~automl_ext.nas.auto.trainee.Trainee`; None: it has not begun.
         snapshots: log-probabilities of the validation and of the test images, after each measurement.
         measured_at: seconds of its training at each measurement.
@@ -39,7 +41,9 @@ class Entrant:
     end: int | None = None
     parameters: int = 0
     losses: list[float] = field(default_factory=list)
-    mirrored: tuple[Tensor, Tensor] | None = None
+    learned: list[bool] = field(default_factory=list)
+    clean: int = 0
+    mirrored: list[tuple[Tensor, Tensor] | None] = field(default_factory=list)
     state: dict[str, Any] | None = None
     snapshots: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     measured_at: list[float] = field(default_factory=list)
@@ -58,20 +62,28 @@ class Entrant:
         assert self.end is not None
         return math.ceil((1 - DECAY) * self.end)
 
-    def take(self, task: Task, finished: Finished, labels: Tensor) -> None:
-        """Take the result of a task."""
+    def take(self, task: Task, finished: Finished, labels: Tensor, chance: Tensor) -> None:
+        """Take the result of a task.
+
+        Args:
+            labels: of the validation images.
+            chance: log-probabilities of the classes without a look at an image.
+        """
         assert finished.state is not None
         self.state, self.parameters = finished.state, finished.parameters
         self.steps, self.epochs = finished.state["step"], finished.state["epochs"]
         self.seconds += finished.seconds
         if not math.isfinite(finished.loss):
             self.losses.append(math.inf)
-        elif finished.valid is not None and finished.test is not None:
-            if not self.snapshots and finished.mirrored is not None:
-                self.mirrored = finished.mirrored, recognized(finished.valid, labels)
+            self.learned.append(False)
+            self.mirrored.append(None)
+        elif finished.valid is not None and finished.test is not None and finished.mirrored is not None:
+            self.mirrored.append((finished.mirrored, recognized(finished.valid, labels)))
             self.snapshots.append((finished.valid, finished.test))
+            self.clean += not task.last
             self.measured_at.append(self.seconds)
             self.losses.append(log_loss(finished.valid.double().exp(), labels))
+            self.learned.append(beats_chance(finished.valid, labels, chance))
 
     def weights(self) -> dict[str, Tensor]:
         """Return the average of the weights."""
@@ -85,3 +97,14 @@ class Entrant:
     @classmethod
     def from_state(cls, values: dict[str, Any]) -> Entrant:
         return cls(**{**values, "entry": NetworkSpec(*values["entry"])})
+
+
+def beats_chance(log_p: Tensor, labels: Tensor, chance: Tensor) -> bool:
+    """Return whether the log-loss of predictions is below that of chance by more than two standard errors.
+
+    Args:
+        log_p: log-probabilities [N, classes].
+        chance: log-probabilities of the classes [classes] without a look at an image.
+    """
+    gains = log_p.gather(1, labels[:, None])[:, 0].double() - chance[labels]
+    return len(gains) > 1 and gains.mean().item() > 2 * gains.std().item() / len(gains) ** 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,8 +29,12 @@ def summarize(
     entrants: Sequence[Entrant],
     recipe: Recipe,
     spent: dict[str, float],
+    decided: bool = True,
 ) -> dict[str, Any]:
     """Return the contents of ``result.json``.
+
+    Args:
+        decided: whether a network beat chance in each rung of the race.
 
     Returns:
         ``rows`` has one entry for the network that is returned ("found"), its ensemble, and each baseline. A row has
@@ -37,10 +42,11 @@ def summarize(
         parameters, epochs, steps and ``seconds``, its whole cost. ``space``, ``genotype``, ``member`` (its weights are
         in ``members/MEMBER.pt``), the measurements and the accuracies by class
         (:func:`~automl_ext.nas.training.result.class_report`) are of the returned network. ``race`` has a row for each
-        network of the race. ``trajectory`` has the cost and the test accuracy after each measurement of the returned
-        network and of the baselines. ``stages`` has the costs, ``recipe`` the options of ``automl-ext retrain`` that
-        train the returned network similarly: its schedule is another one, and it has no label smoothing and no average
-        of the weights.
+        network of the race; ``race_decided`` is False if none beat chance in a rung, so that the budget decided, and
+        not the losses. ``networks`` has the names of all networks, by the numbers in the names of metrics.
+        ``trajectory`` has the cost and the test accuracy after each measurement of the returned network and of the
+        baselines. ``stages`` has the costs, ``recipe`` the options of ``automl-ext retrain`` that train the returned
+        network similarly: its schedule is another one, and it has no label smoothing and no average of the weights.
     """
     search = sum(seconds for stage, seconds in spent.items() if stage != "baseline")
     baselines = [e for e in entrants if e.baseline]
@@ -73,6 +79,8 @@ def summarize(
         "rows": [{**found, "name": "found"}, together, *others],
         "baselines": bool(baselines),
         "race": [race_row(e, images) for e in entrants if not e.baseline],
+        "race_decided": decided,
+        "networks": [e.entry.name for e in entrants],
         "trajectory": {
             e.entry.name if e.baseline else "search": trajectory(e, images, 0.0 if e.baseline else search - e.seconds)
             for e in (winner, *baselines)
@@ -86,11 +94,11 @@ def row(entrant: Entrant, networks: Networks, images: Splits, seconds: float) ->
     """Return the row of a trained network.
 
     Its validation figures are those before it was trained on these images. ``valid_earlier`` says whether it was: then
-    they are of the network before its learning rate fell, and the test figures of the finished one.
+    they are of an earlier network, and the test figures of the finished one.
     """
     valid, test = entrant.snapshots[-1]
     if earlier := is_earlier(entrant, images):
-        valid = entrant.snapshots[-2][0]
+        valid = entrant.snapshots[entrant.clean - 1][0]
     return {
         "name": entrant.entry.name,
         "network_name": entrant.entry.name,
@@ -108,13 +116,13 @@ def row(entrant: Entrant, networks: Networks, images: Splits, seconds: float) ->
 
 def is_earlier(entrant: Entrant, images: Splits) -> bool:
     """Return whether the validation figures of a finished network are of an earlier one: these images trained it."""
-    return len(images.valid.labels) < HELD_LEAST and len(entrant.snapshots) > 1
+    return len(images.valid.labels) < HELD_LEAST and 0 < entrant.clean < len(entrant.snapshots)
 
 
 def race_row(entrant: Entrant, images: Splits) -> dict[str, Any]:
     """Return what the race measured of a network, without the loss on validation images that trained it."""
-    trained = entrant.finished and not entrant.diverged and is_earlier(entrant, images)
-    losses = entrant.losses[:-1] if trained else entrant.losses
+    trained = is_earlier(entrant, images)
+    losses = entrant.losses[: entrant.clean] + [math.inf] * entrant.diverged if trained else entrant.losses
     facts = {key: getattr(entrant, key) for key in ("parameters", "epochs", "steps", "seconds")}
     return {"name": entrant.entry.name, "genotype": entrant.entry.genotype, **facts, "valid_log_loss": losses}
 
@@ -158,8 +166,8 @@ def trajectory(entrant: Entrant, images: Splits, start: float) -> list[dict[str,
     ]
 
 
-def best_so_far(entrant: Entrant, networks: Networks) -> dict[str, Any]:
-    """Return the contents of ``best.json``, with the entries of ``result.json`` that an export needs.
+def best_so_far(entrant: Entrant, entrants: Sequence[Entrant], networks: Networks) -> dict[str, Any]:
+    """Return the contents of ``best.json``, with the entries of ``result.json`` that an export and a plot need.
 
     There are no accuracies: the weights are newer than the last measurement.
     """
@@ -167,6 +175,7 @@ def best_so_far(entrant: Entrant, networks: Networks) -> dict[str, Any]:
         "genotype": str(networks.genotype(entrant.entry)),
         "member": entrant.number,
         "network": network_facts(entrant.entry, networks.splits),  # type: ignore[arg-type]
+        "networks": [e.entry.name for e in entrants],
         "epochs": entrant.epochs,
         "steps": entrant.steps,
     }

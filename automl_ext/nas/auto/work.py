@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
 from automl_ext.data.images import Split, Splits, draw_stratified
 from automl_ext.nas.auto.plan import AutoConfig, Networks, NetworkSpec, probed
@@ -21,7 +22,10 @@ from automl_ext.nas.training.training_options import class_weights
 from automl_ext.training.machine.device import choose_device, has_bfloat16
 from automl_ext.training.seeding import derived_seed, generator, seed_everything
 
-HELD_SHARE, HELD_LEAST, HELD_MOST_SHARE = 0.1, 500, 0.2  # of the validation images, see `divide`
+HELD_SHARE, HELD_LEAST, HELD_MOST_SHARE = 0.1, 500, 1 / 3  # of the validation images, see `divide`
+# Images from which the statistics of batch norms are computed before a measurement: running averages lag behind the
+# weights, most in a short training.
+STATISTICS, STATISTICS_BATCH = 512, 128
 PROBE_STEPS = 4
 PROBE_SHARE = 0.05  # of the budget: if the probe takes more, it is not repeated in bfloat16
 CHUNK = 20  # number of cells that are scored in one task
@@ -43,7 +47,7 @@ def divide(splits: Splits, seed: int) -> Splits:
 
 
 def last_images(images: Splits) -> Split:
-    """Return the images of the last part of a training: those for validation too if they are fewer than HELD_LEAST."""
+    """Return the images of a training after all choices: those for validation, too, if they are below HELD_LEAST."""
     return train_and_valid(images) if len(images.valid.labels) < HELD_LEAST else images.train
 
 
@@ -55,7 +59,7 @@ class Task(NamedTuple):
         entry: the number of the entry; -1: no training.
         until: the step to train to.
         end: the last step of the training, if it is known.
-        last: train on the images of the last part.
+        last: train on the images of :func:`last_images`.
         measure: measure the network afterwards.
         chunk: the first cell to score.
     """
@@ -167,6 +171,8 @@ class Worker(NamedTuple):
             loss = float("inf")
         elif task.measure:
             with trainee.clock:
+                shown = images.images[:STATISTICS]
+                update_bn(shown.tensor_split(max(len(shown) // STATISTICS_BATCH, 1)), network)
                 valid = log_probabilities(network, self.images.valid)
                 flipped = Split(self.images.valid.images.flip(-1), self.images.valid.labels)
                 mirrored = recognized(log_probabilities(network, flipped), flipped.labels)

@@ -25,7 +25,7 @@ from automl_ext.training.pictures.metric_names import (
 )
 
 WIDTH, HEIGHT = 3.9, 2.5  # of a panel, in inches, so that text is readable if the picture is 800 pixels wide
-MANY_LINES = 7  # if a panel has more lines, they are gray and have no legend entries of their own
+MANY_LINES = 8  # if a panel has more lines, they are gray and have no legend entries of their own
 
 
 class Stage(NamedTuple):

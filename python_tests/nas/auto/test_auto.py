@@ -14,10 +14,18 @@ import torch
 
 from automl_ext.data.images import Split
 from automl_ext.nas.auto import auto as auto_module
-from automl_ext.nas.auto.auto import CUTMIX, WEIGHT_DECAY, Race, auto, prepare_race, survives_mirroring
+from automl_ext.nas.auto.auto import (
+    CUTMIX,
+    WEIGHT_DECAY,
+    Race,
+    auto,
+    class_log_probabilities,
+    prepare_race,
+    survives_mirroring,
+)
 from automl_ext.nas.auto.auto_report import table_of
-from automl_ext.nas.auto.entrant import Entrant
-from automl_ext.nas.auto.plan import RACE, AutoConfig, NetworkSpec, Plan, halving, largest
+from automl_ext.nas.auto.entrant import Entrant, beats_chance
+from automl_ext.nas.auto.plan import RACE, AutoConfig, NetworkSpec, Plan, Rung, halving, largest
 from automl_ext.nas.auto.result import race_row, summarize
 from automl_ext.nas.auto.result import row as row_of
 from automl_ext.nas.auto.work import HELD_LEAST, Finished, Task, Worker
@@ -93,25 +101,26 @@ def test_the_table_says_when_validation_figures_are_of_an_earlier_network(held: 
     right, wrong = torch.arange(10.0, 0.0, -1).log_softmax(0), torch.arange(10.0).log_softmax(0)
     tests = right.expand(len(images.test.labels), 10)
     entrant = Entrant(0, NetworkSpec("plain, C = 4", "convnet", "plain-s1-1-1-1", 4))
-    entrant.snapshots = [(wrong.expand(held, 10), tests), (right.expand(held, 10), tests)]
+    entrant.snapshots = [(p.expand(held, 10), tests) for p in (wrong, right, right)]  # two of them after the race
+    entrant.clean = 1
     found = row_of(entrant, race.networks, images, 1.0)
     few = held < HELD_LEAST
     assert (found["valid_earlier"], found["valid_accuracy"]) == (few, 0.0 if few else 1.0)
     table = table_of({"rows": [found], "baselines": True, "network_name": "plain"}, "")
-    assert ("before the last part of a training" in str(table.caption)) is few
+    assert ("before the validation images trained" in str(table.caption)) is few
 
 
 @pytest.mark.parametrize("held", [HELD_LEAST - 1, HELD_LEAST])
 def test_a_loss_on_images_that_trained_the_network_is_left_out(held: int) -> None:
-    found = race([[0.3, 0.2, 0.1], [0.4, 0.3]])
+    found = race([[0.3, 0.2, 0.1, 0.1], [0.4, 0.3], [0.5, 0.4, math.inf]])
     log_p = torch.zeros(held, 10)
     found.images = replace(found.images, valid=Split(torch.zeros(held, 1, 1, 1), torch.zeros(held)))
-    for entrant in found.entrants:  # only the first one was trained to the end
-        entrant.snapshots = [(log_p, log_p)] * len(entrant.losses)
-    found.entrants[0].end = found.entrants[0].steps
+    for entrant in found.entrants:  # only the first one was trained after the race, the last one until it diverged
+        entrant.clean = 2
+        entrant.snapshots = [(log_p, log_p)] * sum(map(math.isfinite, entrant.losses))
     few = held < HELD_LEAST
     rows = [race_row(entrant, found.images)["valid_log_loss"] for entrant in found.entrants]
-    assert rows == [[0.3, 0.2] if few else [0.3, 0.2, 0.1], [0.4, 0.3]]
+    assert rows == [[0.3, 0.2] if few else [0.3, 0.2, 0.1, 0.1], [0.4, 0.3], [0.5, 0.4, math.inf]]
     finished = Finished(1.0, valid=log_p)
     assert ("last0_valid_loss" in found.named(Task("last", 0, last=True), finished)) is not few
     assert "race1_valid_loss" in found.named(Task("race", 1), finished)
@@ -211,15 +220,16 @@ def test_the_budget_is_kept_on_a_machine_that_slows_down(
     assert result["rows"][0]["seconds"] < 1.3 * 3.0  # with the end set at the first measurement, 1.42
 
 
-def race(losses: list[list[float]], rates: tuple[float, ...] = (), **options: Any) -> Race:
-    """Return a race of networks whose losses are known."""
+def race(losses: list[list[float]], rates: tuple[float, ...] = (), chance: float = 9.0, **options: Any) -> Race:
+    """Return a race of networks whose losses are known; those below ``chance`` beat it."""
     found = prepare_race(config(**options), None, None)
     entries = [NetworkSpec(f"network {i}", "convnet", "plain-s1-1-1-1", 4 + i) for i in range(len(losses))]
     for i, rate in enumerate(rates):
         entries[i] = entries[i]._replace(channels=4, rate=rate)
     found.plan = Plan(entries, halving(len(entries), 8.0), [0.1] * len(entries))
     found.entrants = [
-        Entrant(i, e, losses=x, steps=9, seconds=1.0) for i, (e, x) in enumerate(zip(entries, losses, strict=True))
+        Entrant(i, e, losses=x, learned=[y < chance for y in x], mirrored=[None] * len(x), steps=9, seconds=1.0)
+        for i, (e, x) in enumerate(zip(entries, losses, strict=True))
     ]
     return found
 
@@ -295,7 +305,7 @@ def test_the_recipe_mirrors_images_if_no_class_is_lost(flip: bool) -> None:
     mirrored = plain.clone()
     mirrored[:4] *= flip
     for each in (found, given):
-        each.entrants[0].mirrored = (mirrored, plain)
+        each.entrants[0].mirrored = [(mirrored, plain)]
     assert found.recipe_for(found.entrants[0]).flip is flip
     assert given.recipe_for(given.entrants[0]).flip is not flip
 
@@ -312,13 +322,70 @@ def test_long_trainings_have_cutmix(minutes: float, usual: float, monkeypatch: p
     assert found.recipe_for(found.entrants[0]).cutmix == 0
 
 
-def test_the_first_measurement_decides_whether_images_are_mirrored() -> None:
-    entrant, labels = Entrant(0, NetworkSpec("network", "convnet", "plain-s1-1-1-1", 4)), torch.tensor([0, 1])
-    log_p = torch.eye(2).log()
-    for mirrored in (torch.tensor([1, 0]), torch.tensor([1, 1])):
-        entrant.take(Task("race"), Finished(1.0, 0.1, {"step": 1, "epochs": 1.0}, log_p, log_p, mirrored), labels)
-    assert entrant.mirrored is not None
-    assert [counts.tolist() for counts in entrant.mirrored] == [[1, 0], [1, 1]]
+@pytest.mark.parametrize(("chance", "rate", "flip"), [(9.0, 2.5, False), (0.35, 1.0, True), (0.1, 1.0, False)])
+def test_the_first_rung_in_which_a_network_beats_chance_decides_the_recipe(
+    chance: float, rate: float, flip: bool
+) -> None:
+    found = race([[0.5, 0.3], [0.4, 0.6]], rates=(1.0, 2.5), chance=chance)
+    plain = torch.bincount(found.images.valid.labels)
+    for entrant in found.entrants:
+        entrant.mirrored = [(0 * plain, plain), (plain, plain)]
+    assert found.plan is not None
+    found.plan = found.plan._replace(rungs=[Rung(2, 1.0), Rung(1, 1.0)])
+    recipe = found.recipe_for(found.entrants[0])
+    assert recipe.flip is flip
+    assert recipe.lr == pytest.approx(rate * found.recipe.lr)
+
+
+def test_losses_at_chance_eliminate_no_network() -> None:
+    """Four networks, the second with the lowest loss in the first rung, the third in the second one."""
+    found = race([[1.9, 1.6], [1.7, 1.5], [1.8, 0.5], [2.0, 1.7]])
+    assert [e.number for e in found.alive(1)] == [1, 2]
+    assert found.text_of_rung(0) == ""
+    for entrant in found.entrants:
+        entrant.learned[0] = False
+    assert [e.number for e in found.alive(1)] == [0]
+    assert found.winner().number == 0
+    assert found.text_of_rung(0) == (
+        "race 1: no network beats chance by two standard errors, so the losses eliminate none; "
+        "network 0 goes on, which fits the budget best"
+    )
+    assert found.text_of_rung(1) == ""  # it goes on alone
+    found.entrants[0].losses[0] = math.inf
+    assert found.winner().number == 1
+    found.entrants[2].losses.clear()
+    assert found.text_of_rung(0) == ""  # one is still trained
+
+
+@pytest.mark.parametrize(("certainty", "expected"), [(0.0, False), (0.01, False), (1.0, True), (-1.0, False)])
+def test_a_network_beats_chance_by_two_standard_errors(certainty: float, expected: bool) -> None:
+    """An image in three of two classes is of the first one; a network knows the class, or something near to nothing."""
+    labels = (torch.arange(90) % 3 > 0).long()
+    chance = torch.tensor([1 / 3, 2 / 3]).double().log()
+    noise = torch.randn(90, 2, generator=torch.Generator().manual_seed(0)) * 0.1
+    scores = chance + noise * (certainty != 0) + certainty * torch.nn.functional.one_hot(labels, 2)
+    assert beats_chance(scores.log_softmax(1), labels, chance) is expected
+
+
+def test_chance_is_what_a_network_learns_without_images() -> None:
+    labels = torch.tensor([0] * 6 + [1] * 3)
+    assert class_log_probabilities(config(), labels, 2).exp().tolist() == pytest.approx([2 / 3, 1 / 3])
+    weighted = config(class_weights="balanced")
+    assert class_log_probabilities(weighted, labels, 2).exp().tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_batch_norms_have_the_statistics_of_the_measured_weights() -> None:
+    """After a few steps, running averages still have much of their initial values."""
+    found = prepare_race(config(), None, None)
+    spec = NetworkSpec("plain, C = 4", "convnet", "plain-s1-1-1-1", 4)
+    finished = found.worker.work(Task("race", 0, until=3, measure=True), spec, found.recipe, None)
+    assert finished.state is not None
+    network = found.networks.build(spec)
+    average = {k.removeprefix("module."): v for k, v in finished.state["average"].items() if k != "n_averaged"}
+    network.load_state_dict(average)
+    first = network.layers[0]
+    mean = first[0](found.images.train.images).mean((0, 2, 3))
+    torch.testing.assert_close(first[1].running_mean, mean, rtol=1e-4, atol=1e-5)
 
 
 def test_a_network_in_work_is_not_given_out_twice() -> None:

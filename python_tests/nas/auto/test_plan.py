@@ -137,7 +137,7 @@ def test_given_options_are_not_searched() -> None:
     assert any(entry.genotype == BEST_RANKED and entry.space == "nb201" for entry in plan.entries)
 
 
-@pytest.mark.parametrize(("count", "held"), [(400, 80), (3000, 500), (9000, 900)])
+@pytest.mark.parametrize(("count", "held"), [(300, 100), (3000, 500), (9000, 900)])
 def test_validation_images_are_stratified_and_apart(count: int, held: int) -> None:
     labels = torch.arange(count) % 4
     marks = torch.arange(count).float()[:, None, None, None]
