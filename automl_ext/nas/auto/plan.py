@@ -25,8 +25,8 @@ from automl_ext.training.checks import MOST_WORKERS, check_range
 # at least 1 - SCREEN - RACE of the budget in its weights, and its part of the race.
 SCREEN, RACE = 0.03, 0.27
 # Numbers of networks with which a race may start, and the least steps of each in the first rung: after fewer, its loss
-# says little. The last four of eight differ from the first by a factor of two in size or rate. A rung keeps half.
-ENTRIES = ((8, 200), (4, 40), (2, 40))
+# says little. A rung keeps half; of three networks, which differ in the head, one.
+ENTRIES = ((8, 200), (4, 100), (3, 60), (2, 40))
 EPOCHS, STEPS = 25.0, 1000  # length of the whole budget for which the size of networks is chosen, and its least steps
 # Multiply-adds per image from which on more budget is spent on epochs: all of it until they are MANY_EPOCHS, enough for
 # CutMix, then half of it (its square root).
@@ -36,6 +36,7 @@ LR, MANY_IMAGES = 0.1, 3000  # rate for batches of 64 images; number of images f
 WIDTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 PLAIN, RESIDUAL, POOLED = "plain-s{}-2-2-2", "residual-s{}-1-1-1", "pooled-s{}-1-1-1"
 BEST_RANKED = ""  # takes the place of a genotype until the cells are scored
+AVERAGE, MAX, BOTH = "", "-max", "-both"  # what the classifier of such a network reads of each channel
 LARGE_IMAGE = {RESIDUAL: 16, POOLED: 48}  # side from which on a network halves the image at once
 
 
@@ -180,14 +181,14 @@ def entries_for(config: AutoConfig, networks: Networks, target: float) -> list[N
 
     pooled, residual = (strided(form, networks) for form in (POOLED, RESIDUAL))
     found = [
-        sized("pooled", pooled),
-        sized("residual", residual),
+        sized("pooled, average + max", pooled + BOTH),
+        sized("pooled, max", pooled + MAX),
+        sized("pooled, average", pooled + AVERAGE),
+        sized("residual, average + max", residual + BOTH),
         sized("best-ranked cell", BEST_RANKED, space=config.space),
-        sized("pooled, rate × 2.5", pooled, rate=2.5),
-        sized("pooled", pooled, factor=2.0),
-        sized("plain", PLAIN.format(1)),
-        sized("pooled", pooled, factor=0.5),
-        sized("pooled, rate × 0.4", pooled, rate=0.4),
+        sized("pooled, average + max, rate × 2.5", pooled + BOTH, rate=2.5),
+        sized("plain, average + max", PLAIN.format(1) + BOTH),
+        sized("pooled, average + max", pooled + BOTH, factor=2.0),
     ]
     if config.lr is not None:
         found = [entry for entry in found if entry.rate == 1.0]
