@@ -124,12 +124,12 @@ def test_ensemble_of_restarts_is_drawn_by_member(tmp_path: Path, drawn_figures: 
 
 def test_accuracy_against_cost_of_search_auto(tmp_path: Path, drawn_figures: list[Any]) -> None:
     points = [{"seconds": 5, "test_accuracy": 0.9}, {"seconds": 8, "test_accuracy": 0.95}]
-    result = {"trajectory": {"search": points, "plain CNN": points[1:]}}
+    result = {"trajectory": {"search": points, "plain CNN": points[1:]}, "network_name": "pooled, C = 8"}
     assert plot_auto(result, tmp_path / "accuracy.png", "a title") == [tmp_path / "accuracy.png"]
     axes = drawn_figures[0].axes[0]
     assert [line.get_ydata().tolist() for line in axes.get_lines()] == [[90, 95], [95]]
     (legend,) = drawn_figures[0].legends  # below the axes, where it hides no point
-    assert [text.get_text() for text in legend.get_texts()] == ["search", "plain CNN"]
+    assert [text.get_text() for text in legend.get_texts()] == ["search: pooled, C = 8", "plain CNN"]
     assert drawn_figures[0].get_suptitle() == "a title"
     assert plot_auto({"genotype": "x"}, tmp_path / "no.png", "") == []
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import PALETTE
-from automl_ext.training.pictures.curves import add_title, figure
+from automl_ext.training.pictures.curves import add_title, figure, plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,7 +51,9 @@ def plot_auto(result: dict[str, Any], path: Path, title: str) -> list[Path]:
     axes = picture.add_subplot()
     for color, (name, points) in zip(PALETTE, result["trajectory"].items(), strict=False):
         x, y = [p["seconds"] for p in points], [100 * p["test_accuracy"] for p in points]
-        axes.plot(x, y, color=color, marker="o", markersize=4, linewidth=2 if name == "search" else 1, label=name)
+        label = f"search: {result.get('network_name', '')}" if name == "search" else name
+        width = 2 if name == "search" else 1
+        axes.plot(x, y, color=color, marker="o", markersize=4, linewidth=width, label=plain(label))
     axes.set_xlabel("cost in CPU-seconds")
     axes.set_ylabel("test accuracy in %")
     axes.set_xlim(left=0)
