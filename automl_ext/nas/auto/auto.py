@@ -7,8 +7,8 @@
     last      the winner goes on from its weights until the budget is spent, at the end with a falling rate
     baseline  with --baselines: three networks that a user would train, each for the whole budget
 
-The race compares networks by their loss on validation images, which no training uses; if there are few, the training
-of the winner after the race, and the last part of a baseline's, use them too. If no network beats chance, their losses
+The race compares networks by their loss on validation images, which no training uses; if there are few, they train the
+winner after the race, and a baseline after the same share of the budget. If no network beats chance, their losses
 eliminate none: the first one goes on, which fits the budget best. The test images influence no choice.
 """
 
@@ -29,6 +29,7 @@ from torch import Tensor
 from automl_ext.nas.auto.entrant import Entrant
 from automl_ext.nas.auto.plan import (
     BEST_RANKED,
+    RACE,
     SCREEN,
     AutoConfig,
     Networks,
@@ -228,29 +229,35 @@ class Race:
     def race_task(self, entrant: Entrant, rung: int) -> Task:
         """Return the next part of a training in a rung, which ends with a measurement."""
         assert self.plan is not None
-        left = sum(r.seconds for r in self.plan.rungs[: rung + 1]) - entrant.seconds
-        cost = self.step_seconds(entrant)
+        return self.part(entrant, "race", sum(r.seconds for r in self.plan.rungs[: rung + 1]))
+
+    def part(self, entrant: Entrant, stage: str, end: float) -> Task:
+        """Return the next part of a training until ``end``, in seconds of the training, and then a measurement."""
+        left, cost = end - entrant.seconds, self.step_seconds(entrant)
         steps = max(round(min(left, PART) / cost), 1)
-        return Task("race", entrant.number, entrant.steps + steps, measure=left <= steps * cost + cost)
+        return Task(stage, entrant.number, entrant.steps + steps, measure=left <= steps * cost + cost)
 
     def last_task(self, entrant: Entrant, stage: str) -> Task:
-        """Return the next part of a training until the end of the budget."""
+        """Return the next part of a training until the end of the budget.
+
+        A baseline is measured after the share of the race, before few validation images train it.
+        """
         if entrant.steps < FIRST_STEPS:
             return Task(stage, entrant.number, FIRST_STEPS)
+        if not entrant.losses:
+            return self.part(entrant, stage, RACE * self.config.budget)
         cost = self.step_seconds(entrant)
         left = self.config.budget - (entrant.seconds if entrant.baseline else self.search_seconds())
         unknown = MEASURED * self.config.budget - entrant.seconds  # until then, the time of a step is not known well
         if 0 < unknown <= left:
             until = entrant.steps + max(round(min(unknown + cost, PART) / cost), 1)
-            return Task(stage, entrant.number, until, last=not entrant.baseline)
+            return Task(stage, entrant.number, until, last=True)
         if entrant.end is None or entrant.steps < entrant.decay_start:  # until the rate falls: the speed may change
             least = int(entrant.steps / (1 - DECAY)) + 1  # so that the rate falls after this step
             entrant.end = max(entrant.steps + round(left / cost), least)
-        decays = entrant.steps >= entrant.decay_start
-        stop = entrant.end if decays else entrant.decay_start
+        stop = entrant.end if entrant.steps >= entrant.decay_start else entrant.decay_start
         until = min(stop, entrant.steps + max(round(PART / cost), 1))
-        last = decays or not entrant.baseline
-        return Task(stage, entrant.number, until, entrant.end, last, measure=until == stop)
+        return Task(stage, entrant.number, until, entrant.end, last=True, measure=until == stop)
 
     def step_seconds(self, entrant: Entrant) -> float:
         """Return the time of a step: measured, at first predicted."""

@@ -59,7 +59,7 @@ class Task(NamedTuple):
         entry: the number of the entry; -1: no training.
         until: the step to train to.
         end: the last step of the training, if it is known.
-        last: train on the images of :func:`last_images`.
+        last: the network is chosen: train on the images of :func:`last_images`.
         measure: measure the network afterwards.
         chunk: the first cell to score.
     """

@@ -271,6 +271,22 @@ def test_a_network_that_takes_over_late_keeps_the_budget() -> None:
     assert found.search_seconds() == pytest.approx(60, abs=0.1)
 
 
+def test_validation_images_train_a_baseline_after_the_share_of_the_race() -> None:
+    found = race([[0.1, 0.1], [0.2]], minutes=1)
+    found.enter([NetworkSpec("plain", "convnet", "plain-s1-1-1-1", 4)], baseline=True)
+    entrant, tasks = found.entrants[-1], []
+    while not entrant.finished:
+        task = found.last_task(entrant, "baseline")
+        entrant.seconds += 0.1 * (task.until - entrant.steps)
+        entrant.steps = task.until
+        entrant.losses += [0.5] * task.measure
+        tasks.append((task.last, task.measure, entrant.seconds))
+    first = next(i for i, (_, measured, _) in enumerate(tasks) if measured)
+    assert tasks[first][2] == pytest.approx(RACE * 60, abs=0.1)
+    assert [last for last, *_ in tasks] == [i > first for i in range(len(tasks))]
+    assert entrant.seconds == pytest.approx(60, abs=0.1)
+
+
 def test_of_one_network_with_several_rates_the_best_stays_and_all_take_its_rate() -> None:
     found = race([[0.5], [0.4], [0.9], [0.8]], rates=(1.0, 2.5))
     assert [e.number for e in found.alive(1)] == [1, 3]
