@@ -25,7 +25,7 @@ from automl_ext.training.checks import MOST_WORKERS, check_range
 # at least 1 - SCREEN - RACE of the budget in its weights, and its part of the race.
 SCREEN, RACE = 0.03, 0.27
 # Numbers of networks with which a race may start, and the least steps of each in the first rung: after fewer, its loss
-# says little. A rung keeps half; of three networks, which differ in the head, one.
+# says little. A rung keeps half, of three networks one.
 ENTRIES = ((8, 200), (4, 100), (3, 60), (2, 40))
 EPOCHS, STEPS = 25.0, 1000  # length of the whole budget for which the size of networks is chosen, and its least steps
 # Multiply-adds per image from which on more budget is spent on epochs: all of it until they are MANY_EPOCHS, enough for
@@ -182,12 +182,12 @@ def entries_for(config: AutoConfig, networks: Networks, target: float) -> list[N
     pooled, residual = (strided(form, networks) for form in (POOLED, RESIDUAL))
     found = [
         sized("pooled, average + max", pooled + BOTH),
+        sized("plain, average", PLAIN.format(1) + AVERAGE, factor=1.5),
         sized("pooled, max", pooled + MAX),
         sized("pooled, average", pooled + AVERAGE),
-        sized("residual, average + max", residual + BOTH),
         sized("best-ranked cell", BEST_RANKED, space=config.space),
+        sized("residual, average + max", residual + BOTH),
         sized("pooled, average + max, rate × 2.5", pooled + BOTH, rate=2.5),
-        sized("plain, average + max", PLAIN.format(1) + BOTH),
         sized("pooled, average + max", pooled + BOTH, factor=2.0),
     ]
     if config.lr is not None:
