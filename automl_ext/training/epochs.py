@@ -88,12 +88,13 @@ class Steps:
             size: number of steps that a line stands for.
             description: text next to the progress bar from now on.
         """
+        self.bar.advance(0, description)  # which the lines below show
         for scalars in lines:
             self.step += size
             if self.step > self.run_directory.step:
                 self.run_directory.log(self.step, **scalars)
         before, self.shown = self.shown, self.position()
-        self.bar.advance(self.shown - before, description)
+        self.bar.advance(self.shown - before)
         if self.stopped or time.monotonic() - self.saved_at >= self.every:
             self.save()
 

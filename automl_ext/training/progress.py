@@ -64,7 +64,9 @@ class Progress:
                 self.advance()
 
     def advance(self, steps: int = 1, description: str | None = None) -> None:
-        """Advance by ``steps``; a new ``description`` replaces the text next to the bar."""
+        """Advance by ``steps``; a new ``description`` replaces the text next to the bar; with ``percent``, in lines."""
+        if self.percent:
+            self.description = description or self.description
         if self._bar is not None:
             self._bar.update(self._task, advance=steps, description=description)
 
@@ -75,7 +77,8 @@ class Progress:
             self._printed = now
             of = f"/{self.total:,}" if self.total and not self.percent else ""
             values = [f"{name} {number(value)}" for name, value in list(scalars.items())[:SHOWN]]
-            say(f"{self.description} {step:,}{of}, {now - self._began:.0f} s: {', '.join(values)}")
+            what = f"{self.description}, step" if self.percent else self.description
+            say(f"{what} {step:,}{of}, {now - self._began:.0f} s: {', '.join(values)}")
 
 
 def say(text: str) -> None:

@@ -14,6 +14,7 @@ import torch
 from training_helpers import Config, Optimizer, logged, make, train
 
 from automl_ext.training import progress
+from automl_ext.training.epochs import Steps
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import metrics
 from automl_ext.training.run import Run
@@ -279,7 +280,16 @@ def test_fast_measurements_share_a_line_and_the_last_one_is_shown(tmp_path, caps
         with run.progress(100, "budget", percent=True):  # 100 percent are not 100 steps
             for epoch in range(100, 400):
                 run.log(epoch + 1, loss=epoch)
-    assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == ["budget 101"]
+    assert [line[:16] for line in capsys.readouterr().err.splitlines()] == ["budget, step 101"]
+
+
+def test_lines_of_a_budget_say_what_is_done(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "PAUSE", 0)
+    with make(tmp_path) as run, Steps(run, 100, "auto", None, dict, percent=lambda: 5) as steps:
+        for name in ("pooled, C = 8", "plain, C = 6"):
+            steps.add({"race_loss": 0.5}, description=f"race: {name}")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"race: {x}, 0 s: race_loss 0.5" for x in ("pooled, C = 8, step 1", "plain, C = 6, step 2")]
 
 
 @pytest.mark.parametrize("level", ["shown", "quiet"])
