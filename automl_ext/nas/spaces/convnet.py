@@ -22,6 +22,7 @@ from automl_ext.training.files.reading import short
 
 KINDS, STRIDES, DEPTHS, STAGES = ("plain", "residual", "pooled"), (1, 2), (1, 2, 3), 3
 HEADS = ("average", "max", "both")  # what the classifier reads of each channel; both: the average and the maximum
+MAX_SCALE = 0.125  # of maxima, which are several times as large as averages: else the first steps are far too large
 WIDTHS = {"plain": (1, 2, 4), "residual": (1, 2, 4), "pooled": (1, 4, 8)}  # channels of the stages, as multiples of C
 
 
@@ -136,7 +137,7 @@ class ConvNet(nn.Module):
             x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)  # faster on the CPU
         for layer in self.layers:
             x = layer(x)
-        read = [x.mean((2, 3))] * (self.head != "max") + [x.amax((2, 3))] * (self.head != "average")
+        read = [x.mean((2, 3))] * (self.head != "max") + [MAX_SCALE * x.amax((2, 3))] * (self.head != "average")
         logits: Tensor = self.classifier(torch.cat(read, 1) if len(read) > 1 else read[0])
         return logits
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from automl_ext.nas.spaces.cell_genotype import Edge
 from automl_ext.nas.spaces.cell_network import BlockCell, FixedReductionCell, Place, live_cells
+from automl_ext.nas.spaces.convnet import MAX_SCALE
 from automl_ext.nas.spaces.darts import OPERATIONS, Darts
 from automl_ext.nas.spaces.nasbench201 import EDGES, Genotype, NASBench201, live_edges
 from automl_ext.nas.spaces.operations import make_operation
@@ -195,7 +196,8 @@ def test_the_classifier_reads_averages_or_maxima_of_channels(head: str) -> None:
     network = convnet.build(genotype, in_channels=3, num_classes=10, channels=4, cells=1).eval()
     image = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     maps = torch.nn.Sequential(*network.layers)(image).flatten(2)
-    read = {"": [maps.mean(-1)], "-max": [maps.amax(-1)], "-both": [maps.mean(-1), maps.amax(-1)]}[head]
+    average, maximum = maps.mean(-1), MAX_SCALE * maps.amax(-1)
+    read = {"": [average], "-max": [maximum], "-both": [average, maximum]}[head]
     torch.testing.assert_close(network(image), network.classifier(torch.cat(read, 1)))
 
 
