@@ -14,14 +14,12 @@ SIDE, CLASSES = 32, 6
 
 
 def objects(count: int, seed: int, variant: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Make pictures of one of six glyphs of 5 × 5 pixels at a random place, beside its pixels in another order."""
+    """Make pictures of one of six glyphs of 5 × 5 pixels at a random place, on noise."""
     glyphs = np.random.default_rng(100 + variant).random((CLASSES, 5, 5)) < 0.5
     rng = np.random.default_rng(seed)
-    images, labels = _background(rng, count, 20), np.arange(count) % CLASSES
+    images, labels = _background(rng, count, 25), np.arange(count) % CLASSES
     for picture, label in zip(images, labels, strict=True):
-        strength = rng.uniform()
-        _paint(picture, rng.permutation(glyphs[label].ravel()).reshape(5, 5), strength * _contrast(rng), rng)
-        _paint(picture, glyphs[label], strength * _contrast(rng), rng)
+        _paint(picture, glyphs[label], _strength(rng) * _contrast(rng), rng)
     return images.clip(0, 255).astype(np.uint8), labels
 
 
@@ -38,7 +36,7 @@ def textures(count: int, seed: int, variant: int = 0) -> tuple[np.ndarray, np.nd
     images, labels = _background(rng, count, 50), np.arange(count) % CLASSES
     for picture, label in zip(images, labels, strict=True):
         wave = np.fft.ifft2(np.fft.fft2(rng.normal(size=(SIDE, SIDE))) * spectra[label]).real
-        picture += rng.uniform(0, 20) * (wave / wave.std())[..., None] * rng.uniform(0.5, 1, 3)
+        picture += 15 * _strength(rng) * (wave / wave.std())[..., None] * rng.uniform(0.5, 1, 3)
     return images.clip(0, 255).astype(np.uint8), labels
 
 
@@ -68,6 +66,11 @@ def counting(count: int, seed: int, variant: int = 0) -> tuple[np.ndarray, np.nd
 
 def _background(rng: np.random.Generator, count: int, noise: float) -> np.ndarray:
     return rng.uniform(60, 190, (count, 1, 1, 3)) + rng.normal(0, noise, (count, SIDE, SIDE, 3))
+
+
+def _strength(rng: np.random.Generator) -> float:
+    """Return 1 for three in eight pictures, and less, down to nothing, for the others."""
+    return min(1.0, rng.uniform(0, 1.6))
 
 
 def _contrast(rng: np.random.Generator) -> np.ndarray:
