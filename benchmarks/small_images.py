@@ -17,7 +17,7 @@ def objects(count: int, seed: int, variant: int = 0) -> tuple[np.ndarray, np.nda
     """Make pictures of one of six glyphs of 5 × 5 pixels at a random place, on noise."""
     glyphs = np.random.default_rng(100 + variant).random((CLASSES, 5, 5)) < 0.5
     rng = np.random.default_rng(seed)
-    images, labels = _background(rng, count, 25), np.arange(count) % CLASSES
+    images, labels = _background(rng, count, 30), np.arange(count) % CLASSES
     for picture, label in zip(images, labels, strict=True):
         _paint(picture, glyphs[label], _strength(rng) * _contrast(rng), rng)
     return images.clip(0, 255).astype(np.uint8), labels
