@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from automl_ext.ops._checks import check_float_tensor
 from automl_ext.ops.attention import attention_weights, entmax15_attention
 
 NAME = "EntmaxMultiheadAttention"
@@ -73,13 +74,16 @@ class EntmaxMultiheadAttention(nn.MultiheadAttention):
 
     def _batch_first(self, *inputs: Tensor) -> list[Tensor]:
         """Return query, key and value as [N, length, features]; the same tensor remains the same."""
-        dims = inputs[0].ndim
-        for name, x in zip(("query", "key", "value"), inputs, strict=True):
-            if x.is_nested or x.ndim != dims or dims not in (2, 3):
+        widths = (self.embed_dim, self.kdim, self.vdim)
+        for name, x, width in zip(("query", "key", "value"), inputs, widths, strict=True):
+            check_float_tensor(x, name, NAME)
+            if x.is_nested or x.ndim != inputs[0].ndim or x.ndim not in (2, 3) or x.shape[-1] != width:
+                got = "a nested tensor" if x.is_nested else f"shape {tuple(x.shape)}"
                 raise ValueError(
-                    f"{NAME}: {name}: expected a dense tensor with 2 dims, or 3 with a batch, as query, "
-                    f"got {'a nested tensor' if x.is_nested else f'shape {tuple(x.shape)}'}"
+                    f"{NAME}: {name}: expected a dense tensor with {width} features and 2 dims, or 3 with a batch, as "
+                    f"query, got {got}"
                 )
+        dims = inputs[0].ndim
         moved = {}
         for x in inputs:
             moved[id(x)] = x.unsqueeze(0) if dims == 2 else x if self.batch_first else x.transpose(0, 1)

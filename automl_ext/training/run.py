@@ -210,10 +210,11 @@ class Run:
         if error is None:
             self.close()
             return
+        deleted = isinstance(error, OSError) and not self.path.exists()
         unused = self._saved_step < 0 and not self._metrics.written and not self._finished
         with contextlib.suppress(OSError):  # the disk is still full; the first error says more
             self._close(undo=unused and isinstance(error, Exception))
-        if isinstance(error, OSError) and not self.path.exists():
+        if deleted:
             raise UserError(f"{self.path}: the run directory was deleted while the run went on") from None
 
 

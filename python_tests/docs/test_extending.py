@@ -22,7 +22,7 @@ from automl_ext.nas.spaces.registry import space
 from automl_ext.training.errors import UserError
 
 OPS_PAGE, NAS_PAGE, RL_PAGE = (ROOT / f"docs/development/extending{topic}.md" for topic in ("", "-nas", "-rl"))
-OP_FILES = 14
+OP_FILES = 9
 Runner = Callable[..., subprocess.CompletedProcess[str]]
 # A line that names a file and where the block goes, and the block below it.
 BLOCK = re.compile(

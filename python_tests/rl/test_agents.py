@@ -76,7 +76,7 @@ def test_without_an_environment_it_is_that_of_the_preset_or_of_the_algorithm(mon
     [
         (("sarsa",), {}, "make: algorithm: expected one of reinforce, .*got 'sarsa'$"),
         (("A2C",), {}, "got 'A2C'; the nearest is a2c"),
-        (("a2c",), {"learning_rate": 1}, "make.'a2c'.: unknown key 'learning_rate'; valid ones are env_id, .*lr"),
+        (("a2c",), {"learning_rate": 1}, "make.'a2c'.: unknown key 'learning_rate'; did you mean lr\\?; valid ones"),
         (("a2c",), {"lr": "fast"}, "lr must be float, got 'fast'"),
         (("a2c",), {"total_steps": 1e5}, "total_steps must be int, got 100000.0"),
         (("a2c",), {"lr": -1.0}, "lr: expected above 0, got -1.0"),

@@ -94,8 +94,12 @@ def test_dqn_learns_from_dense_rewards() -> None:
     assert DEFAULTS["mean_return"](act, task, 1_000, episodes=10) > 10
 
 
+@pytest.mark.slow
 def test_a2c_learns_cartpole_in_few_steps() -> None:
-    """The former defaults, n-step returns without an entropy bonus, ended at 89 to 354 (five seeds)."""
+    """The former defaults, n-step returns without an entropy bonus, ended at 89 to 354 (five seeds).
+
+    One seed alone also differs by the processor, whose instruction set rounds in its own way.
+    """
     task = DEFAULTS["TASKS"]["CartPole"]._replace(steps=30_000)
-    act, _ = DEFAULTS["ours"]("a2c", task, 0)
-    assert DEFAULTS["mean_return"](act, task, 1_000, episodes=10) > 400
+    policies = [DEFAULTS["ours"]("a2c", task, seed)[0] for seed in range(3)]
+    assert np.mean([DEFAULTS["mean_return"](act, task, 1_000, episodes=10) for act in policies]) > 400

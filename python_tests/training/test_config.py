@@ -85,7 +85,7 @@ def test_values_replace_the_given_ones(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epoch = 5", "unknown key 'epoch'; valid ones are epochs, name, out"),
+        ("epoch = 5", r"unknown key 'epoch'; did you mean epochs\?; valid ones are epochs, name, out"),
         ("derived = 5", "unknown key 'derived'"),
         ("[inner]\nlearning = 1", "unknown key 'inner.learning'; valid ones are inner.lr, inner.nesterov$"),
         ("[iner]\nlr = 1", "unknown key 'iner'"),

@@ -105,7 +105,7 @@ def test_without_a_command_it_lists_those_that_can_be_tuned(run: Any) -> None:
     assert code == 0
     assert "train ppo" in out
     assert "nas-bench" not in out
-    assert run("tune") == (2, out, "")
+    assert run("tune") == (2, "", out)
     code, out, err = run("tune", "train", "pppo")
     assert (code, out) == (2, "")
     assert "did you mean 'ppo'?" in err

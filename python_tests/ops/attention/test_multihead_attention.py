@@ -152,7 +152,7 @@ def test_errors_name_the_argument() -> None:
         ours(q, k, v, attn_mask=torch.zeros(L, S + 1))
     with pytest.raises(TypeError, match=r"key_padding_mask: expected bool or float, got torch\.int64"):
         ours(q, k, v, key_padding_mask=torch.zeros(N, S, dtype=torch.int64))
-    with pytest.raises(ValueError, match="key: expected a dense tensor with 2 dims, or 3"):
+    with pytest.raises(ValueError, match="key: expected a dense tensor with 12 features and 2 dims, or 3"):
         ours(q, k[0], v)
 
 

@@ -282,4 +282,5 @@ MODULES: dict[str, Maker] = {
     "MixedOp": lambda rng: {"given": _x(rng).float(), "weights": values.floats(rng, [3], torch.float32, wild=False)},
     "GumbelMixedOp": lambda rng: {"given": _x(rng).float(), "tau": rng.choice((0.1, 1)), "sparse": rng.random() < 0.5},
     "FusedMLP": _fused_mlp,
+    "EntmaxMultiheadAttention": lambda rng: {"given": values.floats(rng, [2, 3, 4], torch.float32, wild=False)},
 }

@@ -94,10 +94,17 @@ def _fused_mlp(**sizes: Any) -> Tensor:
         return network(torch.randn(3, sizes["inputs"]))
 
 
+def _attention_module(given: Any) -> Tensor:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return ops.EntmaxMultiheadAttention(4, 2, batch_first=True)(given, given, given, need_weights=False)[0]
+
+
 # Callables that are not attributes of the package under their own names.
 WRAPPED: dict[str, Callable[..., Any]] = {
     **{name: _module(name) for name in MODULES},
     "MixedOp": _mixed_module,
     "GumbelMixedOp": _gumbel_module,
     "FusedMLP": _fused_mlp,
+    "EntmaxMultiheadAttention": _attention_module,
 }
