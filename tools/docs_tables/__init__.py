@@ -23,6 +23,7 @@ TABLES: dict[str, Callable[[], str]] = {
     for function in (
         ops.performance,
         ops.page_faults,
+        ops.attention,
         search.nas_bench,
         search.differentiable_search,
         search.alpha_signal,

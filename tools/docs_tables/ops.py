@@ -58,3 +58,19 @@ def performance() -> str:
         lines.append([f"`{op}`", place, *ratios, percent(avx512[op, shape, "forward"]["of_copy"]), limit])
     head = "op | shape | AVX-512: forward | forward + backward | AVX2: forward | forward + backward"
     return table(f"{head} | share of a copy's speed | what limits it", lines)
+
+
+def attention() -> str:
+    rows: dict[str, dict[str, Any]] = {}
+    for one in load("attention")["rows"]:
+        rows.setdefault(one["row"], {})[one["pass"]] = one
+    lines = []
+    for name, passes in rows.items():
+        cells = []
+        for pass_ in ("forward", "with gradient"):
+            one = passes.get(pass_)
+            cells += (
+                [f"{1e3 * one['seconds']['ours']:.1f} ms", f"{one['of_softmax']['ours']:.2f}"] if one else ["–", "–"]
+            )
+        lines.append([name, *cells])
+    return table("inputs | forward | of softmax's time | with gradient | of softmax's time", lines)
