@@ -19,9 +19,9 @@ def registered() -> None:
     automl_ext.ops.attention.register()
 
 
-def llama(**options: Any) -> nn.Module:
-    """Grouped queries, rotary positions, a cache."""
-    config = transformers.LlamaConfig(
+def decoder(kind: str, **options: Any) -> nn.Module:
+    """Return a small model with grouped queries, rotary positions and a cache."""
+    config = getattr(transformers, f"{kind}Config")(
         vocab_size=40,
         hidden_size=32,
         intermediate_size=32,
@@ -33,24 +33,15 @@ def llama(**options: Any) -> nn.Module:
         **options,
     )
     torch.manual_seed(0)
-    return transformers.LlamaForCausalLM(config).eval()
+    return getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+
+
+def llama(**options: Any) -> nn.Module:
+    return decoder("Llama", **options)
 
 
 def mistral() -> nn.Module:
-    """Sliding windows."""
-    config = transformers.MistralConfig(
-        vocab_size=40,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=3,
-        initializer_range=0.5,
-        pad_token_id=0,
-    )
-    torch.manual_seed(0)
-    return transformers.MistralForCausalLM(config).eval()
+    return decoder("Mistral", sliding_window=3)
 
 
 def bert() -> nn.Module:
