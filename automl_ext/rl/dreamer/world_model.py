@@ -170,7 +170,7 @@ class WorldModel(nn.Module):
     def prepare(self, observations: Tensor) -> Tensor:
         """Scale observations for encoder and decoder: images to [−½, ½], vectors to zero mean and unit variance."""
         if self.norm is None:
-            return observations.float() / 255 - 0.5
+            return (observations - 127.5).div_(255)  # float32, with one new tensor
         return self.norm(observations.float())
 
     def encode(self, prepared: Tensor) -> Tensor:
@@ -205,9 +205,9 @@ def model_loss(
         The loss, and its terms as metrics.
     """
     std = 1.0 if model.images else config.observation_std
-    error = model.decode(states.features) - observations
+    error = F.mse_loss(model.decode(states.features), observations, reduction="none")
     # −log N(o; prediction, std) and −log N(r; prediction, 1), without their constants
-    of_observation = error.square().flatten(2).sum(-1) * (0.5 / std**2)
+    of_observation = error.flatten(2).sum(-1) * (0.5 / std**2)
     of_reward = 0.5 * (model.reward(states.features).squeeze(-1) - sequences.rewards * config.reward_scale).square()
     terms = {
         "observation_loss": masked_mean(of_observation, sequences.valid),
@@ -252,14 +252,43 @@ def image_decoder(features: int, channels: int, depth: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(features, 32 * depth),
         nn.Unflatten(1, (32 * depth, 1, 1)),
-        nn.ConvTranspose2d(32 * depth, 4 * depth, 5, stride=2),
+        FromPoint(32 * depth, 4 * depth, 5, stride=2),
         nn.ReLU(inplace=True),
         nn.ConvTranspose2d(4 * depth, 2 * depth, 5, stride=2),
         nn.ReLU(inplace=True),
         nn.ConvTranspose2d(2 * depth, depth, 6, stride=2),
         nn.ReLU(inplace=True),
-        nn.ConvTranspose2d(depth, channels, 6, stride=2),
+        Doubling(depth, channels, 6, stride=2),
     )
+
+
+class FromPoint(nn.ConvTranspose2d):
+    """A transposed convolution of inputs [N, C, 1, 1], as one matrix product. The result is in channels-last format."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        weight = self.weight.permute(0, 2, 3, 1)  # [C, k, k, outputs]
+        y = (x.flatten(1) @ weight.flatten(1)).unflatten(1, weight.shape[1:])
+        assert self.bias is not None
+        return y.add_(self.bias).permute(0, 3, 1, 2)
+
+
+class Doubling(nn.ConvTranspose2d):
+    """A transposed convolution with stride 2 and an even kernel, computed as a convolution with four times the outputs.
+
+    An output at an even or odd row and column depends on the inputs through every second row and column of the kernel.
+    A convolution computes these four cases, which are then interleaved (Shi et al. 2016, "Real-time single image and
+    video super-resolution using an efficient sub-pixel convolutional neural network", section 3.2). On a CPU, PyTorch's
+    transposed convolution is slow if there are few outputs. The result is in channels-last format.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        assert self.bias is not None
+        (inputs, outputs), half = self.weight.shape[:2], self.weight.shape[2] // 2
+        # weight[c, o, 2i + p, 2j + q] becomes the weight [half − 1 − i, half − 1 − j] from c to (p, q, o)
+        cases = self.weight.view(inputs, outputs, half, 2, half, 2).permute(3, 5, 1, 0, 2, 4).flip(4, 5)
+        y = F.conv2d(x, cases.flatten(0, 2), self.bias.repeat(4), padding=half - 1)
+        y = y.permute(0, 2, 3, 1).unflatten(-1, (2, 2, outputs))  # [N, row, column, p, q, o]
+        return y.transpose(2, 3).flatten(3, 4).flatten(1, 2).permute(0, 3, 1, 2)
 
 
 def keras_(network: nn.Module) -> None:

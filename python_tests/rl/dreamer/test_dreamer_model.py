@@ -10,11 +10,21 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from torch import Tensor, nn
 
 from automl_ext.rl.dreamer import DreamerConfig
 from automl_ext.rl.dreamer.actions import actions_of
 from automl_ext.rl.dreamer.dreamer import actor_loss, imagine, imagined_returns, value_loss
-from automl_ext.rl.dreamer.world_model import RSSM, Normal, Observed, kl_divergence, masked_mean, model_loss
+from automl_ext.rl.dreamer.world_model import (
+    RSSM,
+    Normal,
+    Observed,
+    WorldModel,
+    image_decoder,
+    kl_divergence,
+    masked_mean,
+    model_loss,
+)
 from automl_ext.rl.replay.sequences import Sequences
 
 
@@ -108,6 +118,80 @@ def test_model_loss_is_the_sum_of_its_terms() -> None:
         loss, terms = model_loss(predictors, states, observations, sequences, config)
         assert torch.autograd.grad(loss, mean)[0].any() == learns
         torch.testing.assert_close(loss, total + (0 if learns else 0.3))
+
+
+def plain_decoder(decoder: nn.Sequential) -> nn.Sequential:
+    """Return the layers of Hafner et al. 2019, appendix A, with the parameters of a decoder."""
+    layers: list[nn.Module] = [nn.Linear(decoder[0].in_features, decoder[0].out_features), decoder[1]]
+    for layer in decoder[2:]:
+        if isinstance(layer, nn.ConvTranspose2d):
+            size = layer.kernel_size
+            layers.append(nn.ConvTranspose2d(layer.in_channels, layer.out_channels, size, stride=2))
+        else:
+            layers.append(nn.ReLU())
+    plain = nn.Sequential(*layers).to(decoder[0].weight.dtype)
+    plain.load_state_dict(decoder.state_dict())
+    return plain
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_decoder_equals_transposed_convolutions(channels: int) -> None:
+    """Images and all gradients."""
+    torch.manual_seed(0)
+    decoder = image_decoder(5, channels, 2).double()
+    plain = plain_decoder(decoder)
+    found = []
+    for network in (decoder, plain):
+        features = torch.linspace(-2, 2, 15, dtype=torch.float64).view(3, 5).requires_grad_()
+        images = network(features)
+        gradients = torch.autograd.grad(images.sin().sum(), [features, *network.parameters()])
+        found.append((images, *gradients))
+    assert found[0][0].shape == (3, channels, 64, 64)
+    for x, y in zip(*found, strict=True):
+        torch.testing.assert_close(x, y)
+
+
+def test_loss_of_images_equals_the_plain_formula() -> None:
+    """The loss and its gradient for every parameter, computed by torch's layers and distributions."""
+    torch.manual_seed(0)
+    config = DreamerConfig(deter=6, stoch=3, hidden=7, units=8, depth=2, free_nats=0.0, kl_scale=0.1)
+    model = WorldModel(spaces.Box(0, 255, (64, 64, 3), np.uint8), 2, config)
+    images = torch.randint(256, (4, 2, 64, 64, 3), dtype=torch.uint8)
+    actions, noise, rewards = torch.rand(4, 2, 2), torch.randn(4, 2, 3), torch.randn(4, 2)
+    valid = torch.tensor([[True, True], [True, True], [True, True], [True, False]])
+    terminated, has_reward = torch.zeros(4, 2, dtype=torch.bool), valid.clone()
+    terminated[2, 1], has_reward[0] = True, False
+    sequences = Sequences(images, actions, rewards, terminated, valid, has_reward)
+
+    prepared = model.prepare(images)
+    states = model.rssm.observe(model.encode(prepared), actions, noise)
+    loss, _ = model_loss(model, states, prepared, sequences, config)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+
+    scaled = images.float() / 255 - 0.5
+    convolutions = nn.Sequential(*list(model.encoder)[1:])
+    embeddings = convolutions(scaled.flatten(0, 1).movedim(3, 1).contiguous()).view(4, 2, -1)
+    states = model.rssm.observe(embeddings, actions, noise)
+    plain = plain_decoder(model.decoder)
+    for x, y in zip(plain.parameters(), model.decoder.parameters(), strict=True):
+        x.data = y.data
+    decoded = plain(states.features.flatten(0, 1)).movedim(1, 3).view(scaled.shape)
+
+    def mean(x: Tensor, where: Tensor) -> Tensor:
+        return x[where].mean()
+
+    posterior, prior = (torch.distributions.Normal(*x) for x in (states.posterior, states.prior))
+    logits = model.continues(states.features).squeeze(-1)
+    expected = mean(0.5 * (decoded - scaled).square().sum((2, 3, 4)), valid)
+    expected = expected + mean(0.5 * (model.reward(states.features).squeeze(-1) - rewards).square(), has_reward)
+    expected = expected + 0.1 * mean(torch.distributions.kl_divergence(posterior, prior).sum(-1), valid)
+    goes_on = torch.distributions.Bernoulli(logits=logits).log_prob((~terminated).float())
+    expected = expected - 10 * mean(goes_on, valid)
+    torch.testing.assert_close(loss, expected)
+    decoder = iter(plain.parameters())
+    own = [next(decoder) if name.startswith("decoder") else p for name, p in model.named_parameters()]
+    for x, y in zip(gradients, torch.autograd.grad(expected, own), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-4)
 
 
 def test_imagined_returns_end_with_the_episode() -> None:
