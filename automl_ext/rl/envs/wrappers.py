@@ -6,7 +6,6 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
 from gymnasium import spaces
 
 from automl_ext.rl.envs.guard import EnvError
@@ -49,10 +48,25 @@ class Pixels(gymnasium.ObservationWrapper):
         self.observation_space = spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
 
     def observation(self, observation: Any) -> np.ndarray:
-        rendered: Any = self.env.render()  # uint8 [height, width, 3]: see Guard
-        image = torch.from_numpy(np.array(rendered)).permute(2, 0, 1).unsqueeze(0).float()
-        small = torch.nn.functional.adaptive_avg_pool2d(image, SIDE)[0].permute(1, 2, 0)
-        return small.round().to(torch.uint8).contiguous().numpy()
+        return averaged(self.env.render())  # type: ignore[arg-type]  # uint8 [height, width, 3]: see Guard
+
+
+def averaged(image: np.ndarray) -> np.ndarray:
+    """Average an image [height, width, C] over areas to uint8 [64, 64, C], as ``adaptive_avg_pool2d``, rounded."""
+    rows, heights = _window_sums(image)
+    sums, widths = _window_sums(rows.swapaxes(0, 1))
+    means = sums.swapaxes(0, 1) / heights[:, None, None] / widths[:, None]
+    return np.rint(means).astype(np.uint8)
+
+
+def _window_sums(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sum x over 64 windows of its first axis, which may overlap; return the sums and the windows' float32 lengths."""
+    n, flat = len(x), np.ascontiguousarray(x).reshape(len(x), -1)
+    bounds = [(i * n // SIDE, -(-(i + 1) * n // SIDE)) for i in range(SIDE)]
+    sums = np.empty((SIDE, flat.shape[1]), np.uint32)
+    for i, (start, stop) in enumerate(bounds):
+        np.add.reduce(flat[start:stop], 0, np.uint32, out=sums[i])
+    return sums.reshape(SIDE, *x.shape[1:]), np.array([stop - start for start, stop in bounds], np.float32)
 
 
 class OneHotView(gymnasium.ObservationWrapper):

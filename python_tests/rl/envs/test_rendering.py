@@ -7,11 +7,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 from automl_ext.rl import make_envs
 from automl_ext.rl.envs.callables import env_id_of
 from automl_ext.rl.envs.guard import EnvError, rgb
 from automl_ext.rl.envs.making import EnvOptions
+from automl_ext.rl.envs.wrappers import averaged
 from automl_ext.rl.reports.video import record
 from automl_ext.training.errors import UserError
 
@@ -90,6 +92,15 @@ def test_pixels_of_float_images() -> None:
     envs = make_envs(env_id_of(Half), 1, 0, EnvOptions(pixels=True))
     assert envs.observations.shape == (1, 64, 64, 3)
     assert np.unique(envs.observations).tolist() == [128]
+
+
+@pytest.mark.parametrize("size", [(400, 600), (240, 320), (210, 160), (65, 67), (64, 64), (40, 200)])
+def test_pixels_are_averages_of_areas(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    for given in (image, image.swapaxes(0, 1)):  # rendered images are often transposed in memory
+        channels_first = torch.from_numpy(given.copy()).permute(2, 0, 1).float()
+        expected = torch.nn.functional.adaptive_avg_pool2d(channels_first, 64).permute(1, 2, 0).round().byte().numpy()
+        assert np.array_equal(averaged(given), expected)
 
 
 def test_a_film_has_the_colors_of_the_images() -> None:
