@@ -140,15 +140,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Dreamer on 64 × 64 images on a CPU, with a quarter of the paper's channels.
     "pixels": {
         "env": EnvOptions(pixels=True),
-        "prefill": 2_000,
-        "pretrain": 400,
+        "prefill": 1_000,
+        "pretrain": 300,
+        "batch_size": 8,
         "sequence_length": 16,
-        "deter": 128,
-        "stoch": 30,
-        "hidden": 128,
-        "units": 128,
         "depth": 8,
-        "kl_scale": 0.1,
+        "observation_std": 3.0,
     },
     # Dreamer as in Hafner et al. 2020, appendix A. Settings that are not in the appendix are from the authors' code.
     "paper": {
@@ -179,6 +176,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "actor_lr": 8e-5,
         "value_lr": 8e-5,
         "exploration": 0.3,
+        "normalize_images": False,
         "initialization": "keras",
         "mode_samples": 100,
     },

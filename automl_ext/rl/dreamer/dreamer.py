@@ -25,7 +25,7 @@ from torch import Tensor
 from automl_ext.ops.networks import FusedMLP
 from automl_ext.ops.returns import lambda_returns
 from automl_ext.rl.dreamer.actions import OneHot, TanhNormal, actions_of
-from automl_ext.rl.dreamer.world_model import RSSM, WorldModel, keras_, model_loss
+from automl_ext.rl.dreamer.world_model import RSSM, WorldModel, he_, keras_, model_loss
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import TrainConfig, envs_of, multiples
 from automl_ext.rl.loop.averages import Averages
@@ -80,7 +80,10 @@ class DreamerConfig(TrainConfig):
     free_nats: float = 0.0  # Minimum of the KL loss in nats; a batch mean below it gives no gradient.
     kl_scale: float = 1.0  # Weight of the KL loss.
     continue_scale: float = 10.0  # Weight of the loss of the termination predictor; 0: imagined episodes never end.
-    observation_std: float = 0.3  # Standard deviation of the decoder for normalized vectors; for images it is 1.
+    normalize_images: bool = True
+    """Normalize images by the running mean of every pixel, and by the standard deviation of all pixels. False: scale
+    them to [−½, ½], as in the paper."""
+    observation_std: float = 0.3  # Standard deviation of the decoder for normalized observations; 1 for other images.
     reward_scale: float = 1.0  # Factor applied to rewards before they are learned.
     entropy_scale: float = 0.05  # Weight of the bonus for the policy's entropy.
     model_lr: float = 1e-3  # Learning rate of the world model.
@@ -88,7 +91,8 @@ class DreamerConfig(TrainConfig):
     value_lr: float = 1e-3  # Learning rate of the value network.
     max_grad_norm: float = 100.0  # Gradient norm to clip at, for each network; inf: no clipping.
     exploration: float = 0.1  # Std of noise on continuous actions; probability of a random discrete action.
-    initialization: Literal["torch", "keras"] = "torch"  # Initial weights: as PyTorch or as Keras (the authors).
+    initialization: Literal["torch", "keras", "he"] = "he"
+    """Initial weights: as PyTorch; as Keras (the authors); or as PyTorch, with convolutions by He et al. 2015."""
     mode_samples: int = 0  # Evaluation takes the likeliest of this number of continuous actions; 0: tanh of the mean.
 
     def __post_init__(self) -> None:
@@ -240,9 +244,9 @@ class Dreamer(LearningAgent):
             features, units = self.model.features, config.units
             self.actor = FusedMLP(features, [units] * config.actor_layers, self.actions.outputs, "elu").to(self.device)
             self.value = FusedMLP(features, [units] * config.value_layers, 1, "elu").to(self.device)
-            if config.initialization == "keras":
+            if config.initialization != "torch":
                 for network in (self.model, self.actor, self.value):
-                    keras_(network)
+                    {"keras": keras_, "he": he_}[config.initialization](network)
         self.networks = self.model, self.actor, self.value
         self.vectors = [flatten_parameters(network) for network in self.networks]
         rates = config.model_lr, config.actor_lr, config.value_lr

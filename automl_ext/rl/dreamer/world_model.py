@@ -29,6 +29,8 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from automl_ext.rl.replay.sequences import Sequences
 
 MIN_STD = 0.1  # smallest standard deviation of prior and posterior
@@ -127,6 +129,29 @@ def sample(distribution: Normal, noise: Tensor) -> Tensor:
     return torch.addcmul(distribution.mean, distribution.std, noise)
 
 
+class ImageNorm(RunningNorm):
+    """Normalize images by the running mean of every pixel, and by one standard deviation, that of all pixels.
+
+    What never moves becomes 0. In images of [−½, ½], a small object on a large background changes embeddings and losses
+    by little, so that the model learns to encode it late.
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__(shape, clip=math.inf, eps=1.0)  # images that differ by less than a gray level stay small
+
+    @torch.no_grad()
+    def update(self, observations: Tensor) -> None:
+        super().update(observations)
+        self.scale.fill_((self.variance.mean() + self.eps).rsqrt())
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return (observations - self.shift).mul_(self.scale)
+
+    def restore(self, normalized: Tensor) -> Tensor:
+        """Return images in [0, 255] from normalized ones."""
+        return normalized / self.scale + self.shift
+
+
 class WorldModel(nn.Module):
     """The world model of vectors of floats, normalized by their running statistics, or of uint8 images [64, 64, C].
 
@@ -134,7 +159,8 @@ class WorldModel(nn.Module):
         features: number of features of a state, deter + stoch.
         images: whether observations are images.
         continues: predictor of the logit that an episode continues; None if ``continue_scale`` is 0.
-        norm: normalization of vector observations; None for images.
+        norm: normalization of observations; None for images without ``normalize_images``.
+        observation_std: standard deviation of the decoder.
 
     Raises:
         UserError: another observation space.
@@ -151,7 +177,7 @@ class WorldModel(nn.Module):
             channels, embedding = shape[2], 32 * c.depth
             self.encoder = image_encoder(channels, c.depth)
             self.decoder: nn.Module = image_decoder(self.features, channels, c.depth)
-            self.norm: RunningNorm | None = None
+            self.norm: RunningNorm | None = ImageNorm(shape) if c.normalize_images else None
         elif len(shape) == 1 and shape[0] and space.dtype is not None and space.dtype.kind == "f":
             embedding = c.units
             hidden = [c.units] * c.encoder_layers
@@ -163,15 +189,20 @@ class WorldModel(nn.Module):
                 f"observations: expected vectors of floats or uint8 images [64, 64, channels] for dreamer, "
                 f"got {short(space)}"
             )
+        self.observation_std = 1.0 if self.norm is None else c.observation_std
         self.rssm = RSSM(actions, embedding, c.deter, c.stoch, c.hidden)
         self.reward = FusedMLP(self.features, [c.units] * c.reward_layers, 1, elu)
         self.continues = FusedMLP(self.features, [c.units] * c.continue_layers, 1, elu) if c.continue_scale else None
 
     def prepare(self, observations: Tensor) -> Tensor:
-        """Scale observations for encoder and decoder: images to [−½, ½], vectors to zero mean and unit variance."""
+        """Scale observations for encoder and decoder: to zero mean and unit variance, or images to [−½, ½]."""
         if self.norm is None:
             return (observations - 127.5).div_(255)  # float32, with one new tensor
-        return self.norm(observations.float())
+        return self.norm(observations if self.images else observations.float())
+
+    def shown(self, prepared: Tensor) -> Tensor:
+        """Return prepared observations as they are drawn: normalized vectors, or images in [−½, ½]."""
+        return self.norm.restore(prepared) / 255 - 0.5 if isinstance(self.norm, ImageNorm) else prepared
 
     def encode(self, prepared: Tensor) -> Tensor:
         """Encode prepared observations, [..., *shape] → [..., embedding]."""
@@ -204,10 +235,9 @@ def model_loss(
     Returns:
         The loss, and its terms as metrics.
     """
-    std = 1.0 if model.images else config.observation_std
     error = F.mse_loss(model.decode(states.features), observations, reduction="none")
     # −log N(o; prediction, std) and −log N(r; prediction, 1), without their constants
-    of_observation = error.flatten(2).sum(-1) * (0.5 / std**2)
+    of_observation = error.flatten(2).sum(-1) * (0.5 / model.observation_std**2)
     of_reward = 0.5 * (model.reward(states.features).squeeze(-1) - sequences.rewards * config.reward_scale).square()
     terms = {
         "observation_loss": masked_mean(of_observation, sequences.valid),
@@ -308,6 +338,23 @@ def keras_(network: nn.Module) -> None:
             orthogonal_(module.weight_hh, 1.0)
             nn.init.zeros_(module.bias_ih)
             nn.init.zeros_(module.bias_hh)
+
+
+def he_(network: nn.Module) -> None:
+    """Initialize convolutions in place so that their outputs keep the scale of their inputs (He et al. 2015).
+
+    An output of a transposed convolution depends on every second row and column of the kernel, and of one whose inputs
+    are points, on one position. PyTorch's and Keras's initial weights do not count that, so images of a network with
+    their weights are about a hundredth of what they should be, and it takes long to learn.
+    """
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            positions: float = module.weight[0, 0].numel()
+            if isinstance(module, nn.ConvTranspose2d):
+                positions = 1 if isinstance(module, FromPoint) else positions / math.prod(module.stride)
+            nn.init.normal_(module.weight, std=math.sqrt(2 / (module.in_channels * positions)))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def glorot_(weight: Tensor, inputs: int, outputs: int) -> None:

@@ -48,7 +48,7 @@ class Dream(NamedTuple):
 
     Attributes:
         context: number of observations that the model sees. From then on it sees only the actions.
-        real, imagined: observations as the model reads them, [T, ...]: normalized vectors, or images in [−½, ½].
+        real, imagined: observations, [T, ...]: normalized vectors, or images in [−½, ½].
         real_rewards, imagined_rewards: scaled rewards, [T]. The first one is a placeholder.
     """
 
@@ -92,7 +92,8 @@ def dream(agent: Dreamer, envs: Envs, context: int = 5, steps: int = 50) -> Drea
             stoch = known.mean
             features.append(torch.cat([deter, stoch], -1))
         seen = torch.cat(features)
-        imagined, imagined_rewards = model.decode(seen), model.reward(seen).squeeze(-1)
+        imagined, imagined_rewards = model.shown(model.decode(seen)), model.reward(seen).squeeze(-1)
+        real = model.shown(real)
     return Dream(
         context,
         real.numpy(force=True),

@@ -51,14 +51,39 @@ def test_image_observations() -> None:
     small = {name: getattr(TINY, name) for name in (*SIZES, "prefill", "pretrain", "batch_size", "sequence_length")}
     agent = Dreamer(dataclasses.replace(config, **small, train_every=50, horizon=3, env=EnvOptions()))
     agent.iterate()
-    first = agent.update(1)["observation_loss"]
+    agent.update(1)
     assert agent.replay.episodes[0].arrays["observations"].dtype == np.uint8
-    assert agent.update(15)["observation_loss"] < first
-    sequences = agent.replay.sample(2, 5)
+    sequences = agent.replay.sample(3, 5)
+    first, *_, last = (agent.learn_dynamics(sequences)[1]["observation_loss"] for _ in range(16))
+    assert last < first
     prepared = agent.model.prepare(sequences.observations)
-    assert (prepared.min(), prepared.max()) == (-0.5, 0.5)
-    decoded = agent.model.decode(torch.zeros(5, 2, agent.model.features))
+    decoded = agent.model.decode(torch.zeros(5, 3, agent.model.features))
     assert decoded.shape == prepared.shape
+
+
+def test_images_are_normalized_by_their_running_statistics() -> None:
+    """The mean of every pixel, and one standard deviation; not with the preset of the paper."""
+    space = spaces.Box(0, 255, (64, 64, 3), np.uint8)
+    images = torch.randint(256, (20, 64, 64, 3), dtype=torch.uint8)
+    images[:, :32] = 200  # never moves
+    model = Dreamer(TINY, NoEnvs(space, spaces.Discrete(2), 1)).model  # type: ignore[arg-type]
+    assert model.norm is not None
+    model.norm.update(images[:8])
+    model.norm.update(images[8:])
+    prepared = model.prepare(images)
+    assert prepared.dtype == torch.float32
+    assert not prepared[:, :32].any()
+    torch.testing.assert_close(prepared.mean(0), torch.zeros(64, 64, 3), atol=1e-5, rtol=0)
+    assert prepared.square().mean().item() == pytest.approx(1, abs=1e-3)
+    torch.testing.assert_close(model.shown(prepared), images.float() / 255 - 0.5)
+    assert model.observation_std == TINY.observation_std
+
+    config = dataclasses.replace(TINY, normalize_images=preset("paper", DreamerConfig()).normalize_images)
+    model = Dreamer(config, NoEnvs(space, spaces.Discrete(2), 1)).model  # type: ignore[arg-type]
+    assert model.norm is None
+    assert model.observation_std == 1
+    torch.testing.assert_close(model.prepare(images), images.float() / 255 - 0.5)
+    torch.testing.assert_close(model.shown(model.prepare(images)), images.float() / 255 - 0.5)
 
 
 def test_unsupported_observation_spaces_are_refused() -> None:

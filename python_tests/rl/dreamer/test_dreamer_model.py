@@ -85,7 +85,7 @@ def test_model_loss_is_the_sum_of_its_terms() -> None:
     torch.manual_seed(0)
     decoded, rewards, logits = torch.randn(3, 2, 4), torch.randn(3, 2, 1), torch.randn(3, 2, 1)
     predictors: Any = SimpleNamespace(
-        images=False, decode=lambda x: decoded, reward=lambda x: rewards, continues=lambda x: logits
+        observation_std=0.5, decode=lambda x: decoded, reward=lambda x: rewards, continues=lambda x: logits
     )
     mean = torch.randn(3, 2, 5, requires_grad=True)
     posterior, prior = Normal(mean, torch.rand(3, 2, 5) + 0.1), Normal(torch.randn(3, 2, 5), torch.rand(3, 2, 5) + 0.1)
@@ -95,7 +95,7 @@ def test_model_loss_is_the_sum_of_its_terms() -> None:
     has_reward[0, 0], terminated[1, 1] = False, True
     observations, received = torch.randn(3, 2, 4), torch.randn(3, 2)
     sequences = Sequences(observations, torch.zeros(3, 2, 1), received, terminated, valid, has_reward)
-    scales = {"observation_std": 0.5, "reward_scale": 2.0, "kl_scale": 3.0, "continue_scale": 4.0}
+    scales = {"reward_scale": 2.0, "kl_scale": 3.0, "continue_scale": 4.0}
     config = DreamerConfig(**scales)
     loss, terms = model_loss(predictors, states, observations, sequences, config)
 
@@ -154,7 +154,9 @@ def test_decoder_equals_transposed_convolutions(channels: int) -> None:
 def test_loss_of_images_equals_the_plain_formula() -> None:
     """The loss and its gradient for every parameter, computed by torch's layers and distributions."""
     torch.manual_seed(0)
-    config = DreamerConfig(deter=6, stoch=3, hidden=7, units=8, depth=2, free_nats=0.0, kl_scale=0.1)
+    config = DreamerConfig(
+        deter=6, stoch=3, hidden=7, units=8, depth=2, free_nats=0.0, kl_scale=0.1, normalize_images=False
+    )
     model = WorldModel(spaces.Box(0, 255, (64, 64, 3), np.uint8), 2, config)
     images = torch.randint(256, (4, 2, 64, 64, 3), dtype=torch.uint8)
     actions, noise, rewards = torch.rand(4, 2, 2), torch.randn(4, 2, 3), torch.randn(4, 2)

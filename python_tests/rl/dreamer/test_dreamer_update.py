@@ -146,9 +146,27 @@ def test_weights_are_those_of_keras(images: bool) -> None:
     assert not cell.bias_hh.any()
 
 
+def test_convolutions_keep_the_scale_of_their_inputs() -> None:
+    """With initialization "he": of images with unit variance, and of the features from which images are decoded."""
+    config = dataclasses.replace(TINY, depth=16)
+    space = spaces.Box(0, 255, (64, 64, 3), np.uint8)
+    model = without_envs(config, space, spaces.Discrete(2)).model
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert len(convolutions) == 8
+    assert not any(layer.bias.any() for layer in convolutions)
+    embeddings = model.encode(torch.randn(50, 64, 64, 3))
+    assert 0.5 < embeddings.square().mean().sqrt() < 2
+    points = torch.randn(50, 32 * config.depth)
+    images = model.decoder[1:](points)
+    assert 0.5 < images.square().mean().sqrt() < 2
+
+    plain = without_envs(dataclasses.replace(config, initialization="keras"), space, spaces.Discrete(2)).model
+    assert plain.decoder[1:](points).square().mean().sqrt() < 0.1
+
+
 def test_only_the_preset_of_the_paper_uses_them() -> None:
     paper = preset("paper", DreamerConfig())
     assert (paper.initialization, paper.mode_samples) == ("keras", 100)
     assert paper.env == EnvOptions(pixels=True, action_repeat=2)
-    assert (DreamerConfig().initialization, preset("pixels", DreamerConfig()).initialization) == ("torch", "torch")
+    assert (DreamerConfig().initialization, preset("pixels", DreamerConfig()).initialization) == ("he", "he")
     assert DreamerConfig().mode_samples == 0
