@@ -140,6 +140,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Dreamer on 64 × 64 images on a CPU, with a quarter of the paper's channels.
     "pixels": {
         "env": EnvOptions(pixels=True),
+        "eval_every": 2_500,  # drawing the images of an evaluation takes as long as a hundred updates
         "prefill": 1_000,
         "pretrain": 300,
         "batch_size": 8,
