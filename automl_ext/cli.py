@@ -14,13 +14,13 @@ import tyro
 from automl_ext._native import BackendError
 from automl_ext.multi_seed import print_seeds, run_command
 from automl_ext.parsing import parse, with_extras
-from automl_ext.runners import RANKED, RUNNERS, AutoOptions
-from automl_ext.summary import only_json, print_evaluation, print_json, print_recording, print_run, print_stopped
+from automl_ext.summary import next_commands, only_json, print_evaluation, print_json, print_recording, print_stopped
 from automl_ext.training import ranks
 from automl_ext.training.ctrl_c import interruptible, sigterm_as_ctrl_c
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.machine.memory import is_out_of_memory
+from automl_ext_cli import Command, load
 from automl_ext_cli.commands import (
     COMPLETION,
     PIPE_CLOSED,
@@ -33,7 +33,7 @@ from automl_ext_cli.commands import (
     refuse,
 )
 from automl_ext_cli.options import parse_options
-from automl_ext_cli.table import COMMANDS, load, named
+from automl_ext_cli.table import COMMANDS, RUNS, named
 
 if TYPE_CHECKING:
     from automl_ext.rl.reports.record import RecordCommand
@@ -123,11 +123,9 @@ class DemoCommand:
     """Folder of the demonstration; a finished part is not repeated."""
 
 
-def run(name: str, prog: str, args: Sequence[str]) -> int:
+def run(command: Command, prog: str, args: Sequence[str]) -> int:
     """Parse the options of a command that makes a run directory, and run it."""
-    runner = RUNNERS[name]
-    settings, function = runner.load()
-    kind = runner.options
+    settings, kind = load(command.options), load(command.flags)
     parsed = parse(
         RunCommand[kind, settings],  # type: ignore[valid-type]
         (kind, settings),
@@ -135,25 +133,21 @@ def run(name: str, prog: str, args: Sequence[str]) -> int:
         prog,
         args,
     )
-    options = parsed.options
-    if isinstance(options, AutoOptions) and options.dry_run:
-        if options.json:
-            raise UserError("--dry-run: prints the plan as text and writes no result.json; leave out --json")
-        from automl_ext.nas.auto.auto import plan_text
-
-        print(plan_text(parsed.settings))
+    options, config = parsed.options, parsed.settings
+    if options.instead(prog, config):
         return 0
     ranks.join()
     with only_json(options.json):
-        result = run_command(prog, function, parsed.settings, options)
+        result = run_command(command, prog, config, options)
     if ranks.rank() > 0:  # rank 0 prints
         return 0
     if options.json:
         print_json(result)
-    elif result is not None and "summary" in result:
-        print_seeds(prog, options.out, result)
+    elif result is not None and options.seeds is not None:
+        print_seeds(prog, options.out, result, command.columns)
     elif result is not None:
-        print_run(prog, options.out, parsed.settings, result)
+        following = next_commands(command.next, options.out, config, result)
+        load(command.report)(prog, options.out, config, result, following)
     if result is None:
         print_stopped(prog, options.out, sys.stderr if options.json else sys.stdout)
     return 0
@@ -255,9 +249,8 @@ def completion(prog: str, args: Sequence[str]) -> int:
 
     forms: dict[str, tuple[str, Any]] = {}
     for name, command in COMMANDS.items():
-        if name in RUNNERS:
-            runner = RUNNERS[name]
-            forms[name] = command.help, RunCommand[runner.options, with_extras(runner.load()[0])]  # type: ignore[misc,name-defined]
+        if run := RUNS.get(name):
+            forms[name] = command.help, RunCommand[load(run.flags), with_extras(load(run.options))]  # type: ignore[misc,name-defined]
         elif name != "tune":
             forms[name] = command.help, load(command.options)
     print_script(args, forms | tune_forms())
@@ -266,8 +259,9 @@ def completion(prog: str, args: Sequence[str]) -> int:
 
 def _check_ranks(name: str) -> None:
     """Raise UserError if torchrun has started several processes of a command that runs in one."""
-    if ranks.requested() > 1 and name not in RANKED:
-        raise UserError(f"{name}: expected one process, got {ranks.requested()}: torchrun is for {', '.join(RANKED)}")
+    ranked = [ranked for ranked, command in COMMANDS.items() if command.ranked]
+    if ranks.requested() > 1 and name not in ranked:
+        raise UserError(f"{name}: expected one process, got {ranks.requested()}: torchrun is for {', '.join(ranked)}")
 
 
 def _fail(error: Exception) -> int:
@@ -311,7 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return failed
         raise
     except KeyboardInterrupt as error:
-        continues = name == "tune" or name in RUNNERS
+        continues = name == "tune" or name in RUNS
         advice = str(error) or "--resume auto continues the run" * continues
         print(f"interrupted{'; ' * bool(advice)}{advice}", file=sys.stderr)
         flush_output()
@@ -326,8 +320,8 @@ def _call(name: str, args: Sequence[str]) -> int:
     prog = f"automl-ext {name}"
     if name == COMPLETION:
         return completion(prog, args)
-    if name in RUNNERS:
-        return run(name, prog, args)
+    if name in RUNS:
+        return run(RUNS[name], prog, args)
     command = COMMANDS[name]
     function = load(command.run)
     if not command.options:

@@ -23,7 +23,8 @@ from automl_ext.nas.benchmarks.nas_bench_report import print_table
 from automl_ext.nas.benchmarks.nats_bench import NASBenchConfig, nas_bench
 from automl_ext.nas.estimators.table import Table as NASTable
 from automl_ext.nas.plot import plot_genotype
-from automl_ext.nas.supernets.gdas import GDASConfig, search
+from automl_ext.nas.supernets.gdas import GDASConfig
+from automl_ext.nas.supernets.search_supernet import search_supernet
 from automl_ext.rl.registry import algorithm
 from automl_ext.rl.reports.plot import plot_runs
 from automl_ext.training.files.atomic import write_json, write_picture
@@ -148,7 +149,7 @@ def cell(out: Path) -> None:
         "4. A cell",
         "GDAS searches for a cell on 8×8 images of handwritten digits; then its network is trained from scratch.",
     )
-    result = _result(out, lambda: search(CELL, out, resume="auto"))
+    result = _result(out, lambda: search_supernet(CELL, out, resume="auto"))
     seconds = [_seconds(result["times"], stage) for stage in ("search_", "retrain_")]
     accuracy, parameters = f"{100 * result['test_accuracy']:.1f} %", f"{result['parameters']:,}"
     _table(

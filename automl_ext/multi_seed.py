@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,13 @@ from rich.table import Table
 
 from automl_ext.parallel.cluster import Cluster
 from automl_ext.parallel.seeds import FILE, parse_seeds, run_of, run_seeds
-from automl_ext.runners import DQNOptions, Run, RunOptions
-from automl_ext.summary import NAMES, formatted_alike
+from automl_ext.run_options import RunOptions
+from automl_ext.summary import formatted_alike, words
 from automl_ext.training.errors import UserError
-from automl_ext_cli.table import ALIASES, named
-
-# Results that the table shows, if a command has them.
-SHOWN = {
-    "eval_return_mean": "return, last policy",
-    "best_eval_return": "return, best policy",
-    "test_accuracy": "test accuracy",
-    "score": NAMES["score"],
-    "random_mean": NAMES["random_mean"],
-}
+from automl_ext_cli import Command, load
 
 
-def run_command(prog: str, function: Run, config: Any, options: RunOptions) -> dict[str, Any] | None:
+def run_command(command: Command, prog: str, config: Any, options: RunOptions) -> dict[str, Any] | None:
     """Run a command, once or for each seed (:func:`automl_ext.parallel.seeds.run_seeds`).
 
     With seeds, trainings of agents are drawn together in ``OUT/learning.png``, if matplotlib is installed.
@@ -39,38 +31,29 @@ def run_command(prog: str, function: Run, config: Any, options: RunOptions) -> d
     """
     seeds = parse_seeds(options.seeds) if options.seeds is not None else None
     cluster = Cluster(options.cluster, options.cpus_per_trial, options.gpus_per_trial)
-    ablates = isinstance(options, DQNOptions) and options.ablate
-    if ablates and (options.seed_workers > 1 or options.cluster is not None or options.stop_after is not None):
-        raise UserError(
-            "--ablate: trains one network after the other; leave out --seed-workers, --cluster, --stop-after"
-        )
-    one_run = seeds is None and (prog.split()[1] == "train" or not hasattr(config, "workers"))
-    if options.cluster is not None and one_run:
+    if options.cluster is not None and seeds is None and not command.divides:
         raise UserError(f"--cluster: {prog} is one run, which cannot be divided; add --seeds to run several")
+    _, function = command.load()
+    out, resume, stop_after = options.out, options.resume, options.stop_after
     with cluster:
-        if ablates:
-            from automl_ext.rl.reports.ablation import ablate
-
-            return ablate(config, options.out, seeds, resume=options.resume)
         if seeds is None:
-            return function(config, options.out, resume=options.resume, stop_after=options.stop_after)
-        name = prog.split()[-1]
-        algorithm = ALIASES.get(name, name)
-        result = run_seeds(
-            function, algorithm, config, options.out, seeds, options.seed_workers, options.resume, options.stop_after
-        )
-    if result is not None and name in named("agent") and importlib.util.find_spec("matplotlib"):
-        from automl_ext.rl.reports.plot import draw_seeds
-
-        draw_seeds([run_of(options.out, seed) for seed in seeds], options.out)
+            result: dict[str, Any] | None = function(config, out, resume=resume, stop_after=stop_after)
+            return result
+        result = run_seeds(function, command.name, config, out, seeds, options.seed_workers, resume, stop_after)
+    if result is not None and command.draw_seeds and importlib.util.find_spec("matplotlib"):
+        load(command.draw_seeds)([run_of(out, seed) for seed in seeds], out)
     return result
 
 
-def print_seeds(prog: str, out: Path, result: dict[str, Any]) -> None:
-    """Print a table: the results per seed, their mean, and its 95 % interval."""
+def print_seeds(prog: str, out: Path, result: dict[str, Any], columns: Sequence[str]) -> None:
+    """Print a table: the results per seed, their mean, and its 95 % interval.
+
+    Args:
+        columns: the results to show, of those that all seeds have; without one, the first five.
+    """
     summary = result["summary"]
-    names = [name for name in SHOWN if name in summary] or list(summary)[:5]
-    table = Table("seed", *(SHOWN.get(name, name) for name in names), title=f"{prog}: {len(result['seeds'])} seeds")
+    names = [name for name in columns if name in summary] or list(summary)[:5]
+    table = Table("seed", *(words(name) for name in names), title=f"{prog}: {len(result['seeds'])} seeds")
     seeds = result["seeds"]
     columns = [
         formatted_alike(name, [*summary[name]["values"], summary[name]["mean"], *(summary[name].get("ci95") or [])])

@@ -15,50 +15,6 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.user_code import check_trusted, own_names
 from automl_ext.training.words import OURS, our_name
 from automl_ext_cli.options import parse_options
-from automl_ext_cli.table import COMMANDS
-
-# Options that do not exist any more, per command: what replaces them.
-_OF_SUPERNETS = {
-    "--recipe": "`search perturbation` does what the recipe robust did; --preset paper has the papers' values",
-    "--derive": "`search perturbation` derives by perturbation",
-    **dict.fromkeys(
-        ("--fair-warmup", "--partial-channels", "--stop-skip", "--beta-decay", "--tie"),
-        "in our measurements it did not help (docs/development/learning-notes.md)",
-    ),
-}
-_OF_AGENTS = {
-    **dict.fromkeys(("--bonus", "--bonus-weight"), "use --count-bonus.weight or --rnd.weight"),
-    "--bonus-once": "use --count-bonus.once or --rnd.once",
-    "--potential": "use --potential.function",
-    **dict.fromkeys(("--scale-rewards", "--scaled-rewards.on"), "use --normalize-rewards"),
-    "--normalize": "use --normalize-observations",
-    **dict.fromkeys(
-        ("--augment", "--augment-shift", "--shift.copies", "--shift.pixels", "--drac"),
-        "in our measurements it did not help (docs/development/learning-notes.md)",
-    ),
-    **dict.fromkeys(
-        ("--auxiliary", "--auxiliary-weight", "--contrastive.weight"),
-        "in our measurements its gain was within the noise (docs/development/learning-notes.md)",
-    ),
-    **dict.fromkeys(("--self-imitation", "--imitation-updates"), "use --self-imitation.updates"),
-    "--imitation-batch-size": "use --self-imitation.batch-size",
-    "--init-policy": "use --initial-policy.path",
-}
-REMOVED = {
-    "search auto": {
-        "--epochs": "the budget, --minutes, decides on the number of steps",
-        "--finalists": "the budget, --minutes, decides on the number of networks in the race",
-        "--rounds": "the ensemble is a part of the result",
-        "--momentum": "train the found network with retrain, which has it",
-        "--weight-decay": "train the found network with retrain, which has it",
-        "--cutout": "train the found network with retrain, which has it",
-        "--drop-path": "train the found network with retrain, which has it",
-        "--auxiliary": "train the found network with retrain, which has it",
-    },
-    **{name: _OF_AGENTS for name, command in COMMANDS.items() if command.kind == "agent"},
-    "nas-bench": {"--controller": "use --algorithms renas (controller lstm) or renas-history (controller history)"},
-    **dict.fromkeys(("search gdas", "search entmax-gdas", "search darts"), _OF_SUPERNETS),
-}
 
 
 def parse(form: Any, kinds: Sequence[type], default: Callable[[Any], Any], prog: str, args: Sequence[str]) -> Any:
@@ -72,12 +28,8 @@ def parse(form: Any, kinds: Sequence[type], default: Callable[[Any], Any], prog:
         prog: the command, for messages.
 
     Raises:
-        UserError: a value is wrong, a file is missing, an option was removed, or a file names a module that --trust
-            does not name.
+        UserError: a value is wrong, a file is missing, or a file names a module that --trust does not name.
     """
-    for flag, instead in REMOVED.get(prog.removeprefix("automl-ext ").removeprefix("tune "), {}).items():
-        if any(arg.partition("=")[0] in (flag, flag.replace("--", "--no-", 1)) for arg in args):
-            raise UserError(f"{flag}: removed; {instead}")
     options, settings = kinds[0], kinds[-1]
     check_words(kinds, args)
     toml = option_value("--config", args)

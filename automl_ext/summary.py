@@ -33,6 +33,8 @@ NAMES = {
     "random_mean": "random cells, mean test accuracy",
     "random_median": "random cells, median",
     "random_std": "random cells, standard deviation",
+    "eval_return_mean": "return, last policy",
+    "best_eval_return": "return, best policy",
 }
 
 
@@ -75,28 +77,69 @@ def print_stopped(prog: str, out: Path, file: TextIO) -> None:
     print(f"stopped; continue with: {prog} --out {shlex.quote(str(out))} --resume auto and the same options", file=file)
 
 
-def print_run(prog: str, out: Path, config: Any, result: dict[str, Any]) -> None:
-    """Print the results of a finished run, where they are, and the commands that may come next."""
-    if "rank_of" in result:  # automl-ext score
-        from automl_ext.nas.screening.score_report import print_scores
+def report_networks(
+    prog: str, out: Path, config: Any, result: dict[str, Any], following: Sequence[str], more: Sequence[Row] = ()
+) -> None:
+    """Print the results of networks, where they are, and the commands that may come next.
 
-        print_scores(result)
-        Console().print(f"written to {out}/scores.csv and result.json", soft_wrap=True)
-        return
+    Args:
+        more: rows of what is special in the result.
+    """
+    rows = [*subject_rows(config), *network_rows(result), *more, ("written to", f"{out}/result.json")]
+    _print(f"{prog}: finished", rows, following)
+
+
+def report_search(prog: str, out: Path, config: Any, result: dict[str, Any], following: Sequence[str]) -> None:
+    """Print the result of a search with a strategy."""
+    more = []
+    if result.get("finalists"):  # of the evaluator "train"
+        again, before = (
+            ", ".join(formatted("score", one[key]) for one in result["finalists"]) for key in ("score", "search_score")
+        )
+        more = [("finalists, trained again", f"{again} (in the search {before})")]
+    report_networks(prog, out, config, result, following, more)
+
+
+def report_auto(prog: str, out: Path, config: Any, result: dict[str, Any], following: Sequence[str]) -> None:
+    """Print the result of ``automl-ext search auto``."""
+    from automl_ext.nas.auto.auto_report import table_of
+
+    Console().print(table_of(result, f"{prog} on {config.data}"))
+    costs = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in result["stages"].items())
+    facts = {name: value for name, value in result.items() if name != "stages"}
+    report_networks(prog, out, config, facts, following, [("cost by stage", costs)])
+
+
+def report_scores(prog: str, out: Path, config: Any, result: dict[str, Any], following: Sequence[str]) -> None:
+    """Print the result of ``automl-ext score``."""
+    from automl_ext.nas.screening.score_report import print_scores
+
+    print_scores(result)
+    Console().print(f"written to {out}/scores.csv and result.json", soft_wrap=True)
+
+
+def report_nas_bench(prog: str, out: Path, config: Any, result: dict[str, Any], following: Sequence[str]) -> None:
+    """Print the result of ``automl-ext nas-bench``."""
     rows = subject_rows(config)
-    ablation = bool(result) and all(isinstance(value, list) for value in result.values())
-    if ablation:
-        rows += ablation_rows(result)
-    elif "eval_return_mean" in result:
-        rows += training_rows(result, config.final_episodes)
-    else:
-        rows += list(network_rows(result))
-    rows.append(("written to", f"{out}/{'ablation.json and ablation.png' if ablation else 'result.json'}"))
-    if "trajectory" in result:
-        from automl_ext.nas.auto.auto_report import table_of
+    for name, runs in result.items():
+        spread = "" if runs["std"] is None else f" ± {runs['std']:.2f}"
+        rows.append((name, f"test accuracy {runs['mean']:.2f}{spread} % in {runs['runs']:,} runs"))
+    _print(f"{prog}: finished", [*rows, ("written to", f"{out}/result.json")], following)
 
-        Console().print(table_of(result, f"{prog} on {config.data}"))
-    _print(f"{prog}: finished", rows, [] if ablation else next_commands(prog, out, config, result))
+
+def report_training(prog: str, out: Path, config: Any, result: dict[str, Any], following: Sequence[str]) -> None:
+    """Print the result of ``automl-ext train``."""
+    rows = [*subject_rows(config), *training_rows(result, config.final_episodes), ("written to", f"{out}/result.json")]
+    _print(f"{prog}: finished", rows, following)
+
+
+def report_ablation(prog: str, out: Path, config: Any, result: dict[str, Any]) -> None:
+    """Print the result of ``automl-ext train dqn --ablate``: the mean over seeds of each variant's final return."""
+    rows = subject_rows(config)
+    for name, runs in result.items():
+        mean = sum(run["eval_return_mean"] for run in runs) / len(runs)
+        rows.append((name, f"return of the last policy {mean:,.2f}"))
+    _print(f"{prog}: finished", [*rows, ("written to", f"{out}/ablation.json and ablation.png")], [])
 
 
 def print_tuning(out: Path, result: dict[str, Any]) -> None:
@@ -131,29 +174,32 @@ def print_recording(run: Path, out: Path, result: dict[str, Any]) -> None:
     _print("automl-ext record: finished", rows, [f"automl-ext train bc {flags}"])
 
 
-def next_commands(prog: str, out: Path, config: Any, result: dict[str, Any]) -> list[str]:
-    """Return the command lines that a user may want after a run."""
+def next_commands(names: Sequence[str], out: Path, config: Any, result: dict[str, Any]) -> list[str]:
+    """Return the command lines that a user may want after a run, of the commands with these names."""
     run = shlex.quote(str(out))
     modules = dict.fromkeys(module_in(name) for name in own_names(to_dict(config)))
     trust = "".join(f" --trust {shlex.quote(module)}" for module in modules)
-    commands = [f"automl-ext plot {run}{trust}"]
-    if "eval_return_mean" in result:
-        return [*commands, f"automl-ext eval {run} --episodes 100{trust}"]
-    if "network" in result and "genotype" in result:
-        commands.append(f"automl-ext export {run} --out {run}/network{trust}")
-    if "genotype" in result and prog != "automl-ext retrain":
-        from automl_ext.nas.strategies.search_options import SearchConfig
-        from automl_ext.nas.training.retrain import RetrainConfig
-        from automl_ext.nas.training.training_options import SAME_IMAGES
-        from automl_ext.tune.commands.flags import as_flags
+    arguments = {
+        "plot": lambda: f"{run}{trust}",
+        "eval": lambda: f"{run} --episodes 100{trust}",
+        "export": lambda: f"{run} --out {run}/network{trust}",
+        "retrain": lambda: f"{retrain_flags(config, result)} --out {run}-retrained",
+    }
+    return [f"automl-ext {name} {arguments[name]()}" for name in names]
 
-        # Without limits, the default network, larger than that of most searches. Limits hold for one size only.
-        size = ("channels", "cells") if isinstance(config, SearchConfig) and config.cost_limits() else ()
-        same = {name: getattr(config, name) for name in (*SAME_IMAGES, *size) if hasattr(config, name)}
-        same |= result.get("recipe", {})  # of search auto
-        flags = as_flags(RetrainConfig(genotype=result["genotype"], **same))
-        commands.append(f"automl-ext retrain {flags} --out {run}-retrained")
-    return commands
+
+def retrain_flags(config: Any, result: dict[str, Any]) -> str:
+    """Return the options of ``automl-ext retrain`` that train the architecture that a search found."""
+    from automl_ext.nas.strategies.search_options import SearchConfig
+    from automl_ext.nas.training.retrain import RetrainConfig
+    from automl_ext.nas.training.training_options import SAME_IMAGES
+    from automl_ext.tune.commands.flags import as_flags
+
+    # Without limits, the default network, larger than that of most searches. Limits hold for one size only.
+    size = ("channels", "cells") if isinstance(config, SearchConfig) and config.cost_limits() else ()
+    same = {name: getattr(config, name) for name in (*SAME_IMAGES, *size) if hasattr(config, name)}
+    same |= result.get("recipe", {})  # of search auto
+    return as_flags(RetrainConfig(genotype=result["genotype"], **same))
 
 
 def subject_rows(config: Any) -> list[Row]:
@@ -205,35 +251,14 @@ def evaluation_rows(result: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def ablation_rows(result: dict[str, list[dict[str, Any]]]) -> list[Row]:
-    """Return the mean over seeds of each variant's final return."""
-    return [
-        (name, f"return of the last policy {sum(r['eval_return_mean'] for r in runs) / len(runs):,.2f}")
-        for name, runs in result.items()
-    ]
-
-
 def network_rows(result: dict[str, Any], prefix: str = "") -> Iterator[Row]:
-    """Yield the results of an architecture search or of a training of networks.
-
-    Other lists than that of the finalists are left to ``result.json``.
-    """
+    """Yield the results of an architecture search or of a training of networks; lists are left to ``result.json``."""
     for name, value in result.items():
-        if name == "stages":  # of search auto
-            yield "cost by stage", ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in value.items())
-        elif isinstance(value, dict):
-            if "mean" in value and "runs" in value:  # an algorithm of nas-bench
-                spread = "" if value["std"] is None else f" ± {value['std']:.2f}"
-                yield name, f"test accuracy {value['mean']:.2f}{spread} % in {value['runs']:,} runs"
-            elif name != "network":
+        if isinstance(value, dict):
+            if name != "network":
                 yield from network_rows(value, prefix if name == "times" else f"{name.replace('_', ' ')}: ")
-        elif name == "finalists":
-            again, before = (
-                ", ".join(formatted("score", one[key]) for one in value) for key in ("score", "search_score")
-            )
-            yield "finalists, trained again", f"{again} (in the search {before})"
         elif not isinstance(value, list):
-            yield prefix + NAMES.get(name, _words(name)), formatted(name, value)
+            yield prefix + words(name), formatted(name, value)
 
 
 def formatted(name: str, value: Any) -> str:
@@ -267,7 +292,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _words(name: str) -> str:
+def words(name: str) -> str:
+    """Return the name of a result in words."""
+    if name in NAMES:
+        return NAMES[name]
     return name.removesuffix("_seconds").replace("_", " ").replace("cpu", "CPU") + " time" * name.endswith("_seconds")
 
 

@@ -13,15 +13,20 @@ import tyro
 
 from automl_ext.parallel.cluster import Cluster
 from automl_ext.parsing import option_value, parse, with_extras
-from automl_ext.runners import LEARNERS, TUNABLE, LearnerOptions, Runner, TrainOptions
+from automl_ext.run_options import LearnerOptions, TrainOptions
 from automl_ext.summary import only_json, print_json, print_stopped, print_tuning
 from automl_ext.training.errors import UserError
 from automl_ext.tune.commands.command import CommandTuneConfig, tune_command
+from automl_ext.tune.commands.objective import TunedBy
+from automl_ext_cli import Command, load
 from automl_ext_cli.commands import command_name, complain, lines, unknown_command
-from automl_ext_cli.table import COMMANDS
+from automl_ext_cli.table import COMMANDS, LEARNERS, RUNS
 
 Options = TypeVar("Options")
 Settings = TypeVar("Settings")
+TUNABLE = {name: command for name, command in RUNS.items() if command.metric} | {
+    "fit": LEARNERS[LearnerOptions.learner]
+}
 
 
 @dataclass
@@ -43,23 +48,22 @@ def run_tune(prog: str, args: Sequence[str]) -> int:
             return complain(text)
         print(text)
         return 0
-    runner, prog, words = TUNABLE[name], f"{prog} {name}", args[len(name.split()) :]
+    tuned, prog, words = TUNABLE[name], f"{prog} {name}", args[len(name.split()) :]
     again = None
     if name == "fit":
         learner = option_value("--learner", words) or LearnerOptions.learner
-        runner, name = LEARNERS.get(learner, runner), f"fit --learner {learner}"
+        tuned, name = LEARNERS.get(learner, tuned), f"fit --learner {learner}"
         again = f"tune {name} --trials 1"
-    kind = runner.load()[0]
+    flags, kind = flags_of(tuned), load(tuned.options)
     hidden = without_shared(kind)
     parsed = parse(
-        TuneCommand[options_of(runner), hidden],  # type: ignore[misc]
-        (options_of(runner), CommandTuneConfig, kind),
-        default_of(name, runner, hidden),
+        TuneCommand[flags, hidden],  # type: ignore[valid-type]
+        (flags, CommandTuneConfig, kind),
+        default_of(name, flags, hidden),
         prog,
         words,
     )
     options, settings = parsed.options, with_class(parsed.settings, kind)
-    assert runner.metric is not None
     if options.seeds is not None:
         raise UserError(
             f"--seeds: expected --seed, or --trial-seeds for several runs a trial, got --seeds {options.seeds}"
@@ -71,7 +75,7 @@ def run_tune(prog: str, args: Sequence[str]) -> int:
     cluster = Cluster(options.cluster, options.cpus_per_trial, options.gpus_per_trial)
     with cluster, only_json(options.json):
         how: dict[str, Any] = {"resume": options.resume, "stop_after": options.stop_after, "again": again}
-        result = tune_command(name, runner.load, runner.metric, settings, parsed.tuning, options.out, **how)
+        result = tune_command(name, tuned.load, TunedBy(*tuned.metric), settings, parsed.tuning, options.out, **how)
     if options.json:
         print_json(result)
     elif result is not None:
@@ -86,15 +90,16 @@ def tune_forms() -> dict[str, tuple[str, Any]]:
     return {
         f"tune {name}": (
             COMMANDS[name].help,
-            TuneCommand[options_of(runner), with_extras(without_shared(runner.load()[0]))],  # type: ignore[misc]
+            TuneCommand[flags_of(tuned), with_extras(without_shared(load(tuned.options)))],  # type: ignore[misc]
         )
-        for name, runner in TUNABLE.items()
+        for name, tuned in TUNABLE.items()
     }
 
 
-def options_of(runner: Runner) -> type:
+def flags_of(command: Command) -> type:
     """Return the options of a command that a trial can have: an ablation is no trial."""
-    return TrainOptions if issubclass(runner.options, TrainOptions) else runner.options
+    flags: type = load(command.flags)
+    return TrainOptions if issubclass(flags, TrainOptions) else flags
 
 
 def without_shared(kind: type) -> type:
@@ -115,11 +120,11 @@ def with_class(config: Any, kind: type) -> Any:
     return kind(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
 
 
-def default_of(name: str, runner: Runner, kind: type) -> Callable[[Any], Any]:
+def default_of(name: str, flags: type, kind: type) -> Callable[[Any], Any]:
     """Return a function from the settings to the default of the form."""
     out = Path("runs") / f"tune-{name.split()[-1]}"
 
     def default(settings: Any) -> Any:
-        return TuneCommand(options_of(runner)(out), CommandTuneConfig(), with_class(settings, kind))
+        return TuneCommand(flags(out), CommandTuneConfig(), with_class(settings, kind))
 
     return default

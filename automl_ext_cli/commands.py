@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 
-from automl_ext_cli.table import COMMANDS, REMOVED
+from automl_ext_cli.table import COMMANDS
 
 COMPLETION = "--print-completion"  # takes the name of a shell
 PIPE_CLOSED = 141  # exit code of a program that SIGPIPE ends, as shells report it
@@ -136,8 +136,6 @@ def answer(argv: Sequence[str]) -> int | None:
         return show(version()) if len(argv) == 1 else refuse(f"--version: expected no argument, got {shown(argv[1])}")
     if argv[0] == COMPLETION or command_name(argv, COMMANDS) is not None:
         return None
-    if (removed := command_name(argv, REMOVED)) is not None:
-        return refuse(f"{removed}: removed; {REMOVED[removed]}")
     of_first = [name for name in COMMANDS if name.startswith(f"{argv[0]} ")]
     if of_first and argv[1:2] in (["-h"], ["--help"]):
         return show("\n".join([f"usage: automl-ext {argv[0]} NAME [OPTIONS]", "", *lines(of_first)]))

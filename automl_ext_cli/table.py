@@ -11,13 +11,9 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
 
 from automl_ext_cli import Command
-
-TYPE_CHECKING = False  # importing typing would slow down `automl-ext --help`
-if TYPE_CHECKING:
-    from typing import Any
+from automl_ext_cli import load as load
 
 GROUP = "automl_ext.commands"
 
@@ -27,31 +23,32 @@ COMMANDS: dict[str, Command] = {
         "supernet",
         "search for a cell with GDAS (Dong & Yang 2019), then train it",
         "automl_ext.nas.supernets.gdas:GDASConfig",
-        "automl_ext.nas.supernets.gdas:search",
     ),
     "search entmax-gdas": Command(
         "supernet",
         "GDAS with entmax: evaluates only a few operations per edge in each forward pass",
         "automl_ext.nas.supernets.entmax_gdas:EntmaxGDASConfig",
-        "automl_ext.nas.supernets.entmax_gdas:search",
     ),
     "search darts": Command(
         "supernet",
         "search for a cell with first-order DARTS (Liu et al. 2019): evaluates all operations",
         "automl_ext.nas.supernets.darts:DARTSConfig",
-        "automl_ext.nas.supernets.darts:search",
     ),
     "search perturbation": Command(
         "supernet",
         "train a supernet with fixed α, then remove operations (Wang et al. 2021)",
         "automl_ext.nas.supernets.perturbation:PerturbationConfig",
-        "automl_ext.nas.supernets.perturbation:search",
     ),
     "search auto": Command(
         "run",
         "find and train a network within a budget of CPU-minutes, by a race of networks",
         "automl_ext.nas.auto.plan:AutoConfig",
         "automl_ext.nas.auto.auto:auto",
+        flags="automl_ext.run_options:AutoOptions",
+        report="automl_ext.summary:report_auto",
+        columns=("test_accuracy",),
+        next=("plot", "export", "retrain"),
+        divides=True,
     ),
     "search random": Command(
         "strategy",
@@ -84,12 +81,15 @@ COMMANDS: dict[str, Command] = {
         "rank architectures without training them",
         "automl_ext.nas.screening.score:ScoreConfig",
         "automl_ext.nas.screening.score:score",
+        report="automl_ext.summary:report_scores",
     ),
     "nas-bench": Command(
         "run",
         "compare search strategies on the table of NAS-Bench-201",
         "automl_ext.nas.benchmarks.nats_bench:NASBenchConfig",
         "automl_ext.nas.benchmarks.nats_bench:nas_bench",
+        report="automl_ext.summary:report_nas_bench",
+        divides=True,
     ),
     "nas-table": Command(
         "other",
@@ -102,18 +102,25 @@ COMMANDS: dict[str, Command] = {
         "train one architecture from scratch",
         "automl_ext.nas.training.retrain:RetrainConfig",
         "automl_ext.nas.training.retrain:retrain",
+        metric=("retrain_valid_accuracy", "retrain_valid_accuracy", (("validate", True),)),
+        columns=("test_accuracy",),
+        next=("plot", "export"),
+        ranked=True,
     ),
     "compare": Command(
         "run",
         "train random architectures with the same settings",
         "automl_ext.nas.training.compare:CompareConfig",
         "automl_ext.nas.training.compare:compare",
+        columns=("test_accuracy", "random_mean"),
+        divides=True,
     ),
     "ensemble": Command(
         "run",
         "train several networks and select an ensemble",
         "automl_ext.nas.ensembles.ensemble:EnsembleConfig",
         "automl_ext.nas.ensembles.ensemble:ensemble",
+        divides=True,
     ),
     "train reinforce": Command(
         "agent",
@@ -144,6 +151,7 @@ COMMANDS: dict[str, Command] = {
         "train an agent with DQN (Mnih et al. 2015); --ablate compares Rainbow's parts",
         "automl_ext.rl.algorithms.dqn:DQNConfig",
         "automl_ext.rl.algorithms.dqn:DQN",
+        flags="automl_ext.run_options:DQNOptions",
     ),
     "train rainbow": Command(
         "agent",
@@ -295,24 +303,30 @@ def of_others(known: dict[str, Command]) -> dict[str, Command]:
 
 
 COMMANDS |= of_others(COMMANDS)
-
-# Commands that do not exist any more: what replaces them.
-REMOVED = {
-    f"train {learner}": f"automl-ext tune fit --learner {learner} --trials 1 cross-validates the given settings"
-    for learner in ("lightgbm", "xgboost", "forest")
+# The learners of `tune fit --learner`: their settings are those of a cross-validation, by which `tune` compares them.
+LEARNERS = {
+    name: Command(
+        "run",
+        "",
+        f"automl_ext.tabular.runs:{run}",
+        through="automl_ext.tabular.runs:cross_validate",
+        flags="automl_ext.run_options:LearnerOptions",
+        metric=("negative_loss", "negative_loss"),
+    )
+    for name, run in (("lightgbm", "LightGBMRun"), ("xgboost", "XGBoostRun"), ("forest", "ForestRun"))
 }
+for name, command in (COMMANDS | LEARNERS).items():
+    command.name = name.split()[-1]
 
 
 def named(kind: str) -> dict[str, Command]:
     """Return the commands of a kind by their last word, which is the name of the strategy or algorithm."""
-    return {name.split()[-1]: command for name, command in COMMANDS.items() if command.kind == kind}
+    return {command.name: command for command in COMMANDS.values() if command.kind == kind}
 
 
-# Aliases and what they stand for, by their last words.
-ALIASES = {alias: command.run.split()[-1] for alias, command in named("alias").items()}
-
-
-def load(name: str) -> Any:
-    """Import the object that ``module:object`` names."""
-    module, attribute = name.split(":")
-    return getattr(import_module(module), attribute)
+# The commands that make a run directory; an alias stands for its command.
+RUNS = {
+    name: found
+    for name, command in COMMANDS.items()
+    if (found := COMMANDS[command.run] if command.kind == "alias" else command).flags
+}

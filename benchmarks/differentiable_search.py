@@ -34,19 +34,17 @@ from automl_ext.nas.estimators.table import Table, place
 from automl_ext.nas.search.search import search as search_by_strategy
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.strategies.random_search import RandomConfig
-from automl_ext.nas.supernets import darts, entmax_gdas, gdas, perturbation
+from automl_ext.nas.supernets.darts import DARTSConfig
+from automl_ext.nas.supernets.entmax_gdas import EntmaxGDASConfig
+from automl_ext.nas.supernets.gdas import GDASConfig
 from automl_ext.nas.supernets.loop import SupernetSearch
-from automl_ext.nas.supernets.perturbation import IMAGES, Perturbation
+from automl_ext.nas.supernets.perturbation import IMAGES, Perturbation, PerturbationConfig
+from automl_ext.nas.supernets.search_supernet import search_supernet
 from automl_ext.nas.supernets.supernet_options import SupernetConfig
 from automl_ext.training.config import to_dict
 
-# Per search: configuration, function, and algorithm.
-SEARCHES: dict[str, tuple[type[SupernetConfig], Any, Any]] = {
-    "gdas": (gdas.GDASConfig, gdas.search, gdas.GDAS),
-    "entmax-gdas": (entmax_gdas.EntmaxGDASConfig, entmax_gdas.search, entmax_gdas.EntmaxGDAS),
-    "darts": (darts.DARTSConfig, darts.search, darts.DARTS),
-    "perturbation": (perturbation.PerturbationConfig, perturbation.search, perturbation.EqualWeights),
-}
+CONFIGS: tuple[type[SupernetConfig], ...] = (GDASConfig, EntmaxGDASConfig, DARTSConfig, PerturbationConfig)
+SEARCHES = {config.name: config for config in CONFIGS}
 KEY = ("search", "seed", "seconds", "subset", "channels", "set")
 CALIBRATION_STEPS, CALIBRATION_EPOCHS = 6, (0, 20, 40, 60, 80, 99)
 
@@ -58,7 +56,7 @@ def configuration(name: str, seed: int, length: int, args: argparse.Namespace) -
     if name == "random":
         config: Any = RandomConfig(**common, evaluations=length)
     else:  # the final training is as short as possible: the table replaces it
-        config = SEARCHES[name][0](**common, epochs=length, retrain_epochs=1, retrain_channels=1)
+        config = SEARCHES[name](**common, epochs=length, retrain_epochs=1, retrain_channels=1)
     return replace(config, **json.loads(args.set))
 
 
@@ -73,7 +71,7 @@ def choose_length(name: str, args: argparse.Namespace, splits: Splits, folder: P
     images = 2 * CALIBRATION_STEPS * config.batch_size
     small = replace(splits, train=Split(splits.train.images[:images], splits.train.labels[:images]))
     steps, few = (max(len(part.train.labels) // 2 // config.batch_size, 1) for part in (splits, small))
-    job = SupernetSearch(config, NASBench201(), small, torch.device("cpu"), SEARCHES[name][2])
+    job = SupernetSearch(config, NASBench201(), small, torch.device("cpu"))
     job.run_epoch()  # allocates memory
     start = time.process_time()
     for job.epoch in CALIBRATION_EPOCHS:
@@ -174,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 result = search_by_strategy(name, config, run)
                 result["times"] = {"search_cpu_seconds": time.process_time() - start}
             else:
-                result = SEARCHES[name][1](config, run, resume="auto")
+                result = search_supernet(config, run, resume="auto")
             row = measured(key, result, config, table)
             add_row(args.json, row)
             print({k: v for k, v in row.items() if k != "config"}, flush=True)

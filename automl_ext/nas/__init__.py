@@ -3,9 +3,9 @@
 A search takes its configuration and a run directory. It returns the contents of ``result.json``, or None if it was
 interrupted::
 
-    from automl_ext.nas import GDASConfig, search_gdas
+    from automl_ext.nas import GDASConfig, search_supernet
 
-    result = search_gdas(GDASConfig(epochs=20), "runs/gdas")
+    result = search_supernet(GDASConfig(epochs=20), "runs/gdas")
 """
 
 from typing import TYPE_CHECKING
@@ -40,13 +40,10 @@ if TYPE_CHECKING:  # loaded at first use
     from automl_ext.nas.strategies.strategy import Candidate, Strategy
     from automl_ext.nas.strategies.successive_halving import SuccessiveHalvingConfig
     from automl_ext.nas.supernets.darts import DARTSConfig
-    from automl_ext.nas.supernets.darts import search as search_darts
     from automl_ext.nas.supernets.entmax_gdas import EntmaxGDASConfig
-    from automl_ext.nas.supernets.entmax_gdas import search as search_entmax_gdas
     from automl_ext.nas.supernets.gdas import GDASConfig
-    from automl_ext.nas.supernets.gdas import search as search_gdas
     from automl_ext.nas.supernets.perturbation import PerturbationConfig
-    from automl_ext.nas.supernets.perturbation import search as search_perturbation
+    from automl_ext.nas.supernets.search_supernet import search_supernet
     from automl_ext.nas.training.compare import CompareConfig, compare
     from automl_ext.nas.training.retrain import RetrainConfig, retrain
 
@@ -90,10 +87,7 @@ __all__ = [
     "score_network",
     "search_auto",
     "search_by_strategy",
-    "search_darts",
-    "search_entmax_gdas",
-    "search_gdas",
-    "search_perturbation",
+    "search_supernet",
 ]
 
 __getattr__ = lazy(__name__)

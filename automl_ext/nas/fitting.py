@@ -22,16 +22,19 @@ from automl_ext.nas.auto.auto import auto
 from automl_ext.nas.auto.plan import AutoConfig
 from automl_ext.nas.export.export import export, load_network
 from automl_ext.nas.export.program import RawImages
-from automl_ext.nas.supernets import darts, entmax_gdas, gdas
+from automl_ext.nas.supernets.darts import DARTSConfig
+from automl_ext.nas.supernets.entmax_gdas import EntmaxGDASConfig
+from automl_ext.nas.supernets.gdas import GDASConfig
+from automl_ext.nas.supernets.search_supernet import search_supernet
 from automl_ext.training.config import with_values
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object, short
 
 SEARCHES: dict[str, tuple[type, Callable[..., Any]]] = {
     "auto": (AutoConfig, auto),
-    "entmax-gdas": (entmax_gdas.EntmaxGDASConfig, entmax_gdas.search),
-    "gdas": (gdas.GDASConfig, gdas.search),
-    "darts": (darts.DARTSConfig, darts.search),
+    "entmax-gdas": (EntmaxGDASConfig, search_supernet),
+    "gdas": (GDASConfig, search_supernet),
+    "darts": (DARTSConfig, search_supernet),
 }
 
 

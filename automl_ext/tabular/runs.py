@@ -84,9 +84,6 @@ class ForestRun(ForestSettings, TableOptions):
         TableOptions.__post_init__(self)
 
 
-RUNS = {"lightgbm": LightGBMRun, "xgboost": XGBoostRun, "forest": ForestRun}
-
-
 def cross_validate(
     learner: str, config: Any, out: Path, resume: str | None = None, stop_after: int | None = None
 ) -> dict[str, Any]:

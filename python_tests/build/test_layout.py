@@ -25,8 +25,9 @@ LEVELS = [
     {"parallel"},
     {"nas", "rl", "tune"},
     {"tabular"},
-    {"bench", "doctor", "runners", "summary", "completion", "parsing"},
-    {"multi_seed", "tune_command", "demo"},
+    {"bench", "doctor", "summary", "completion", "parsing"},
+    {"run_options", "demo"},
+    {"multi_seed", "tune_command"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

@@ -16,9 +16,9 @@ import torch
 import automl_ext as package
 from automl_ext import __version__, _native, build_info, cli
 from automl_ext.doctor import names_of_ops
-from automl_ext.runners import RUNNERS
+from automl_ext_cli.table import RUNS
 
-TRAININGS = [name.removeprefix("train ") for name in RUNNERS if name.startswith("train ")]
+TRAININGS = [name.removeprefix("train ") for name in RUNS if name.startswith("train ")]
 SMALL = ["--subset", "200", "--epochs", "2", "--channels", "4", "--retrain-epochs", "1", "--retrain-channels", "4"]
 GENOTYPE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
 
@@ -105,7 +105,7 @@ def test_the_package_loads_torch_and_its_ops_only() -> None:
     code = (
         "import json, sys\n"
         "import automl_ext\n"
-        "rooms = ['nas', 'rl', 'training', 'data', 'parallel', 'bench', 'cli', 'runners']\n"
+        "rooms = ['nas', 'rl', 'training', 'data', 'parallel', 'bench', 'cli', 'run_options']\n"
         "unwanted = ['gymnasium', 'tyro', 'rich', 'sklearn', 'matplotlib', *(f'automl_ext.{r}' for r in rooms)]\n"
         "print(json.dumps([name for name in unwanted if name in sys.modules]))\n"
     )

@@ -57,7 +57,7 @@ def test_parts_print_a_table_and_draw_a_picture(
     def repeated(*_: object, **__: object) -> None:
         raise AssertionError
 
-    for name in ("measure", "nas_bench", "algorithm", "search"):
+    for name in ("measure", "nas_bench", "algorithm", "search_supernet"):
         monkeypatch.setattr(demo, name, repeated)
     demo.demo(small)
     assert capsys.readouterr().out == printed

@@ -22,10 +22,10 @@ from automl_ext.cli import EvalCommand, main
 from automl_ext.completion import print_script
 from automl_ext.multi_seed import print_seeds
 from automl_ext.rl.algorithms.dqn import DQNConfig
-from automl_ext.runners import RUNNERS
-from automl_ext.summary import duration, formatted, network_rows, only_json, print_run
+from automl_ext.summary import duration, formatted, network_rows, only_json, report_ablation
 from automl_ext.training import progress
-from automl_ext_cli.table import COMMANDS
+from automl_ext_cli import load
+from automl_ext_cli.table import COMMANDS, RUNS
 
 IMAGES = shlex.split("--subset 200 --epochs 1 --channels 4 --device cpu")
 GENOTYPE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
@@ -129,29 +129,24 @@ def test_values_have_units() -> None:
     result = {
         "greedy": {"test_accuracy": 0.5, "votes": [1, 2]},
         "network": {"channels": 3},
-        "rea": {"mean": 93.9, "std": None, "runs": 1},
         "times": {"search_cpu_seconds": 2.0},
     }
     assert list(network_rows(result)) == [
         ("greedy: test accuracy", "50.00 %"),
-        ("rea", "test accuracy 93.90 % in 1 runs"),
         ("search CPU time", "2.0 s"),
-    ]
-    assert list(network_rows({"stages": {"score": 0.96, "race": 61.2}})) == [
-        ("cost by stage", "score 1.0 s, race 1 min 1 s")
     ]
 
 
 def test_a_column_of_the_table_of_seeds_has_one_format(capsys: pytest.CaptureFixture[str]) -> None:
     values = [230_070.0, 514_555.0]
     summary = {"parameters": {"values": values, "mean": 372_312.5, "ci95": values}}
-    print_seeds("automl-ext retrain", Path("out"), {"seeds": [0, 1], "summary": summary})
+    print_seeds("automl-ext retrain", Path("out"), {"seeds": [0, 1], "summary": summary}, ())
     shown = capsys.readouterr().out
     assert re.findall(r"[\d,.e+]{5,}", shown) == ["230,070", "514,555", "372,312", "230,070", "514,555"]
 
 
 def test_summary_of_an_ablation(capsys: pytest.CaptureFixture[str]) -> None:
-    print_run(
+    report_ablation(
         "automl-ext train dqn",
         Path("out"),
         DQNConfig(),
@@ -202,15 +197,14 @@ def fields(kind: Any) -> Iterator[str]:
             yield f"--{field.name.replace('_', '-')}"
 
 
-@pytest.mark.parametrize("name", RUNNERS)
+@pytest.mark.parametrize("name", RUNS)
 def test_every_option_of_a_run_has_a_help_text(name: str, options: dict[str, dict[str, str]]) -> None:
-    runner = RUNNERS[name]
-    expected = {*fields(runner.options), *fields(runner.load()[0])}
+    expected = {*fields(load(RUNS[name].flags)), *fields(load(RUNS[name].options))}
     assert expected <= options[name].keys()
     assert without_help(options[name]) == []
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - RUNNERS.keys() - {"tune"}))
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - RUNS.keys() - {"tune"}))
 def test_every_option_of_a_command_has_a_help_text(name: str, options: dict[str, dict[str, str]]) -> None:
     assert len(options[name]) >= 2
     assert without_help(options[name]) == []

@@ -239,7 +239,7 @@ def test_another_distribution_adds_a_strategy_an_algorithm_and_a_space(
         ),
         (
             "from automl_ext_cli import Command\nCOMMANDS = {'train x': Command('agnet', 'mine')}\n",
-            "ValueError: kind: expected one of supernet, strategy, alias, agent, run, other, got 'agnet'",
+            "ValueError: kind: expected one of supernet, strategy, agent, run, alias, other, got 'agnet'",
         ),
     ],
 )

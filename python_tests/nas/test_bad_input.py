@@ -25,7 +25,8 @@ from automl_ext.nas.supernets.perturbation import PerturbationConfig
 from automl_ext.nas.training.compare import CompareConfig
 from automl_ext.nas.training.retrain import RetrainConfig
 from automl_ext.training.files import reading
-from automl_ext_cli.table import load, named
+from automl_ext_cli import load
+from automl_ext_cli.table import named
 
 CONFIGS: dict[str, type] = {
     "search gdas": GDASConfig,

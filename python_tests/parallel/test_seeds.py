@@ -20,11 +20,12 @@ from automl_ext.parallel.own_modules import own_modules
 from automl_ext.parallel.seeds import SeedRunner, SeedTask, parse_seeds, run_seeds
 from automl_ext.rl.registry import algorithm
 from automl_ext.rl.reports.evaluate_run import agent_of
-from automl_ext.runners import RunOptions
+from automl_ext.run_options import RunOptions
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.lock import Lock
 from automl_ext.training.intervals import t_interval
 from automl_ext.training.pictures.curves import read_metrics
+from automl_ext_cli.table import RUNS
 
 A2C = algorithm("a2c")
 CONFIG = A2C.config(total_steps=60, eval_every=30, eval_episodes=1, final_episodes=1)
@@ -197,9 +198,9 @@ def test_runs_without_episodes_are_not_drawn(tmp_path: Path, monkeypatch: pytest
     drawn: list[str] = []
     monkeypatch.setattr(multi_seed, "run_seeds", lambda *_: {"seeds": [0]})
     monkeypatch.setattr("automl_ext.rl.reports.plot.draw_seeds", lambda runs, out: drawn.append(out.name))
-    for name in ("forest", "lightgbm", "a2c"):
-        options = RunOptions(tmp_path / name, seeds="0")
-        assert multi_seed.run_command(f"automl-ext train {name}", A2C.train, CONFIG, options)
+    for name in ("retrain", "search rea", "train a2c"):
+        options = RunOptions(tmp_path / RUNS[name].name, seeds="0")
+        assert multi_seed.run_command(RUNS[name], f"automl-ext {name}", CONFIG, options)
     assert drawn == ["a2c"]
 
 

@@ -11,21 +11,20 @@ from rl_worlds import Toy, ToyConfig
 
 from automl_ext import cli
 from automl_ext.rl.loop import loop
-from automl_ext.rl.registry import ALGORITHMS, algorithm
+from automl_ext.rl.registry import ALGORITHMS
 from automl_ext.rl.reports.evaluate_run import evaluate_run
-from automl_ext.runners import RUNNERS
-from automl_ext_cli.table import COMMANDS, Command
+from automl_ext_cli import Command
+from automl_ext_cli.table import COMMANDS, RUNS
 
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Register the algorithm "toy"."""
     command = Command("agent", "", "rl_worlds:ToyConfig", "rl_worlds:Toy")
+    command.name = "toy"
     monkeypatch.setitem(COMMANDS, "train toy", command)
     monkeypatch.setitem(ALGORITHMS, "toy", command)
-    monkeypatch.setitem(
-        RUNNERS, "train toy", RUNNERS["train a2c"]._replace(load=lambda: (ToyConfig, algorithm("toy").train))
-    )
+    monkeypatch.setitem(RUNS, "train toy", command)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 

@@ -13,7 +13,7 @@ import pytest
 from automl_ext import rl
 from automl_ext.rl.envs.options import EnvOptions
 from automl_ext.rl.registry import ALGORITHMS, algorithm
-from automl_ext.runners import RunOptions
+from automl_ext.run_options import RunOptions
 from automl_ext.training.errors import UserError
 from automl_ext.training.words import OURS, hint
 

@@ -105,7 +105,7 @@ def test_every_op_and_every_command_has_a_case(monkeypatch: pytest.MonkeyPatch) 
     from fuzzing.command_tables import SMALL
     from fuzzing.ops.calls import MAKERS
 
-    from automl_ext.runners import TUNABLE
+    from automl_ext.tune_command import TUNABLE
 
     assert set(MAKERS) == {*ops.__all__, *entmax.__all__}
     assert set(SMALL) == {*COMMANDS, "tune fit"}

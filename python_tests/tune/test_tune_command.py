@@ -14,7 +14,6 @@ import pytest
 from automl_ext.rl.algorithms.a2c import A2CConfig
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.extras import Extras
-from automl_ext.runners import LEARNERS, TUNABLE
 from automl_ext.training.errors import UserError
 from automl_ext.training.run import read_config
 from automl_ext.training.search_space import Categories, Range, search_space
@@ -25,6 +24,8 @@ from automl_ext.tune.commands.ranges import space_of
 from automl_ext.tune.commands.report import table_of
 from automl_ext.tune.portfolio import Portfolio
 from automl_ext.tune.reporting import Pruned, Reports, reporting
+from automl_ext.tune_command import TUNABLE
+from automl_ext_cli.table import LEARNERS
 
 TINY = A2CConfig(total_steps=160, n_envs=2, eval_every=40, eval_episodes=1, final_episodes=1, hidden=(8,))
 FLAGS = as_flags(TINY).split()

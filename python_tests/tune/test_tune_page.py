@@ -11,9 +11,9 @@ import pytest
 from paths import ROOT
 
 from automl_ext.cli import main
-from automl_ext.runners import TUNABLE
 from automl_ext.training.search_space import Categories, Range
 from automl_ext.tune.commands.ranges import space_of
+from automl_ext.tune_command import TUNABLE
 
 PAGE = (ROOT / "docs/how-to/tune.md").read_text()
 TINY = {"--total-steps": "64", "--trials": "2", "--minutes": "100", "--workers": "1"}

@@ -14,9 +14,9 @@ import tyro
 from automl_ext.parsing import with_extras
 from automl_ext.rl.replay.episode_files import write_episodes
 from automl_ext.rl.replay.episodes import RecordedEpisode
-from automl_ext.runners import RUNNERS, TUNABLE
-from automl_ext.tune_command import tune_forms
-from automl_ext_cli.table import COMMANDS, load
+from automl_ext.tune_command import TUNABLE, tune_forms
+from automl_ext_cli import load
+from automl_ext_cli.table import COMMANDS, RUNS
 from fuzzing.command_tables import BUDGETS, INTS, KNOWN, LARGE, PATHS, PROCESSES, QUICK, REALS, SMALL, TEXTS
 
 POSITIONAL, SUPPRESSED = (mark[int].__metadata__[0] for mark in (tyro.conf.Positional, tyro.conf.Suppress))
@@ -57,13 +57,13 @@ def small(command: str) -> list[str]:
     text = f"{command} {SMALL.get(command) or SMALL[tuned]}"
     if tuned != command:
         text += f" {SMALL['tune']}"
-    return [*text.split(), *(("--out", "run") if tuned != command or command in RUNNERS else ())]
+    return [*text.split(), *(("--out", "run") if tuned != command or command in RUNS else ())]
 
 
 def options_of(command: str) -> dict[str, Any]:
     """Return the names and types of a command's options and positional arguments."""
-    if command in RUNNERS:
-        return _fields(RUNNERS[command].options) | _fields(with_extras(RUNNERS[command].load()[0]))
+    if run := RUNS.get(command):
+        return _fields(load(run.flags)) | _fields(with_extras(load(run.options)))
     if command.startswith("tune "):
         return _fields(tune_forms()[command][1])
     return _fields(load(COMMANDS[command].options))

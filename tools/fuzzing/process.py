@@ -56,7 +56,8 @@ def preload() -> None:
     import automl_ext.cli
     import automl_ext.nas.export.export
     import automl_ext.nas.search.search  # noqa: F401
-    from automl_ext_cli.table import COMMANDS, load
+    from automl_ext_cli import load
+    from automl_ext_cli.table import COMMANDS
 
     for command in COMMANDS.values():
         for name in (command.options, command.run):

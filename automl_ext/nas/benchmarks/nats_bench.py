@@ -42,8 +42,8 @@ from automl_ext.training.epochs import Steps
 from automl_ext.training.errors import UserError
 from automl_ext.training.run import Run
 from automl_ext.training.seeding import derived_seed
-from automl_ext_cli.table import ALIASES
 
+ALIASES = {"reinas": "renas"}  # other names of algorithms
 POINTS = 200  # number of points of a curve, equally spaced in simulated seconds
 CHUNK = 10  # number of runs per call of a worker
 SAVE_EVERY = 2.0  # seconds between checkpoints

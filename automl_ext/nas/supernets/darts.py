@@ -14,17 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from automl_ext.data.images import Split
-from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import Choice
 from automl_ext.nas.supernets.loop import AlphaAlgorithm, Iteration, frozen
-from automl_ext.nas.supernets.run import search_supernet
 from automl_ext.nas.supernets.supernet_options import AlphaConfig
 from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.search_space import Range
@@ -39,8 +36,12 @@ class DARTSConfig(AlphaConfig):
     little, but the architecture depends only on the order of its values.
     """
 
+    name: ClassVar[str] = "darts"
     alpha_lr: Annotated[float, Range(1e-4, 0.1, log=True)] = 3e-4  # Learning rate of Adam for α.
     alpha_weight_decay: float = 1e-3  # Weight decay of Adam for α.
+
+    def algorithm(self, *arguments: Any) -> DARTS:
+        return DARTS(self, *arguments)
 
 
 def mix(alphas: Iterable[Tensor]) -> list[Choice]:
@@ -90,18 +91,3 @@ class DARTS(AlphaAlgorithm[DARTSConfig]):
             loss.backward()
             self.alpha_optimizer.step()
         return loss.detach(), choices
-
-
-def search(
-    config: DARTSConfig,
-    out: str | Path,
-    resume: str | None = None,
-    stop_after: int | None = None,
-    space: Space[Any] | None = None,
-    data: Any = None,
-) -> dict[str, Any] | None:
-    """Search with DARTS, then train and test the architecture that it found.
-
-    Arguments, result and errors are those of :func:`automl_ext.nas.supernets.run.search_supernet`.
-    """
-    return search_supernet(config, out, DARTS, "darts", resume, stop_after, space, data)

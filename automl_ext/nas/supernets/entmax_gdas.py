@@ -30,16 +30,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import Choice
 from automl_ext.nas.supernets.gdas import GDAS
-from automl_ext.nas.supernets.run import search_supernet
 from automl_ext.nas.supernets.supernet_options import SampledConfig
 from automl_ext.ops.gumbel import gumbel_entmax15
 from automl_ext.training.search_space import Range
@@ -53,9 +50,13 @@ class EntmaxGDASConfig(SampledConfig):
     The defaults are those of GDAS, except for the temperature.
     """
 
+    name: ClassVar[str] = "entmax-gdas"
     tau_max: Annotated[float, Range(0.3, 5.0, log=True)] = 1.0
     """Temperature τ in the first epoch; the higher, the more operations run per edge."""
     tau_min: Annotated[float, Range(0.05, 0.3, log=True)] = 0.1  # Temperature τ of the samples in the last epoch.
+
+    def algorithm(self, *arguments: Any) -> EntmaxGDAS:
+        return EntmaxGDAS(self, *arguments)
 
 
 def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
@@ -80,18 +81,3 @@ class EntmaxGDAS(GDAS):
     """The two steps of GDAS with these samples. Operations that do not run get neither weight decay nor momentum."""
 
     sample = staticmethod(sample)
-
-
-def search(
-    config: EntmaxGDASConfig,
-    out: str | Path,
-    resume: str | None = None,
-    stop_after: int | None = None,
-    space: Space[Any] | None = None,
-    data: Any = None,
-) -> dict[str, Any] | None:
-    """Search with entmax-GDAS, then train and test the architecture that it found.
-
-    Arguments, result and errors are those of :func:`automl_ext.nas.supernets.run.search_supernet`.
-    """
-    return search_supernet(config, out, EntmaxGDAS, "entmax-gdas", resume, stop_after, space, data)

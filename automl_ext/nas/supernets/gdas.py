@@ -14,17 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from automl_ext.data.images import Split
-from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import Choice, Form
 from automl_ext.nas.supernets.loop import AlphaAlgorithm, Iteration, frozen
-from automl_ext.nas.supernets.run import search_supernet
 from automl_ext.nas.supernets.supernet_options import SampledConfig
 from automl_ext.ops.gumbel import gumbel_softmax
 from automl_ext.training.epochs import set_cosine_lr
@@ -42,10 +39,14 @@ class GDASConfig(SampledConfig):
     step. Without weight decay of α and with τ ≥ 1, its small gradient adds up.
     """
 
+    name: ClassVar[str] = "gdas"
     form: Form = "darts"  # Gradient of α as in the authors' code for NAS-Bench-201 (nb201) or for DARTS cells (darts).
 
     def supernet_form(self) -> Form:
         return self.form
+
+    def algorithm(self, *arguments: Any) -> GDAS:
+        return GDAS(self, *arguments)
 
 
 def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
@@ -109,18 +110,3 @@ class GDAS(AlphaAlgorithm[SampledConfig]):
             loss.backward()
             self.alpha_optimizer.step()
         return loss.detach(), choices
-
-
-def search(
-    config: GDASConfig,
-    out: str | Path,
-    resume: str | None = None,
-    stop_after: int | None = None,
-    space: Space[Any] | None = None,
-    data: Any = None,
-) -> dict[str, Any] | None:
-    """Search with GDAS, then train and test the architecture that it found.
-
-    Arguments, result and errors are those of :func:`automl_ext.nas.supernets.run.search_supernet`.
-    """
-    return search_supernet(config, out, GDAS, "gdas", resume, stop_after, space, data)

@@ -5,7 +5,7 @@ An algorithm (:class:`SupernetAlgorithm`) takes the steps. The loop does not kno
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -116,21 +116,11 @@ class SupernetSearch:
     One half of the training images is used to train the weights, the other half to train α, or to derive by
     perturbation.
 
-    Args:
-        make: makes the algorithm, see :class:`SupernetAlgorithm`.
-
     Raises:
         UserError: the space has no supernet.
     """
 
-    def __init__(
-        self,
-        config: SupernetConfig,
-        space: Space[Any],
-        splits: Splits,
-        device: torch.device,
-        make: Callable[..., SupernetAlgorithm[Any]],
-    ) -> None:
+    def __init__(self, config: SupernetConfig, space: Space[Any], splits: Splits, device: torch.device) -> None:
         self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
         self.rng = generator(config.seed, torch.device("cpu"))
         order = torch.randperm(len(splits.train.labels), generator=self.rng)
@@ -142,7 +132,9 @@ class SupernetSearch:
         seed_everything(config.seed)
         self.supernet = build_supernet(space, network_shape(splits, config.channels, config.cells), config).to(device)
         self.allowed = None if config.none else without_none(self.supernet)
-        self.algorithm = make(config, self.supernet, self.allowed, self.class_weights, self.rng)
+        self.algorithm: SupernetAlgorithm[Any] = config.algorithm(
+            self.supernet, self.allowed, self.class_weights, self.rng
+        )
 
     def run_epoch(self) -> dict[str, float]:
         """Run one epoch of iterations.

@@ -23,8 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +38,6 @@ from automl_ext.nas.spaces.supernet import Choice, Supernet
 from automl_ext.nas.supernets.candidates import NONE, all_candidates, decode, masked
 from automl_ext.nas.supernets.darts import mix
 from automl_ext.nas.supernets.loop import Iteration, SupernetAlgorithm, SupernetSearch
-from automl_ext.nas.supernets.run import search_supernet
 from automl_ext.nas.supernets.supernet_options import SupernetConfig
 from automl_ext.nas.training.batches import epoch_batches
 from automl_ext.nas.training.sgd import sgd
@@ -58,6 +56,7 @@ Result = tuple[float, float]  # accuracy and −loss, the deciding one first
 class PerturbationConfig(SupernetConfig):
     """Configuration of a search by perturbation, and of the training of the architecture that it finds."""
 
+    name: ClassVar[str] = "perturbation"
     tune_epochs: int = 0  # Epochs of training after each edge that is decided (the paper: 5).
     orders: int = 8  # Number of derivations, each with its own order of edges; training-free scores choose one cell.
 
@@ -70,6 +69,12 @@ class PerturbationConfig(SupernetConfig):
                 f"orders: expected 1 with tune_epochs {self.tune_epochs}, got {self.orders}: all derivations start "
                 "from the same weights, so set tune_epochs to 0"
             )
+
+    def algorithm(self, *arguments: Any) -> EqualWeights:
+        return EqualWeights(self, *arguments)
+
+    def derivation(self, search: SupernetSearch) -> Perturbation:
+        return Perturbation(search)
 
 
 class EqualWeights(SupernetAlgorithm[PerturbationConfig]):
@@ -285,18 +290,3 @@ def best_by_rank(genotypes: Sequence[Any], space: Space[Any], splits: Splits, de
     while scoring.epoch < scoring.epochs:
         scoring.run_epoch()
     return int(scoring.table().rank().argmax())
-
-
-def search(
-    config: PerturbationConfig,
-    out: str | Path,
-    resume: str | None = None,
-    stop_after: int | None = None,
-    space: Space[Any] | None = None,
-    data: Any = None,
-) -> dict[str, Any] | None:
-    """Search by perturbation, then train and test the architecture that was found.
-
-    Arguments, result and errors are those of :func:`automl_ext.nas.supernets.run.search_supernet`.
-    """
-    return search_supernet(config, out, EqualWeights, "perturbation", resume, stop_after, space, data, Perturbation)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from automl_ext.nas.spaces.supernet import Form
 from automl_ext.nas.training.training_options import LARGEST, ClassWeights, ImageConfig, check_class_weights
@@ -13,8 +13,13 @@ from automl_ext.training.search_space import Range
 
 @dataclass
 class SupernetConfig(ImageConfig):
-    """Options of the supernet, of the training of its weights, and of the final training of the found architecture."""
+    """Options of the supernet, of the training of its weights, and of the final training of the found architecture.
 
+    Attributes:
+        name: the name of the search, under which its runs are stored.
+    """
+
+    name: ClassVar[str]
     space: str = "nb201"  # Search space: nb201, darts, darts-frc (its reduction cell is fixed) or MODULE:CLASS.
     channels: int = 4  # Number of channels C of the first stage; later stages have 2C and 4C.
     none: bool = False  # Whether "none" is a candidate; if not, the derived cell has none either.
@@ -52,6 +57,17 @@ class SupernetConfig(ImageConfig):
     def supernet_form(self) -> Form:
         """Return how operations that did not run enter the gradient of α (for straight-through weights only)."""
         return "darts"
+
+    def algorithm(self, *arguments: Any) -> Any:
+        """Return the :class:`~automl_ext.nas.supernets.loop.SupernetAlgorithm` that has these options."""
+        raise NotImplementedError
+
+    def derivation(self, search: Any) -> Any:
+        """Return the job that derives the architecture after ``search``, a finished search over the supernet.
+
+        None: each edge keeps the operation with the largest α.
+        """
+        return None
 
 
 @dataclass

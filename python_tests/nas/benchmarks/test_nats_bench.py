@@ -10,7 +10,6 @@ import nas_search_world as world
 import numpy as np
 import pytest
 
-from automl_ext.cli import main
 from automl_ext.nas.benchmarks.nats_bench import ALGORITHMS, NASBenchConfig, Simulation, nas_bench
 from automl_ext.nas.spaces.nasbench201 import Genotype
 from automl_ext.nas.strategies.random_search import RandomSearch
@@ -119,11 +118,6 @@ def test_both_controllers_of_renas_are_rows(tmp_path: Path, table: str) -> None:
 def test_renas_is_the_paper_by_default() -> None:
     strategy = ReNASConfig(population=4, sample=2).strategy(world.SPACE)
     assert isinstance(strategy.controller, LSTMController)
-
-
-def test_the_controller_is_no_option(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["nas-bench", "--controller", "lstm", "--out", str(tmp_path / "run")]) == 2
-    assert "--controller: removed; use --algorithms renas " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

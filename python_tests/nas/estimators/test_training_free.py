@@ -168,8 +168,6 @@ def test_relus_that_are_functions_count() -> None:
 
 
 def test_invalid_arguments() -> None:
-    with pytest.raises(ValueError, match="names: zico was removed, because multiply_adds ranks"):
-        score_network(small(), IMAGES, ["zico"])
     with pytest.raises(ValueError, match=r"names: expected some of parameters, .*, got 'accuracy'"):
         score_network(small(), IMAGES, ["accuracy"])
 

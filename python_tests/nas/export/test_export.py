@@ -15,7 +15,8 @@ from automl_ext.nas.export import export as export_module
 from automl_ext.nas.export.export import export, read_result, read_weights
 from automl_ext.nas.export.program import RawImages, sample_images, write_program
 from automl_ext.nas.spaces.registry import SPACES, space
-from automl_ext.nas.supernets.gdas import GDASConfig, search
+from automl_ext.nas.supernets.gdas import GDASConfig
+from automl_ext.nas.supernets.search_supernet import search_supernet
 from automl_ext.nas.training.compare import CompareConfig, compare
 from automl_ext.nas.training.retrain import RetrainConfig, retrain
 from automl_ext.training.errors import UserError
@@ -101,7 +102,7 @@ def test_suffix_selects_the_format_and_the_command_exports(
 
 def test_search_can_be_exported(tmp_path: Path) -> None:
     tiny = GDASConfig(subset=60, channels=2, epochs=1, batch_size=18, retrain_channels=3, retrain_epochs=1)
-    found = search(tiny, tmp_path / "run")
+    found = search_supernet(tiny, tmp_path / "run")
     assert found is not None
     assert found["network"]["shape"]["channels"] == 3
     assert len(export(tmp_path / "run", tmp_path / "net.py")) == 2

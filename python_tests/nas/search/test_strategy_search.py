@@ -33,7 +33,8 @@ from automl_ext.nas.training.training_options import TrainingConfig
 from automl_ext.parallel.seeds import run_seeds
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
-from automl_ext_cli.table import load, named
+from automl_ext_cli import load
+from automl_ext_cli.table import named
 
 SPACE = NASBench201()
 TINY: dict[str, Any] = {"subset": 200, "channels": 4, "epochs": 2}

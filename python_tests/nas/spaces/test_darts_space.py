@@ -23,7 +23,8 @@ from automl_ext.nas.spaces.darts import (
     strongest,
 )
 from automl_ext.nas.spaces.supernet import Choice
-from automl_ext.nas.supernets.gdas import GDASConfig, sample, search
+from automl_ext.nas.supernets.gdas import GDASConfig, sample
+from automl_ext.nas.supernets.search_supernet import search_supernet
 
 SHAPE = {"in_channels": 1, "num_classes": 10, "channels": 4, "cells": 1}
 
@@ -194,9 +195,9 @@ TINY = GDASConfig(
 
 @pytest.mark.slow
 def test_resume_equals_uninterrupted_search(tmp_path: Path) -> None:
-    found = search(TINY, tmp_path / "whole")
+    found = search_supernet(TINY, tmp_path / "whole")
     assert found is not None
-    while (again := search(TINY, tmp_path / "parts", resume="auto", stop_after=2)) is None:
+    while (again := search_supernet(TINY, tmp_path / "parts", resume="auto", stop_after=2)) is None:
         torch.manual_seed(7)
     same(again, found)
     assert Darts(fixed_reduction=True).parse(found["genotype"]).reduction is None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -28,6 +28,7 @@ from automl_ext.nas.supernets.entmax_gdas import EntmaxGDASConfig
 from automl_ext.nas.supernets.gdas import GDASConfig
 from automl_ext.nas.supernets.loop import SupernetSearch, alpha_scalars
 from automl_ext.nas.supernets.perturbation import PerturbationConfig
+from automl_ext.nas.supernets.search_supernet import search_supernet
 from automl_ext.nas.supernets.supernet_options import SupernetConfig
 from automl_ext.training.errors import UserError
 from automl_ext.training.search_space import Range, search_space, with_point
@@ -37,19 +38,13 @@ SAMPLERS: dict[str, Callable[..., list[Choice]]] = {
     "entmax-gdas": entmax_gdas.sample,
     "darts": lambda alphas, tau, rng: darts_search.mix(alphas),
 }
-ALGORITHMS = {"gdas": gdas.GDAS, "entmax-gdas": entmax_gdas.EntmaxGDAS, "darts": darts_search.DARTS}
-
-
-class Search(NamedTuple):
-    run: Callable[..., dict[str, Any] | None]
-    config: SupernetConfig
 
 
 TINY = {"subset": 200, "epochs": 4, "warmup": 0.5, "retrain_channels": 4, "retrain_epochs": 1, "batch_size": 20}
 SEARCHES = {
-    "gdas": Search(gdas.search, GDASConfig(**TINY)),
-    "entmax-gdas": Search(entmax_gdas.search, EntmaxGDASConfig(**TINY)),
-    "darts": Search(darts_search.search, DARTSConfig(**TINY)),
+    "gdas": GDASConfig(**TINY),
+    "entmax-gdas": EntmaxGDASConfig(**TINY),
+    "darts": DARTSConfig(**TINY),
 }
 
 
@@ -74,8 +69,7 @@ def test_alpha_moves_to_the_operation_that_solves_the_task(name: str, form: Form
     options = {"epochs": 1, "lr": 0.3, "lr_min": 0.3, "momentum": 0.0, "weight_decay": 0.0, "warmup": 0.0}
     options |= {"alpha_lr": 0.05, "alpha_beta1": 0.9, "alpha_weight_decay": 0.0}
     options |= {} if name == "darts" else {"tau_max": 1.0, "tau_min": 1.0}
-    config = type(SEARCHES[name].config)(**options)
-    algorithm = ALGORITHMS[name](config, net, None, None, torch.Generator().manual_seed(0))
+    algorithm = type(SEARCHES[name])(**options).algorithm(net, None, None, torch.Generator().manual_seed(0))
 
     def batches() -> Iterator[Split]:
         while True:
@@ -88,7 +82,7 @@ def test_alpha_moves_to_the_operation_that_solves_the_task(name: str, form: Form
         assert done.alpha_loss is not None
         assert len(done.choices) == 2
     assert torch.softmax(net.alphas[0], -1)[0, operations.index("skip_connect")] > 0.8
-    algorithm.config = replace(config, epochs=5, warmup=0.5)
+    algorithm.config = replace(algorithm.config, epochs=5, warmup=0.5)
     done = [algorithm.iterate(epoch, 0.0, batches(), batches()) for epoch in range(5)]
     assert [iteration.alpha_loss is None for iteration in done] == [True, True, True, False, False]
 
@@ -193,7 +187,7 @@ def test_alpha_scalars() -> None:
 @pytest.fixture(scope="module", params=SEARCHES)
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     out = tmp_path_factory.mktemp(request.param) / "run"
-    SEARCHES[request.param].run(SEARCHES[request.param].config, out)
+    search_supernet(SEARCHES[request.param], out)
     return request.param, out
 
 
@@ -218,13 +212,12 @@ def test_the_defaults_train_alpha(finished: tuple[str, Path]) -> None:
     entropy = [line["search_alpha_entropy"] for line in lines]
     assert entropy[0] == entropy[1]
     assert entropy[3] < entropy[2] < entropy[1]
-    assert max(SEARCHES[name].config.warmup, type(SEARCHES[name].config)().warmup) == 0.5
+    assert max(SEARCHES[name].warmup, type(SEARCHES[name])().warmup) == 0.5
 
 
 def test_resume_equals_uninterrupted_run(finished: tuple[str, Path], tmp_path: Path) -> None:
     name, reference = finished
-    search, config = SEARCHES[name]
-    while search(config, tmp_path / "run", resume="auto", stop_after=3) is None:
+    while search_supernet(SEARCHES[name], tmp_path / "run", resume="auto", stop_after=3) is None:
         torch.rand(7)  # the run must not depend on the global generator
     same(*(json.loads((out / "result.json").read_text()) for out in (reference, tmp_path / "run")))
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == (reference / "metrics.jsonl").read_text()
@@ -234,7 +227,7 @@ def test_run_cannot_be_resumed_by_another_search(finished: tuple[str, Path]) -> 
     name, out = finished
     other = SEARCHES["darts" if name != "darts" else "gdas"]
     with pytest.raises(UserError, match=name):
-        other.run(other.config, out, resume="auto")
+        search_supernet(other, out, resume="auto")
 
 
 def test_plot_shows_skip_and_none_in_one_panel(finished: tuple[str, Path], drawn_figures: list[Any]) -> None:
@@ -264,13 +257,13 @@ def test_configuration_error_names_the_field(config: SupernetConfig) -> None:
         replace(config, lr=0.01, lr_min=0.02)
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", SEARCHES)
 def test_a_search_with_dropout_goes_on_exactly(name: str) -> None:
     splits = split_images(load_images("digits", subset=60))
     config = {"gdas": GDASConfig, "entmax-gdas": EntmaxGDASConfig, "darts": DARTSConfig}[name](epochs=2, channels=1)
 
     def job() -> SupernetSearch:
-        made = SupernetSearch(config, NASBench201(), splits, torch.device("cpu"), ALGORITHMS[name])
+        made = SupernetSearch(config, NASBench201(), splits, torch.device("cpu"))
         made.supernet.register_forward_hook(lambda module, inputs, output: F.dropout(output, 0.5))
         return made
 

@@ -17,7 +17,8 @@ from automl_ext.data.images import Split
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.supernet import Choice, Supernet, recalibrate
 from automl_ext.nas.supernets.entmax_gdas import EntmaxGDASConfig
-from automl_ext.nas.supernets.gdas import GDAS, GDASConfig, sample, search
+from automl_ext.nas.supernets.gdas import GDAS, GDASConfig, sample
+from automl_ext.nas.supernets.search_supernet import search_supernet
 from automl_ext.nas.training.compare import CompareConfig, compare
 from automl_ext.nas.training.retrain import RetrainConfig, retrain
 from automl_ext.training.errors import UserError
@@ -116,7 +117,7 @@ def test_temperature_falls_linearly() -> None:
 
 
 JOBS: dict[str, tuple[Any, Any, int]] = {
-    "search": (search, TINY, 5),
+    "search": (search_supernet, TINY, 5),
     "retrain": (
         retrain,
         RetrainConfig(genotype=str(NASBench201().decode([3, 1, 0, 4, 2, 1])), subset=200, channels=4, epochs=3),
@@ -208,25 +209,25 @@ def test_final_training_equals_the_command_retrain(runs: Callable[[str], Path], 
 
 
 def test_seeds_give_different_searches(runs: Callable[[str], Path], tmp_path: Path) -> None:
-    other = search(replace(TINY, seed=1, retrain_epochs=1), tmp_path / "run")
+    other = search_supernet(replace(TINY, seed=1, retrain_epochs=1), tmp_path / "run")
     assert other is not None
     assert other["alpha"] != json.loads((runs("search") / "result.json").read_text())["alpha"]
 
 
 def test_divergence_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="search: diverged in epoch 1"):
-        search(replace(TINY, lr=1e30, grad_clip=1e30), tmp_path / "run")
+        search_supernet(replace(TINY, lr=1e30, grad_clip=1e30), tmp_path / "run")
 
 
 def test_space_without_supernet_leaves_no_run_directory(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="space renas: has no supernet"):
-        search(replace(TINY, space="renas"), tmp_path / "run")
+        search_supernet(replace(TINY, space="renas"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_stop_after_and_genotype_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="stop_after: expected at least 1, got 0"):
-        search(TINY, tmp_path / "a", stop_after=0)
+        search_supernet(TINY, tmp_path / "a", stop_after=0)
     with pytest.raises(UserError, match="NAS-Bench-201 cell"):
         retrain(RetrainConfig(genotype="|sep_conv_3x3~0|"), tmp_path / "b")
     assert not (tmp_path / "b").exists()

@@ -8,12 +8,12 @@ from pathlib import Path
 from compare_runs import same
 from killed import kill_and_resume
 
-IMPORTS = "from automl_ext.nas.supernets.gdas import GDASConfig, search"
+IMPORTS = "from automl_ext.nas import GDASConfig, search_supernet"
 CONFIG = "GDASConfig(subset=200, epochs=6, retrain_epochs=4, channels=4, retrain_channels=4)"
 
 
 def test_killed_and_resumed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
-    kill_and_resume(IMPORTS, f"search({CONFIG}, out, resume='auto')", tmp_path, kills=3)
+    kill_and_resume(IMPORTS, f"search_supernet({CONFIG}, out, resume='auto')", tmp_path, kills=3)
     assert json.loads((tmp_path / "killed/environment.json").read_text())["resumed"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     same(*(json.loads((out / "result.json").read_text()) for out in (killed, whole)))

@@ -17,7 +17,8 @@ from automl_ext.data.images import load_images, split_images
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.supernet import Choice
 from automl_ext.nas.supernets import loop, perturbation
-from automl_ext.nas.supernets.perturbation import Perturbation, PerturbationConfig, best_by_rank, search
+from automl_ext.nas.supernets.perturbation import Perturbation, PerturbationConfig, best_by_rank
+from automl_ext.nas.supernets.search_supernet import search_supernet
 from automl_ext.training.errors import UserError
 
 TINY = PerturbationConfig(
@@ -59,7 +60,7 @@ def test_every_order_derives_a_cell_from_the_same_weights(
 
     monkeypatch.setattr(Perturbation, "begin_order", recorded)
     monkeypatch.setattr(perturbation, "best_by_rank", choose)
-    result = search(replace(TINY, orders=3), tmp_path / "run")
+    result = search_supernet(replace(TINY, orders=3), tmp_path / "run")
     assert result is not None
     assert len(orders) == len(derived) == 3
     assert len({tuple(order) for order in orders}) > 1
@@ -73,9 +74,9 @@ def test_every_order_derives_a_cell_from_the_same_weights(
 @pytest.mark.parametrize("changes", [{}, {"orders": 1, "tune_epochs": 1}])
 def test_resume_equals_uninterrupted_search(changes: dict[str, Any], tmp_path: Path) -> None:
     config = replace(TINY, epochs=2, **changes)
-    found = search(config, tmp_path / "whole")
+    found = search_supernet(config, tmp_path / "whole")
     stops = 0
-    while (again := search(config, tmp_path / "parts", resume="auto", stop_after=2)) is None:
+    while (again := search_supernet(config, tmp_path / "parts", resume="auto", stop_after=2)) is None:
         torch.rand(7)  # the run must not depend on the global generator
         stops += 1
     assert stops >= 3, "the derivation is interrupted too"
@@ -98,7 +99,7 @@ def test_darts_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return next(values), 0.0
 
     monkeypatch.setattr(Perturbation, "measure", drawn)
-    found = search(replace(TINY, space="darts-frc", subset=60, batch_size=18), tmp_path / "run")
+    found = search_supernet(replace(TINY, space="darts-frc", subset=60, batch_size=18), tmp_path / "run")
     assert found is not None
     assert found["genotype"].endswith("reduction=fixed")
 
@@ -111,7 +112,7 @@ def test_training_between_decisions_weighs_the_classes(tmp_path: Path, monkeypat
         return F.cross_entropy(logits, labels, weight)
 
     monkeypatch.setattr(loop, "F", SimpleNamespace(cross_entropy=recorded))
-    search(replace(TINY, orders=1, tune_epochs=1, class_weights=weights), tmp_path / "run")
+    search_supernet(replace(TINY, orders=1, tune_epochs=1, class_weights=weights), tmp_path / "run")
     assert given
     assert all(w == list(weights) for w in given)
 
@@ -129,5 +130,5 @@ def test_space_without_names_of_operations_is_refused(tmp_path: Path) -> None:
             return net
 
     with pytest.raises(UserError, match=r"--no-none: NASBench201Supernet\.operations: expected the names of 5"):
-        search(TINY, tmp_path / "run", space=Plain())
+        search_supernet(TINY, tmp_path / "run", space=Plain())
     assert not (tmp_path / "run").exists()

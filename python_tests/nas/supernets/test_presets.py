@@ -49,12 +49,9 @@ def test_paper_has_the_length_and_the_weight_decay_of_the_authors_code(
     [
         ("gdas", ["--preset", "robust"], "--preset: expected paper, got 'robust'"),
         ("entmax-gdas", ["--preset=paper"], "--preset: expected none, got 'paper'"),
-        ("darts", ["--recipe=robust"], "--recipe: removed; `search perturbation` does what"),
-        ("gdas", ["--no-fair-warmup"], "--fair-warmup: removed; in our measurements"),
-        ("gdas", ["--derive", "alpha"], "--derive: removed; `search perturbation`"),
     ],
 )
-def test_other_presets_and_removed_options_are_refused(
+def test_other_presets_are_refused(
     search: str, options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["search", search, *options, "--out", str(tmp_path / "run")]) == 2

@@ -14,7 +14,6 @@ from compare_runs import same_runs
 
 from automl_ext import rl
 from automl_ext.cli import main
-from automl_ext.parsing import REMOVED
 from automl_ext.rl.envs.transforms import add_transform
 from automl_ext.rl.extras import EXTRAS, RND, CountBonus, Extras, InitialPolicy, Potential, SelfImitation
 from automl_ext.rl.registry import ALGORITHMS
@@ -202,32 +201,6 @@ def test_no_algorithm_ignores_an_extra(tmp_path: Path) -> None:
         "self-imitation": on_policy,
     }
     assert made == {(extra, name) for extra, names in expected.items() for name in names}
-
-
-@pytest.mark.parametrize(
-    ("flags", "text"),
-    [
-        (["--bonus", "count"], "--bonus: removed; use --count-bonus.weight or --rnd.weight"),
-        (["--no-bonus-once"], "--bonus-once: removed; use --count-bonus.once or --rnd.once"),
-        (["--potential", "mountain-car"], "--potential: removed; use --potential.function"),
-        (["--shift.copies=2"], "--shift.copies: removed; in our measurements it did not help"),
-        (
-            ["--contrastive.weight", "1"],
-            "--contrastive.weight: removed; in our measurements its gain was within the noise",
-        ),
-        (["--self-imitation"], "--self-imitation: removed; use --self-imitation.updates"),
-        (["--scaled-rewards.on"], "--scaled-rewards.on: removed; use --normalize-rewards"),
-        (["--normalize"], "--normalize: removed; use --normalize-observations"),
-        (["--init-policy", "x"], "--init-policy: removed; use --initial-policy.path"),
-    ],
-)
-def test_removed_options_name_what_replaces_them(
-    flags: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for command in (["train", "dqn"], ["tune", "train", "a2c"]):
-        assert main([*command, *flags, "--out", str(tmp_path / "run")]) == 2
-        assert capsys.readouterr().err.startswith(f"error: {text}")
-    assert {name.split()[-1] for name, options in REMOVED.items() if "--bonus" in options} == set(ALGORITHMS)
 
 
 def test_wrong_values_are_one_line_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

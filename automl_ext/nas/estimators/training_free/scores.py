@@ -54,15 +54,11 @@ SCORES: dict[str, Callable[[Subject], float]] = {
     "progressivity": lambda s: s.entropies.diff().min().item(),
 }
 RANK = ("synflow", "progressivity")  # the scores whose log-ranks are summed
-# Removed scores by what ranks architectures better.
-REMOVED = {"jacobian_covariance": "parameters", "trainability": "parameters", "zico": "multiply_adds"}
 
 
 def check_scores(argument: str, names: Sequence[str]) -> None:
     """Raise ValueError unless all ``names`` are scores."""
     for name in names:
-        if better := REMOVED.get(name):
-            raise ValueError(f"{argument}: {name} was removed, because {better} ranks architectures better; use that")
         if name not in SCORES:
             raise ValueError(f"{argument}: expected some of {', '.join(SCORES)}, got {name!r}")
 

@@ -1,22 +1,19 @@
-"""The commands that make a run directory: how those of the table ``automl_ext_cli/table.py`` are parsed and run."""
+"""The options of commands that make a run directory, beside the configurations: ``flags`` in the table."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
+from automl_ext.parallel.cluster import Cluster
 from automl_ext.parallel.seeds import parse_seeds
+from automl_ext.summary import only_json, print_json, report_ablation
 from automl_ext.training import ranks
 from automl_ext.training.checks import MOST_WORKERS, check_range
-from automl_ext.tune.commands.objective import TunedBy
-from automl_ext_cli.table import COMMANDS, load
-
-Run = Callable[..., dict[str, Any] | None]  # (configuration, out, resume, stop_after) -> result, None when interrupted
+from automl_ext.training.errors import UserError
 
 
 @dataclass
@@ -58,6 +55,10 @@ class RunOptions:
         if ranks.requested() > 1 and (self.seeds is not None or self.cluster is not None):
             raise ValueError("seeds, cluster: torchrun trains one network; leave them out, or start one process")
 
+    def instead(self, prog: str, config: Any) -> bool:
+        """Do what an option asks for in place of a run. Return whether there is such an option."""
+        return False
+
 
 @dataclass
 class TrainOptions(RunOptions):
@@ -75,6 +76,23 @@ class DQNOptions(TrainOptions):
     ablate: bool = False
     """Train Rainbow, Rainbow without each of its parts, and DQN with the settings below; plot the comparison."""
 
+    def instead(self, prog: str, config: Any) -> bool:
+        if self.ablate:
+            from automl_ext.rl.reports.ablation import ablate
+
+            if self.seed_workers > 1 or self.cluster is not None or self.stop_after is not None:
+                raise UserError(
+                    "--ablate: trains one network after the other; leave out --seed-workers, --cluster, --stop-after"
+                )
+            seeds = parse_seeds(self.seeds) if self.seeds is not None else None
+            with only_json(self.json), Cluster(None, self.cpus_per_trial, self.gpus_per_trial):
+                result = ablate(config, self.out, seeds, resume=self.resume)
+            if self.json:
+                print_json(result)
+            else:
+                report_ablation(prog, self.out, config, result)
+        return self.ablate
+
 
 @dataclass
 class AutoOptions(RunOptions):
@@ -82,6 +100,15 @@ class AutoOptions(RunOptions):
 
     dry_run: bool = False
     """Print the plan of the search for this machine, and do nothing else."""
+
+    def instead(self, prog: str, config: Any) -> bool:
+        if self.dry_run:
+            from automl_ext.nas.auto.auto import plan_text
+
+            if self.json:
+                raise UserError("--dry-run: prints the plan as text and writes no result.json; leave out --json")
+            print(plan_text(config))
+        return self.dry_run
 
 
 @dataclass
@@ -99,77 +126,3 @@ class LearnerOptions(RunOptions):
 
     learner: Literal["lightgbm", "xgboost", "forest"] = "lightgbm"
     """Learner that is tuned. Its settings are among the options below."""
-
-
-class Runner(NamedTuple):
-    """A command that makes a run directory.
-
-    Attributes:
-        load: imports and returns the configuration's class and the function that runs it.
-        options: the options in addition to the configuration.
-        metric: what ``automl-ext tune`` tunes the command by; None: it cannot be tuned.
-    """
-
-    load: Callable[[], tuple[type, Run]]
-    options: type[RunOptions] = RunOptions
-    metric: TunedBy | None = None
-
-
-# The metrics of commands that can be tuned; none is measured on test data.
-_RETURN = TunedBy("eval_return_mean", "eval_return")  # of the last policy, in new episodes; on the way: evaluations
-_SUPERNET = TunedBy("supernet_accuracy", "search_supernet_accuracy")  # of the derived architecture, validation images
-_SCORE = TunedBy("score", "best_score")  # of the best architecture, validation images
-_VALID = TunedBy("negative_loss", "negative_loss")  # of the cross-validation of a table's rows
-_RETRAIN = TunedBy("retrain_valid_accuracy", "retrain_valid_accuracy", (("validate", True),))
-
-# Per kind of command: the options in addition to the configuration, and the metric.
-_KINDS: dict[str, tuple[type[RunOptions], TunedBy | None]] = {
-    "supernet": (SupernetOptions, _SUPERNET),
-    "strategy": (RunOptions, _SCORE),
-    "agent": (TrainOptions, _RETURN),
-    "run": (RunOptions, None),
-}
-
-
-def _load(name: str) -> tuple[type, Run]:
-    """Import the configuration of a command and the function that runs it."""
-    command, last = COMMANDS[name], name.split()[-1]
-    if command.kind == "strategy":
-        from automl_ext.nas.search.search import search
-
-        return load(command.options), functools.partial(search, last)
-    if command.kind == "agent":
-        from automl_ext.rl.registry import algorithm
-
-        found = algorithm(last)
-        return found.config, found.train
-    return load(command.options), load(command.run)
-
-
-RUNNERS: dict[str, Runner] = {
-    name: Runner(functools.partial(_load, name), *_KINDS[command.kind])
-    for name, command in COMMANDS.items()
-    if command.kind in _KINDS
-}
-RUNNERS |= {name: RUNNERS[command.run] for name, command in COMMANDS.items() if command.kind == "alias"}
-# The commands that torchrun may start in several processes.
-RANKED = (*(name for name, command in COMMANDS.items() if command.kind == "supernet"), "retrain")
-RUNNERS["train dqn"] = RUNNERS["train dqn"]._replace(options=DQNOptions)
-RUNNERS["search auto"] = RUNNERS["search auto"]._replace(options=AutoOptions)
-RUNNERS["retrain"] = RUNNERS["retrain"]._replace(metric=_RETRAIN)
-
-
-def _load_learner(name: str) -> tuple[type, Run]:
-    """Import the configuration of a learner of tables and the function that cross-validates it."""
-    from automl_ext.tabular.runs import RUNS, cross_validate
-
-    return RUNS[name], functools.partial(cross_validate, name)
-
-
-# What `tune fit --learner` tunes.
-LEARNERS = {
-    name: Runner(functools.partial(_load_learner, name), LearnerOptions, _VALID)
-    for name in ("lightgbm", "xgboost", "forest")
-}
-TUNABLE = {name: runner for name, runner in RUNNERS.items() if runner.metric is not None}
-TUNABLE["fit"] = LEARNERS[LearnerOptions.learner]
