@@ -1,4 +1,4 @@
-"""Numbers within sentences are those of the recorded results, and a wrong one is found."""
+"""Numbers of tables are those of the recorded results, and a wrong one is found."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docs_tables import TABLES, rl, text
 from docs_tables import __main__ as command
-from docs_tables import rl, text
-from docs_tables.figures import filled_figures, number
+from docs_tables.figures import number, templates, with_numbers
 
 RESULT = {
     "ratio": [2.41, 2.45, 2.5],
@@ -43,43 +43,38 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("dqn 0 0 /2 .3f", "1.205"),
     ],
 )
-def test_words_of_a_marker_lead_to_a_number(expression: str, shown: str) -> None:
+def test_words_lead_to_a_number(expression: str, shown: str) -> None:
     assert number(expression) == shown
-    page = f"It is <!-- figure: {expression} -->0<!-- end -->× as fast."
-    assert filled_figures(page) == f"It is <!-- figure: {expression} -->{shown}<!-- end -->× as fast."
-    assert filled_figures(filled_figures(page)) == filled_figures(page)
+    assert with_numbers(f"| DQN | {{{expression}}}× |\n") == f"| DQN | {shown}× |\n"
 
 
 @pytest.mark.parametrize(
     "expression", ["dqn rate .2f", "nothing ratio .2f", "dqn rows op=gea s .2f", "dqn ratio 3 .2f"]
 )
-def test_a_marker_that_leads_nowhere_is_named(expression: str) -> None:
+def test_words_that_lead_nowhere_are_named(expression: str) -> None:
     with pytest.raises(ValueError, match=f"figure '{expression}': "):
-        filled_figures(f"It is <!-- figure: {expression} -->2<!-- end -->.")
+        with_numbers(f"| DQN | {{{expression}}} |\n")
 
 
-def test_a_marker_stands_within_a_line() -> None:
-    """At the beginning of a line, Markdown would take the whole line as HTML."""
-    marker = "<!-- figure: dqn ratio 0 .2f -->2.41<!-- end -->"
-    with pytest.raises(ValueError, match="begins the line"):
-        filled_figures(f"It is\n{marker} times as fast.")
-    with pytest.raises(ValueError, match="within a line"):
-        filled_figures("It is <!-- figure: dqn ratio 0 .2f -->2.41 times as fast.")
+def test_a_section_is_a_table() -> None:
+    text = "Tables.\n\n## one\n\n| a |\n|---|\n| {dqn date s} |\n\n## two\n\n| b |\n"
+    assert templates(text) == {"one": "| a |\n|---|\n| {dqn date s} |\n", "two": "| b |\n"}
 
 
-def test_check_finds_a_planted_figure(
+def test_check_finds_a_planted_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "page.md"
     monkeypatch.setattr(command, "pages", lambda: [page])
-    page.write_text("DQN: <!-- figure: dqn ratio median .2f -->3.45<!-- end -->×.\n")
+    monkeypatch.setitem(TABLES, "dqn", lambda: with_numbers("| {dqn ratio median .2f} |\n"))
+    page.write_text("<!-- table: dqn -->\n\n| 3.45 |\n\n<!-- table end -->\n")
     assert command.main(check=True) == 1
-    assert capsys.readouterr().out == "page.md: figure 'dqn ratio median .2f': the file says 2.45, the page 3.45\n"
+    assert capsys.readouterr().out == "page.md: a table differs from its file\n"
     assert "3.45" in page.read_text()
     assert command.main(check=False) == 0
-    assert page.read_text() == "DQN: <!-- figure: dqn ratio median .2f -->2.45<!-- end -->×.\n"
+    assert page.read_text() == "<!-- table: dqn -->\n\n| 2.45 |\n\n<!-- table end -->\n"
     assert command.main(check=True) == 0
-    page.write_text("DQN: <!-- figure: dqn ratios .2f -->2.45<!-- end -->×.\n")
+    monkeypatch.setitem(TABLES, "dqn", lambda: with_numbers("| {dqn ratios .2f} |\n"))
     for check in (True, False):
         assert command.main(check) == 1
 

@@ -1,20 +1,21 @@
-"""Fill the measured tables and numbers of README and docs/ from benchmarks/results/, and the list of commands.
+"""Fill the measured tables of README and docs/ from benchmarks/results/, and the list of commands.
 
     PYTHONPATH=tools python -m docs_tables           # replace the text between the markers
     PYTHONPATH=tools python -m docs_tables --check   # exit code 1, and what differs from the results
 
-A table stands between ``<!-- table: NAME -->`` and ``<!-- table end -->``; NAME is a function of TABLES below.
-``figures.py`` describes the markers of numbers within sentences.
+A table stands between ``<!-- table: NAME -->`` and ``<!-- table end -->``; NAME is a function of TABLES below, or a
+section of ``tables.md``.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from docs_tables import command_line, cuda, install, ops, parallel, rl, search, tabular, torchrun, training_free
-from docs_tables.figures import filled_figures
+from docs_tables.figures import templates, with_numbers
 from docs_tables.text import ROOT
 
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n)((?:(?!<!--).)*)(<!-- table end -->)", re.DOTALL)
@@ -24,6 +25,7 @@ TABLES: dict[str, Callable[[], str]] = {
         ops.performance,
         ops.page_faults,
         ops.attention,
+        ops.growth,
         search.nas_bench,
         search.differentiable_search,
         search.alpha_signal,
@@ -55,14 +57,18 @@ TABLES: dict[str, Callable[[], str]] = {
         command_line.commands,
     )
 }
+TABLES |= {
+    name: functools.partial(with_numbers, template)
+    for name, template in templates((ROOT / "tools/docs_tables/tables.md").read_text()).items()
+}
 
 
 def filled(text: str) -> str:
-    """Return the page with regenerated tables and figures."""
-    return filled_figures(MARKED.sub(lambda m: f"{m[1]}\n{TABLES[m[2]]()}\n{m[4]}", text))
+    """Return the page with regenerated tables."""
+    return MARKED.sub(lambda m: f"{m[1]}\n{TABLES[m[2]]()}\n{m[4]}", text)
 
 
 def pages() -> list[Path]:
-    """Return README and the pages of docs/ that have markers."""
+    """Return README and the pages of docs/ that have tables."""
     texts = {page: page.read_text() for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")))}
-    return [page for page, text in texts.items() if MARKED.search(text) or "<!-- figure:" in text]
+    return [page for page, text in texts.items() if MARKED.search(text)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 from docs_tables import filled, pages
-from docs_tables.figures import differences
 from docs_tables.text import ROOT
 
 
@@ -26,8 +25,7 @@ def main(check: bool) -> int:
             print(f"{name}: filled")
             continue
         wrong += 1
-        for difference in differences(text) or ["a table differs from its file"]:
-            print(f"{name}: {difference}")
+        print(f"{name}: a table differs from its file")
     return 1 if wrong else 0
 
 

@@ -1,7 +1,6 @@
-"""Measured numbers within sentences: ``<!-- figure: rl_dqn ratio .2f -->2.45<!-- end -->``.
+"""Numbers of tables: ``rl_dqn ratio .2f`` names a file of benchmarks/results/, the steps to a number, and a format.
 
-The words name a file of benchmarks/results/, the steps that lead to a number in it, and a format. Steps are applied
-from left to right, and quoted where they contain a space:
+Steps are applied from left to right, and quoted where they contain a space:
 
     key          the value of a key; of a list: the values of its elements
     3            an element of a list, or the value of an object's fourth key
@@ -9,8 +8,7 @@ from left to right, and quoted where they contain a space:
     mean         of a list of numbers; also median, min, max, sum, count; a key of this name comes first
     *1e6, /60    a factor, a divisor
 
-Several numbers are joined by commas. A marker must not begin a line, where Markdown takes the whole line as
-HTML.
+Several numbers are joined by commas. The sections of ``tables.md`` are tables with such words in braces.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from typing import Any
 
 from docs_tables.text import load
 
-FIGURE = re.compile(r"(<!-- figure: ((?:(?!-->).)+) -->)((?:(?!<!--).)*)(<!-- end -->)")
+SECTION = re.compile(r"^## (\w+)\n\n((?:\|.*\n)+)", re.MULTILINE)
 SUMMARIES = {
     "mean": statistics.fmean,
     "median": statistics.median,
@@ -33,33 +31,22 @@ SUMMARIES = {
 }
 
 
-def filled_figures(text: str) -> str:
-    """Return the page with the recorded numbers.
+def templates(text: str) -> dict[str, str]:
+    """Return the tables of ``tables.md`` by name, with words in braces."""
+    return dict(SECTION.findall(text))
+
+
+def with_numbers(template: str) -> str:
+    """Return a table with the recorded numbers.
 
     Raises:
-        ValueError: a marker has no end, begins a line, or leads to no number.
+        ValueError: words lead to no number.
     """
-    found = FIGURE.findall(text)
-    for line in text.splitlines():
-        if line.count("<!-- figure:") != len(FIGURE.findall(line)):
-            raise ValueError(f"expected <!-- figure: FILE STEP... FORMAT -->…<!-- end --> within a line, got {line!r}")
-        if line.lstrip().startswith("<!-- figure:"):
-            raise ValueError(f"a figure's marker begins the line {line!r}")
-    numbers = {expression: number(expression) for _, expression, _, _ in found}
-    return FIGURE.sub(lambda m: f"{m[1]}{numbers[m[2]]}{m[4]}", text)
-
-
-def differences(text: str) -> list[str]:
-    """Return a message for each figure that differs from its file."""
-    return [
-        f"figure {expression!r}: the file says {number(expression)}, the page {shown}"
-        for _, expression, shown, _ in FIGURE.findall(text)
-        if shown != number(expression)
-    ]
+    return re.sub(r"\{([^}]+)\}", lambda m: number(m[1]), template)
 
 
 def number(expression: str) -> str:
-    """Return the number, formatted, to which the words of a marker lead."""
+    """Return the number, formatted, to which words lead."""
     try:
         file, *steps, form = shlex.split(expression)
         value = load(file)

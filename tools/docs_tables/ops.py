@@ -42,6 +42,27 @@ def page_faults() -> str:
     return table("(1024, 1024), forward and backward | ms | page faults | ms with `keep_freed_memory()`", lines)
 
 
+def growth() -> str:
+    """Return the points of the curves at which our op takes more than 1.5 times what its neighbors' line says."""
+    series: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in load("growth")["rows"]:
+        series.setdefault((row["op"], row["grows"] + row["pass"]), []).append(row)
+    lines, inner = [], 0
+    for rows in series.values():
+        for before, row, after in zip(rows, rows[1:], rows[2:], strict=False):
+            ours, eager = (
+                row["seconds"][name] / (before["seconds"][name] * after["seconds"][name]) ** 0.5
+                for name in ("ours", "eager")
+            )
+            inner += 1
+            if ours > 1.5:
+                shape = "×".join(map(str, row["shape"]))
+                lines.append([f"`{row['op']}`", shape, row["pass"], f"{ours:.2f}", f"{eager:.2f}"])
+    return table(
+        f"{len(lines)} of {inner} points | shape | pass | our op, of the line | eager PyTorch, of the line", lines
+    )
+
+
 def performance() -> str:
     avx512, avx2 = (
         {(r["op"], tuple(r["shape"]), r["pass"]): r for r in load(name)["rows"] if r["dtype"] == "float32"}

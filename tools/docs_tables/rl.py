@@ -106,13 +106,15 @@ def tuned_agents() -> str:
 def rl_defaults() -> str:
     """Return a row per task and algorithm: returns and scores of the default settings, ours and the peer's.
 
-    Then, for each algorithm and use of tasks, a row has the mean difference of the tasks that both sides ran.
+            shown = ["", f", without {largest}"] if len(by_task) > 2 else [""]
+            for name in shown:
+    mean without the task with the largest difference, on which a mean may depend.
     """
     stored = load("defaults")
     ends, runs = stored["ends"], stored["rows"]
     lines = []
     for algorithm in dict.fromkeys(run["algorithm"] for run in runs):
-        differences: dict[str, list[float]] = {}
+        differences: dict[str, dict[str, float]] = {}
         for task in dict.fromkeys(run["task"] for run in runs if run["algorithm"] == algorithm):
             low, high = ends[task]["random"], ends[task]["best"]
             digits = 2 if max(abs(low), abs(high)) < 10 else 0
@@ -123,14 +125,18 @@ def rl_defaults() -> str:
                 cells += [returns([run["return"] for run in found], digits), with_error(scores[-1]), cpu_seconds(found)]
             if all(scores):
                 difference = statistics.fmean(scores[0]) - statistics.fmean(scores[1])
-                differences.setdefault(ends[task]["use"], []).append(difference)
+                differences.setdefault(ends[task]["use"], {})[task] = difference
                 error = f" ± {math.hypot(*map(standard_error, scores)):.2f}" if min(map(len, scores)) > 1 else ""
                 cells.append(signed(difference) + error)
             else:
                 cells.append("")
             lines.append([f"{algorithm.upper()} {task}", *(cell or "–" for cell in cells)])
-        for use, values in differences.items():
-            lines.append([f"{algorithm.upper()}, mean: {use}", *[""] * 7, signed(statistics.fmean(values))])
+        for use, by_task in differences.items():
+            largest = max(by_task, key=lambda task: by_task[task])
+            for name in ("", f", without {largest}") if len(by_task) > 2 else ("",):
+                values = [value for task, value in by_task.items() if not (name and task == largest)]
+                cells = [f"{algorithm.upper()}, mean: {use}{name}", *[""] * 7]
+                lines.append([*cells, signed(statistics.fmean(values))])
     header = "task | random, best | returns | score | CPU-s | Stable-Baselines3 | score | CPU-s | difference of scores"
     return table(header, lines)
 
