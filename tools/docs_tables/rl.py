@@ -106,9 +106,8 @@ def tuned_agents() -> str:
 def rl_defaults() -> str:
     """Return a row per task and algorithm: returns and scores of the default settings, ours and the peer's.
 
-            shown = ["", f", without {largest}"] if len(by_task) > 2 else [""]
-            for name in shown:
-    mean without the task with the largest difference, on which a mean may depend.
+    Then, for each algorithm and use of tasks, rows have the mean difference of the tasks that both sides ran, and the
+    mean without the task with the largest difference, on which the mean may depend.
     """
     stored = load("defaults")
     ends, runs = stored["ends"], stored["rows"]

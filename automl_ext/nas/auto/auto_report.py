@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def table_of(result: dict[str, Any], title: str) -> Table:
-    """Return a table of the returned network, its ensemble and the baselines: accuracies, size, length and cost."""
+    """Return a table of the returned network and the baselines: accuracies, size, length and cost."""
     from rich.table import Table  # here, because pictures need no rich
 
     table = Table("accuracy in %", "test", "valid", "loss", "params", "epochs", "steps", "CPU-s", title=title)

@@ -1,4 +1,4 @@
-"""The result of ``search auto``: the network that it returns, its ensemble, and the baselines of equal cost."""
+"""The result of ``search auto``: the network that it returns, and the baselines of equal cost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from automl_ext.data.images import Splits
@@ -16,10 +15,6 @@ from automl_ext.nas.auto.trainee import Recipe
 from automl_ext.nas.auto.work import HELD_LEAST, right
 from automl_ext.nas.ensembles.ensemble import measure_votes
 from automl_ext.nas.training.result import KEYS, class_report, count_pairs, network_facts
-from automl_ext.training.ensembles.selection import greedy_selection, likelihoods, log_loss
-
-ROUNDS = 20  # of the selection of an ensemble
-GAIN = 0.02  # an ensemble is made if it lowers the validation log-loss by this part
 
 
 def summarize(
@@ -37,8 +32,8 @@ def summarize(
         decided: whether a network beat chance in each rung of the race.
 
     Returns:
-        ``rows`` has one entry for the network that is returned ("found"), its ensemble, and each baseline. A row has
-        test_accuracy, valid_accuracy (0 to 1), test_log_loss, valid_log_loss (nats), valid_earlier (see :func:`row`),
+        ``rows`` has one entry for the network that is returned ("found"), and each baseline. A row has test_accuracy,
+        valid_accuracy (0 to 1), test_log_loss, valid_log_loss (nats), valid_earlier (see :func:`row`),
         parameters, epochs, steps and ``seconds``, its whole cost. ``space``, ``genotype``, ``member`` (its weights are
         in ``members/MEMBER.pt``), the measurements and the accuracies by class
         (:func:`~automl_ext.nas.training.result.class_report`) are of the returned network. ``race`` has a row for each
@@ -51,16 +46,6 @@ def summarize(
     search = sum(seconds for stage, seconds in spent.items() if stage != "baseline")
     baselines = [e for e in entrants if e.baseline]
     found = row(winner, networks, images, search)
-    votes, members = choose_ensemble(winner, entrants, images)
-    alone = {key: found[key] for key in found if key.endswith(("_accuracy", "_log_loss"))}
-    several = len(votes) > 1
-    together = {
-        "name": "ensemble",
-        "members": [{"member": e.number, "snapshot": k, "votes": v} for v, (e, k) in zip(votes, members, strict=True)],
-        **(accuracies(votes, [e.snapshots[k] for e, k in members], images) if several else alone),
-        "parameters": sum(e.parameters for e, _ in members),
-        **{key: found[key] for key in ("valid_earlier", "epochs", "steps", "seconds")},
-    }
     others = [row(e, networks, images, e.seconds) for e in baselines if not e.diverged]
     counts = count_pairs(images.test.labels, winner.snapshots[-1][1].argmax(-1), networks.splits.num_classes)
     report = class_report(counts, images.train.labels, networks.splits.classes)
@@ -76,7 +61,7 @@ def summarize(
             **vars(recipe),
         },
         "network": network_facts(winner.entry, networks.splits),  # type: ignore[arg-type]
-        "rows": [{**found, "name": "found"}, together, *others],
+        "rows": [{**found, "name": "found"}, *others],
         "baselines": bool(baselines),
         "race": [race_row(e, images) for e in entrants if not e.baseline],
         "race_decided": decided,
@@ -105,7 +90,7 @@ def row(entrant: Entrant, networks: Networks, images: Splits, seconds: float) ->
         "space": entrant.entry.space,
         "genotype": str(networks.genotype(entrant.entry)),
         "member": entrant.number,
-        **accuracies([1], [(valid, test)], images),
+        **accuracies(valid, test, images),
         "valid_earlier": earlier,
         "parameters": entrant.parameters,
         "epochs": entrant.epochs,
@@ -127,35 +112,10 @@ def race_row(entrant: Entrant, images: Splits) -> dict[str, Any]:
     return {"name": entrant.entry.name, "genotype": entrant.entry.genotype, **facts, "valid_log_loss": losses}
 
 
-def accuracies(votes: list[int], members: Sequence[tuple[Tensor, Tensor]], images: Splits) -> dict[str, float]:
-    """Return the accuracies and log-losses of an average of (validation, test) log-probabilities."""
-    valid, test = (torch.stack(part).double().exp() for part in zip(*members, strict=True))
-    return {key: value for key, value in measure_votes(votes, valid, test, images).items() if key != "votes"}
-
-
-def choose_ensemble(
-    winner: Entrant, entrants: Sequence[Entrant], images: Splits
-) -> tuple[list[int], list[tuple[Entrant, int]]]:
-    """Select snapshots of the networks of the race by the log-loss of their average on the validation images.
-
-    The ensemble is the returned network alone if these images trained it, or if others help by less than GAIN.
-
-    Returns:
-        The votes, and the members: a network and the number of its snapshot.
-    """
-    alone = winner, len(winner.snapshots) - 1
-    others = [(e, k) for e in entrants if not e.baseline for k in range(len(e.snapshots)) if (e, k) != alone]
-    if len(images.valid.labels) < HELD_LEAST or not others:
-        return [1], [alone]
-    members = [alone, *others]
-    labels = images.valid.labels
-    probabilities = torch.stack([e.snapshots[k][0] for e, k in members]).double().exp()
-    votes = greedy_selection(likelihoods(probabilities, labels), ROUNDS)
-    chosen = torch.tensordot(torch.tensor(votes, dtype=torch.float64) / sum(votes), probabilities, 1)
-    if log_loss(chosen, labels) > (1 - GAIN) * log_loss(probabilities[0], labels):
-        return [1], [alone]
-    kept = [(v, m) for v, m in zip(votes, members, strict=True) if v]
-    return [v for v, _ in kept], [m for _, m in kept]
+def accuracies(valid: Tensor, test: Tensor, images: Splits) -> dict[str, float]:
+    """Return the accuracies and log-losses of log-probabilities of the validation and test images."""
+    measured = measure_votes([1], valid[None].double().exp(), test[None].double().exp(), images)
+    return {key: value for key, value in measured.items() if key != "votes"}
 
 
 def trajectory(entrant: Entrant, images: Splits, start: float) -> list[dict[str, float]]:

@@ -46,7 +46,6 @@ from automl_ext.training import ranks
 from automl_ext.training.checks import check_range
 from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.optimizer_state import load_optimizer
-from automl_ext.training.seeding import draw_seed
 
 IMAGES = 1000  # largest number of images on which an accuracy is measured (the authors: the whole second half)
 Result = tuple[float, float]  # accuracy and −loss, the deciding one first
@@ -168,7 +167,6 @@ class Perturbation:
             The accuracy and −loss of the supernet without each candidate.
         """
         candidates = self.allowed[kind][edge].nonzero().flatten().tolist()
-        draw_seed(self.search.rng)  # not used; a seed gives the results that it gave when measuring drew numbers
         results = ranks.from_first([self.measure(self.without(kind, edge, k)) for k in candidates])
         self.keep(kind, edge, candidates[results.index(min(results))])
         return results
@@ -180,7 +178,6 @@ class Perturbation:
             The accuracy and −loss of the supernet without each of the node's edges, before the first removal.
         """
         none, left = self.supernet.operations.index(NONE), list(self.supernet.nodes[node])
-        draw_seed(self.search.rng)  # as in decide_edge
         first: list[Result] = []
         while len(left) > (self.supernet.inputs or 0):
             results = []

@@ -26,7 +26,7 @@ from automl_ext.nas.auto.auto import (
 from automl_ext.nas.auto.auto_report import table_of
 from automl_ext.nas.auto.entrant import Entrant, beats_chance
 from automl_ext.nas.auto.plan import RACE, AutoConfig, NetworkSpec, Plan, Rung, halving, largest
-from automl_ext.nas.auto.result import race_row, summarize
+from automl_ext.nas.auto.result import race_row
 from automl_ext.nas.auto.result import row as row_of
 from automl_ext.nas.auto.work import HELD_LEAST, Finished, Task, Worker
 from automl_ext.nas.export.export import export, load_network
@@ -126,28 +126,6 @@ def test_a_loss_on_images_that_trained_the_network_is_left_out(held: int) -> Non
     assert "race1_valid_loss" in found.named(Task("race", 1), finished)
 
 
-def test_an_ensemble_has_the_parameters_of_all_its_snapshots() -> None:
-    found = prepare_race(config(), None, None)
-    labels = torch.arange(HELD_LEAST) % 10
-    images = replace(found.images, valid=Split(torch.zeros(HELD_LEAST, 1, 1, 1), labels))
-    test = torch.zeros(len(images.test.labels), 10).log_softmax(1)
-
-    def knowing(classes: range) -> torch.Tensor:
-        """Return log-probabilities that are certain for the images of ``classes``."""
-        scores = 9.0 * torch.eye(10)[labels] * torch.isin(labels, torch.tensor(classes))[:, None]
-        return scores.log_softmax(1)
-
-    spec = NetworkSpec("plain, C = 4", "convnet", "plain-s1-1-1-1", 4)
-    winner, other = Entrant(0, spec, parameters=100), Entrant(1, spec, parameters=10)
-    winner.snapshots = [(knowing(range(3)), test), (knowing(range(3, 6)), test)]
-    other.snapshots = [(knowing(range(6, 10)), test)]
-    for entrant in (winner, other):
-        entrant.measured_at = [1.0] * len(entrant.snapshots)
-    together = summarize(found.networks, images, winner, [winner, other], found.recipe, {})["rows"][1]
-    assert len(together["members"]) == 3
-    assert together["parameters"] == 210
-
-
 @pytest.mark.slow
 def test_result_and_files(tmp_path: Path, clock: None, capsys: pytest.CaptureFixture[str]) -> None:
     result = auto(config(baselines=True, channels=2), tmp_path / "run")
@@ -155,16 +133,13 @@ def test_result_and_files(tmp_path: Path, clock: None, capsys: pytest.CaptureFix
     assert "the winner goes on" in capsys.readouterr().out
     assert json.loads((tmp_path / "run/result.json").read_text())["genotype"] == result["genotype"]
     assert not (tmp_path / "run/best.json").exists()
-    found, together, *baselines = result["rows"]
+    found, *baselines = result["rows"]
     assert [row["name"] for row in baselines] == ["largest cell", "best-ranked cell", "plain CNN, 32-64-128"]
     for row in (found, *baselines):
         assert row["seconds"] == pytest.approx(3.0, rel=0.05)  # the whole budget, 0.05 minutes
         assert min(row["epochs"], row["steps"]) > 0
     winner = max(result["race"], key=lambda row: row["seconds"])
     assert winner["seconds"] > 0.6 * 3.0
-    assert {key: together[key] for key in ("test_accuracy", "valid_log_loss")} == {
-        key: found[key] for key in ("test_accuracy", "valid_log_loss")
-    }  # few images: the network alone
     assert all(row["valid_earlier"] for row in result["rows"])
     assert result["recipe"]["flip"] is False  # a mirrored digit is another one
     confusion = torch.tensor(result["confusion"])
