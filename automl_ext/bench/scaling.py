@@ -12,7 +12,7 @@ import torch
 from automl_ext.bench.cases.case import FORWARD, Case, as_list, plain
 from automl_ext.bench.contenders import timed
 from automl_ext.bench.measure import copy_call, moved_bytes
-from automl_ext.bench.timing import Run, Times, elapsed, interleaved, summary
+from automl_ext.bench.timing import Call, Times, elapsed, interleaved, summary
 
 LARGE = 1_000_000  # elements of the inputs
 BLOCKS = 3
@@ -34,7 +34,7 @@ def scaling(
             groups.setdefault((case.op, case.shape), {})[case.dtype] = case
     for (op, shape), by_dtype in groups.items():
         for pass_ in by_dtype[torch.float32].passes:
-            calls: dict[str, Run] = {}
+            calls: dict[str, Call] = {}
             moved = {}
             for dtype, case in by_dtype.items():
                 name = str(dtype).removeprefix("torch.")
@@ -72,7 +72,7 @@ def call(case: Case, pass_: str) -> tuple[Callable[[], object], int]:
     return timed(plain(case.ours), [tensors], case.trained, grads), size
 
 
-def by_threads(run: Run, seconds: float, counts: Sequence[int]) -> dict[str, Times]:
+def by_threads(run: Call, seconds: float, counts: Sequence[int]) -> dict[str, Times]:
     """Return the times of a call by the number of threads: the best of BLOCKS alternating blocks per number.
 
     Contenders alternate at every turn, but the number of threads does not: a thread that has just woken shares a core

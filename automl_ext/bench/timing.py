@@ -14,7 +14,7 @@ TURN = 2e-3  # seconds of calls between two clock readings, so that the clock's 
 FEWEST_TURNS = 5
 LONG = 2.0  # seconds; a longer call gets a single turn
 WARM_UP_ELEMENTS = 7_500_000
-Run = Callable[[], object]
+Call = Callable[[], object]
 Times = dict[str, float]  # median, low and high quartile, in seconds; turns
 
 
@@ -27,7 +27,7 @@ def warm_allocator() -> None:
     torch.empty(WARM_UP_ELEMENTS)
 
 
-def elapsed(device: torch.device, run: Run, calls: int = 1) -> float:
+def elapsed(device: torch.device, run: Call, calls: int = 1) -> float:
     """Return the seconds per call that the device spends on ``run``, measured by events on a GPU."""
     if device.type == "cuda":
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -49,7 +49,7 @@ def summary(times: list[float]) -> Times:
     return {"median": median, "low": low, "high": high, "turns": len(times)}
 
 
-def interleaved(device: torch.device, runs: dict[str, Run], seconds: float) -> dict[str, Times]:
+def interleaved(device: torch.device, runs: dict[str, Call], seconds: float) -> dict[str, Times]:
     """Return the seconds per call of each contender, from at least five turns and as many as fit into ``seconds``.
 
     Each turn starts with an untimed call, so that the cache contents left by the previous contender do not count.

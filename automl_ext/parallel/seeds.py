@@ -39,7 +39,7 @@ FILE, MARK = "seeds.json", ".visible-"  # MARK: a file by which a node sees that
 MOST = 1000  # seeds
 AHEAD = 2  # seeds per worker that are submitted at a time; the files of an interrupted one are in memory
 END = 2**32  # of the seeds that a configuration accepts
-Run = Callable[..., dict[str, Any] | None]  # (configuration, out, resume=…, stop_after=…)
+RunFunction = Callable[..., dict[str, Any] | None]  # (configuration, out, resume=…, stop_after=…)
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -77,7 +77,7 @@ class SeedTask(NamedTuple):
 class SeedRunner:
     """Runs one seed of the command's ``function``; executed by the workers."""
 
-    def __init__(self, function: Run) -> None:
+    def __init__(self, function: RunFunction) -> None:
         self.function = function
 
     def __call__(self, task: SeedTask) -> tuple[dict[str, Any] | None, Files | None]:
@@ -101,7 +101,7 @@ class SeedRunner:
 
 
 def run_seeds(
-    function: Run,
+    function: RunFunction,
     algorithm: str,
     config: Any,
     out: str | Path,
@@ -162,7 +162,12 @@ def run_of(out: Path, seed: int) -> Path:
 
 
 def remaining(
-    function: Run, configs: dict[int, Any], out: Path, finished: dict[int, Any], workers: int, stop_after: int | None
+    function: RunFunction,
+    configs: dict[int, Any],
+    out: Path,
+    finished: dict[int, Any],
+    workers: int,
+    stop_after: int | None,
 ) -> dict[int, dict[str, Any] | None]:
     """Run the seeds that have not finished. Return their results, None for those that were interrupted."""
     results: dict[int, dict[str, Any] | None] = {}

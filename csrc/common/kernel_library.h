@@ -2,7 +2,7 @@
 //   Tensor, const OptionalTensor&, TensorList, IntList, const std::vector<bool>&, int64_t, double, bool;
 //   Tensor, std::vector<Tensor>, or a tuple of these.
 //
-//   KERNELS(CPU, m) { m.impl("entmax15", KERNEL(entmax15)); }
+//   STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) { implement<entmax15>(m, "entmax15", true); }
 #pragma once
 #include <torch/csrc/stable/library.h>
 

@@ -6,7 +6,7 @@
 
 namespace automl_ext {
 
-// In the order of ACTIVATIONS in automl_ext/ops/mlp.py.
+// In the order of ACTIVATIONS in automl_ext/ops/networks.py.
 enum Activation : int { kTanh, kRelu, kElu, kGelu, kSilu, kActivations };
 
 // The slope of an activation is computed from its output, except for GELU and SiLU, whose forward pass writes it.

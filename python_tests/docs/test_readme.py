@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-README = (ROOT / "README.md").read_text()
 PYTHON = re.compile(r"```python\n(?! )(.*?)```", re.DOTALL)  # an indented block is a part of another file
 # Tested elsewhere: test_fitting.py, test_estimators_page.py, test_extending.py, test_source.py, test_migrating.py.
 # Tutorials run in `make docs`.
@@ -25,15 +24,3 @@ def test_python_blocks(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """The blocks of a page in one namespace: later blocks use the names of earlier ones."""
     monkeypatch.chdir(tmp_path)
     exec(compile("\n".join(PYTHON.findall(page.read_text())), page.name, "exec"), {"__name__": "__main__"})
-
-
-def test_it_has_enough_examples() -> None:
-    assert len(PYTHON.findall(README)) >= 4
-    assert {page.name for page in PAGES} >= {
-        "README.md",
-        "rl.md",
-        "search-strategies.md",
-        "rl-offline.md",
-        "rl-python.md",
-    }
-    assert "make test" in README

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -94,9 +93,6 @@ def test_every_page_has_commands() -> None:
         assert len(found) >= 4, page
         compile(first_hour.script(page.read_text()), page.name, "exec")
         assert not any("IPython" in block.code for block in found), f"{page}: README's install line has no IPython"
-    readme = [block.code for block in first_hour.steps(first_hour.README.read_text()) if block.language == "cell"]
-    assert sum(line.startswith("automl-ext ") for line in readme) >= 10
-    assert len(first_hour.TUTORIALS) >= 4
 
 
 @pytest.fixture
@@ -138,10 +134,3 @@ def test_the_environment_has_nothing_of_the_checkout(tmp_path: Path, monkeypatch
     assert env["PATH"].split(os.pathsep)[0] == str(tmp_path / "bin")
     assert "PYTHONPATH" not in env
     assert not any(name.startswith("AUTOML_EXT_") for name in env)
-
-
-def test_ci_runs_it() -> None:
-    assert re.search(r"^lane .*\bfirst-hour\b", (ROOT / ".ci/run").read_text(), re.MULTILINE)
-    assert re.search(
-        r"^first-hour: package\n.*tools/first_hour.py README.md --wheel", (ROOT / "Makefile").read_text(), re.MULTILINE
-    )
