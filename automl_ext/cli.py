@@ -20,6 +20,7 @@ from automl_ext.training.ctrl_c import interruptible, sigterm_as_ctrl_c
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.machine.memory import is_out_of_memory
+from automl_ext.training.run import algorithm_of
 from automl_ext_cli import Command, load
 from automl_ext_cli.commands import (
     COMPLETION,
@@ -102,22 +103,6 @@ class ExportCommand:
 
 
 @dataclass
-class DoctorCommand:
-    device: str = "auto"
-    """Device on which the ops are checked: auto, cpu or cuda."""
-
-
-@dataclass
-class NASTableCommand:
-    source: Annotated[Path, tyro.conf.Positional]
-    """NATS-tss-v1_0-….pickle.pbz2, or the folder NATS-tss-v1_0-…-simple."""
-    dataset: Literal["cifar10", "cifar100", "imagenet16_120"] = "cifar10"
-    """Data set of the table."""
-    out: Path | None = None
-    """Table to write, for --table. NAME.npz; default: nasbench201_DATASET.npz."""
-
-
-@dataclass
 class DemoCommand:
     out: Path = Path("runs/demo")
     """Folder of the demonstration; a finished part is not repeated."""
@@ -156,7 +141,6 @@ def run(command: Command, prog: str, args: Sequence[str]) -> int:
 def plot(command: PlotCommand) -> int:
     from automl_ext.nas.plot import plot_genotype, plot_run
     from automl_ext.rl.reports.plot import plot_runs
-    from automl_ext.training.run import algorithm_of
 
     if not command.runs and command.genotype is None:
         raise UserError("plot: expected run directories or --genotype")
@@ -205,8 +189,6 @@ def record(command: RecordCommand) -> int:
 
 
 def export(command: ExportCommand) -> int:
-    from automl_ext.training.run import algorithm_of
-
     if algorithm_of(command.run) in named("agent"):
         from automl_ext.rl.export import export_policy
 
@@ -217,21 +199,6 @@ def export(command: ExportCommand) -> int:
         written = export_network(command.run, command.out, trust=command.trust)
     for path in written:
         print(path)
-    return 0
-
-
-def doctor(command: DoctorCommand) -> int:
-    from automl_ext.doctor import report
-
-    return 0 if report(command.device) else 1
-
-
-def nas_table(command: NASTableCommand) -> int:
-    from automl_ext.nas.benchmarks.nats_files import convert
-
-    out = command.out or Path(f"nasbench201_{command.dataset}.npz")
-    convert(command.source, out, command.dataset)
-    print(out)
     return 0
 
 
@@ -250,7 +217,7 @@ def completion(prog: str, args: Sequence[str]) -> int:
     forms: dict[str, tuple[str, Any]] = {}
     for name, command in COMMANDS.items():
         if run := RUNS.get(name):
-            forms[name] = command.help, RunCommand[load(run.flags), with_extras(load(run.options))]  # type: ignore[misc,name-defined]
+            forms[name] = command.help, RunCommand[load(run.flags), with_extras(load(run.options))]  # type: ignore[misc]
         elif name != "tune":
             forms[name] = command.help, load(command.options)
     print_script(args, forms | tune_forms())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from rich.console import Console
@@ -148,3 +149,14 @@ def backend_on(device: torch.device) -> str:
     if why_not is None:
         return f"compiled kernels for {device.type}"
     return f"{'none' if _native.current_backend() == 'native' else 'PyTorch'}: {why_not}"
+
+
+@dataclass
+class DoctorCommand:
+    device: str = "auto"
+    """Device on which the ops are checked: auto, cpu or cuda."""
+
+
+def doctor(command: DoctorCommand) -> int:
+    """Check this installation. Return the exit code: 1 if something is wrong."""
+    return 0 if report(command.device) else 1

@@ -55,16 +55,16 @@ def print_seeds(prog: str, out: Path, result: dict[str, Any], columns: Sequence[
     names = [name for name in columns if name in summary] or list(summary)[:5]
     table = Table("seed", *(words(name) for name in names), title=f"{prog}: {len(result['seeds'])} seeds")
     seeds = result["seeds"]
-    columns = [
+    cells = [
         formatted_alike(name, [*summary[name]["values"], summary[name]["mean"], *(summary[name].get("ci95") or [])])
         for name in names
     ]
     for i, seed in enumerate(seeds):
-        table.add_row(str(seed), *(column[i] for column in columns))
+        table.add_row(str(seed), *(column[i] for column in cells))
     table.add_section()
-    table.add_row("mean", *(column[len(seeds)] for column in columns))
+    table.add_row("mean", *(column[len(seeds)] for column in cells))
     if len(seeds) > 1:
-        table.add_row("95 % interval", *(f"{column[-2]} to {column[-1]}" for column in columns))
+        table.add_row("95 % interval", *(f"{column[-2]} to {column[-1]}" for column in cells))
     console = Console()
     console.print(table)
     console.print(f"written to {out}/{FILE}; the runs are {out}/seed-*", soft_wrap=True)

@@ -16,11 +16,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from automl_ext.nas.auto.auto_report import table_of
 from automl_ext.training.config import to_dict
 from automl_ext.training.files.atomic import strict
 from automl_ext.training.files.reading import read_object
 from automl_ext.training.numbers import alike, number
 from automl_ext.training.user_code import module_in, own_names
+from automl_ext.tune.commands.flags import as_flags
+from automl_ext.tune.commands.report import summary_rows
+from automl_ext.tune.commands.report import table_of as table_of_trials
 
 Row = tuple[str, str]  # name, value with its unit
 # Options that say what a run is about, in this order.
@@ -102,8 +106,6 @@ def report_search(prog: str, out: Path, config: Any, result: dict[str, Any], fol
 
 def report_auto(prog: str, out: Path, config: Any, result: dict[str, Any], following: Sequence[str]) -> None:
     """Print the result of ``automl-ext search auto``."""
-    from automl_ext.nas.auto.auto_report import table_of
-
     Console().print(table_of(result, f"{prog} on {config.data}"))
     costs = ", ".join(f"{stage} {duration(seconds)}" for stage, seconds in result["stages"].items())
     facts = {name: value for name, value in result.items() if name != "stages"}
@@ -144,9 +146,7 @@ def report_ablation(prog: str, out: Path, config: Any, result: dict[str, Any]) -
 
 def print_tuning(out: Path, result: dict[str, Any]) -> None:
     """Print the result of ``automl-ext tune``."""
-    from automl_ext.tune.commands.report import summary_rows, table_of
-
-    Console().print(table_of(result, read_object(out / "config.json")["space"]))
+    Console().print(table_of_trials(result, read_object(out / "config.json")["space"]))
     rows = [*summary_rows(result), ("written to", f"{out}/result.json, best.toml")]
     _print(f"automl-ext tune {result['command']}: finished", rows, [result["command_line"]])
 
@@ -161,7 +161,6 @@ def print_recording(run: Path, out: Path, result: dict[str, Any]) -> None:
     """Print the result of ``automl-ext record`` of a run."""
     from automl_ext.rl.algorithms.bc import BCConfig
     from automl_ext.rl.envs.making import EnvOptions
-    from automl_ext.tune.commands.flags import as_flags
 
     stored = read_object(run / "config.json")
     options: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in stored["env"].items()}
@@ -193,7 +192,6 @@ def retrain_flags(config: Any, result: dict[str, Any]) -> str:
     from automl_ext.nas.strategies.search_options import SearchConfig
     from automl_ext.nas.training.retrain import RetrainConfig
     from automl_ext.nas.training.training_options import SAME_IMAGES
-    from automl_ext.tune.commands.flags import as_flags
 
     # Without limits, the default network, larger than that of most searches. Limits hold for one size only.
     size = ("channels", "cells") if isinstance(config, SearchConfig) and config.cost_limits() else ()

@@ -102,7 +102,7 @@ class Command:
 
     def load(self) -> tuple[type, Callable[..., Any]]:
         """Import the configuration, and the function ``(configuration, out, resume, stop_after)`` that makes a run."""
-        function = load(self.run) if self.run else self.name
+        function: Any = load(self.run) if self.run else self.name
         return load(self.options), partial(load(self.through), function) if self.through else function
 
 

@@ -94,8 +94,8 @@ COMMANDS: dict[str, Command] = {
     "nas-table": Command(
         "other",
         "convert the official NATS-Bench files to a table for nas-bench --table",
-        "automl_ext.cli:NASTableCommand",
-        "automl_ext.cli:nas_table",
+        "automl_ext.nas.benchmarks.nats_files:NASTableCommand",
+        "automl_ext.nas.benchmarks.nats_files:nas_table",
     ),
     "retrain": Command(
         "run",
@@ -245,8 +245,8 @@ COMMANDS: dict[str, Command] = {
     "doctor": Command(
         "other",
         "check this installation",
-        "automl_ext.cli:DoctorCommand",
-        "automl_ext.cli:doctor",
+        "automl_ext.doctor:DoctorCommand",
+        "automl_ext.doctor:doctor",
     ),
     "bench": Command(
         "other",

@@ -137,7 +137,8 @@ def upward(graph: dict[str, set[str]], level: dict[str, int]) -> list[str]:
         here = name.split(".")[1:2]
         for other in imported:
             there = other.split(".")[1:2]
-            if here and there and here != there and level[there[0]] >= level[here[0]]:
+            inside = other.startswith("automl_ext.") and here and here != there
+            if inside and level[there[0]] >= level[here[0]]:
                 wrong.append(f"{name} imports {other}")
     return wrong
 
@@ -149,8 +150,23 @@ def test_imports_go_one_way() -> None:
     package = {name: others for name, others in GRAPH.items() if name.startswith("automl_ext.")}
     del package["automl_ext.__main__"]  # it starts the console script, which starts cli.py
     assert {name.split(".")[1] for name in package} <= LEVEL.keys()
-    inside = {name: {other for other in others if other.startswith("automl_ext.")} for name, others in package.items()}
-    assert upward(inside, LEVEL) == []
+    assert upward(package, LEVEL) == []
+
+
+def of_the_table(graph: dict[str, set[str]]) -> list[str]:
+    """Imports of the table of commands by what is not a command."""
+    below = set().union(*LEVELS[: LEVEL["summary"]])
+    return [
+        f"{name} imports {other}"
+        for name, imported in graph.items()
+        for other in sorted(imported)
+        if name.split(".")[1:2] and name.split(".")[1] in below and other.startswith("automl_ext_cli")
+    ]
+
+
+def test_only_commands_import_their_table() -> None:
+    # Left until rl finds its algorithms in another way.
+    assert {*of_the_table(GRAPH)} <= {"automl_ext.rl.registry imports automl_ext_cli.table"}
 
 
 def test_no_circle_between_files() -> None:
@@ -268,8 +284,11 @@ def test_planted_imports_are_found(tmp_path: Path) -> None:
         (package / folder).mkdir(parents=True)
     (package / "ops/a.py").write_text("from automl_ext.nas import b\n")
     (package / "nas/b.py").write_text("def f():\n    import automl_ext.nas.c\n")
-    (package / "nas/c.py").write_text("from automl_ext.nas.b import f\n")
+    (package / "nas/c.py").write_text("from automl_ext.nas.b import f\nfrom automl_ext_cli.table import COMMANDS\n")
+    (tmp_path / "automl_ext_cli").mkdir()
+    (tmp_path / "automl_ext_cli/table.py").write_text("")
     graph = import_graph(tmp_path)
+    assert of_the_table(graph) == ["automl_ext.nas.c imports automl_ext_cli.table"]
     assert upward(graph, LEVEL) == ["automl_ext.ops.a imports automl_ext.nas.b"]
     assert set(circle(graph)) == {"automl_ext.nas.b", "automl_ext.nas.c"}
     assert rooms(graph, 2)["automl_ext.ops"] == {"automl_ext.nas"}

@@ -24,8 +24,9 @@ from automl_ext.multi_seed import print_seeds
 from automl_ext.rl.algorithms.dqn import DQNConfig
 from automl_ext.summary import duration, formatted, network_rows, only_json, report_ablation
 from automl_ext.training import progress
+from automl_ext_cli import Command as TableCommand
 from automl_ext_cli import load
-from automl_ext_cli.table import COMMANDS, RUNS
+from automl_ext_cli.table import COMMANDS, LEARNERS, RUNS
 
 IMAGES = shlex.split("--subset 200 --epochs 1 --channels 4 --device cpu")
 GENOTYPE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
@@ -143,6 +144,24 @@ def test_a_column_of_the_table_of_seeds_has_one_format(capsys: pytest.CaptureFix
     print_seeds("automl-ext retrain", Path("out"), {"seeds": [0, 1], "summary": summary}, ())
     shown = capsys.readouterr().out
     assert re.findall(r"[\d,.e+]{5,}", shown) == ["230,070", "514,555", "372,312", "230,070", "514,555"]
+
+
+def test_a_command_has_what_its_kind_says_unless_it_says_otherwise() -> None:
+    command, ppo = TableCommand("agent", "", next=("plot",)), RUNS["train ppo"]
+    assert (command.metric, command.report, command.next) == (ppo.metric, ppo.report, ("plot",))
+    with pytest.raises(TypeError, match="no attribute 'metrics'"):
+        TableCommand("agent", "", metrics=("score",))
+    with pytest.raises(ValueError, match=r"kind: expected one of supernet, .*, got 'agents'"):
+        TableCommand("agents", "")
+
+
+def test_what_the_table_names_is_there() -> None:
+    for command in (RUNS | LEARNERS).values():
+        config, function = command.load()
+        assert dataclasses.is_dataclass(config)
+        assert callable(function)
+        assert callable(load(command.report))
+        assert {*command.next} <= COMMANDS.keys()
 
 
 def test_summary_of_an_ablation(capsys: pytest.CaptureFixture[str]) -> None:

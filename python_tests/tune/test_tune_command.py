@@ -307,7 +307,7 @@ def test_the_table_compares_means_over_the_same_seeds(confirmed: Any, shown: flo
 
 def test_known_points_fit_the_space(monkeypatch: pytest.MonkeyPatch) -> None:
     known = [{"lr": 5.0, "size": 3}, {"lr": 1.0}, {"other": 1}]
-    monkeypatch.setattr("automl_ext.tune.portfolio.portfolio", lambda command, file, spaces, usual: known)
+    monkeypatch.setattr("automl_ext.tune.commands.command.portfolio", lambda command, file, spaces, usual: known)
     space = {"lr": Range(0.1, 1.0), "kind": Categories("a", "b")}
     usual = {"lr": 0.5, "kind": "b"}
     assert known_points("train x", space, usual, space) == [{"lr": 1.0, "kind": "b"}]  # without the usual point

@@ -21,11 +21,13 @@ import io
 import math
 import pickle
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
+import tyro
 
 from automl_ext.nas.estimators.table import CELLS, columns, place
 from automl_ext.nas.spaces.nasbench201 import Genotype
@@ -148,3 +150,21 @@ def _load(path: Path) -> Any:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except (pickle.UnpicklingError, EOFError) as error:
         raise UserError(f"{path}: expected a pickle of NATS-Bench: {short(error)}") from None
+
+
+@dataclass
+class NASTableCommand:
+    source: Annotated[Path, tyro.conf.Positional]
+    """NATS-tss-v1_0-….pickle.pbz2, or the folder NATS-tss-v1_0-…-simple."""
+    dataset: Literal["cifar10", "cifar100", "imagenet16_120"] = "cifar10"
+    """Data set of the table."""
+    out: Path | None = None
+    """Table to write, for --table. NAME.npz; default: nasbench201_DATASET.npz."""
+
+
+def nas_table(command: NASTableCommand) -> int:
+    """Convert the files. Return the exit code."""
+    out = command.out or Path(f"nasbench201_{command.dataset}.npz")
+    convert(command.source, out, command.dataset)
+    print(out)
+    return 0

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from automl_ext.nas.spaces.draw import draw_graph
 from automl_ext.nas.spaces.space import DecisionSpace, check_indices
 from automl_ext.nas.spaces.supernet import Form, Supernet
 from automl_ext.training.errors import UserError
@@ -85,8 +86,6 @@ class ConvNetSpace(DecisionSpace):
         raise UserError("space convnet: has no supernet; search it with rea, random or search auto")
 
     def draw(self, genotype: ConvNetGenotype, path: str | Path, title: str = "") -> None:
-        from automl_ext.nas.spaces.draw import draw_graph
-
         block = {"plain": "convolution", "residual": "residual block", "pooled": "skip convolution"}[genotype.kind]
         names = [f"{depth} × {block}" for depth in genotype.depths]
         widths = WIDTHS[genotype.kind]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from automl_ext.nas.spaces.cell_genotype import Edge, Nodes, check_nodes, read_nodes, write_nodes
 from automl_ext.nas.spaces.cell_network import BlockCell, CellNetwork, FixedReductionCell, Place, adapt_inputs
+from automl_ext.nas.spaces.draw_cells import FIXED_REDUCTION, draw_cells
 from automl_ext.nas.spaces.space import DecisionSpace, check_indices
 from automl_ext.nas.spaces.supernet import Choice, Form, SuperEdge, Supernet, node_value
 from automl_ext.training.files.reading import short
@@ -271,8 +272,6 @@ class Darts(DecisionSpace):
         return DartsSupernet(self.fixed_reduction, in_channels, num_classes, channels, cells, form)
 
     def draw(self, genotype: DartsGenotype, path: str | Path, title: str = "") -> None:
-        from automl_ext.nas.spaces.draw_cells import FIXED_REDUCTION, draw_cells
-
         reduction = FIXED_REDUCTION if genotype.reduction is None else genotype.reduction
         outputs = range(2, 2 + NUM_NODES)
         cells = {"normal cell": (genotype.normal, outputs), "reduction cell": (reduction, outputs)}

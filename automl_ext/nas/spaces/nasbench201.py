@@ -16,6 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from automl_ext.nas.spaces.draw import draw_graph
 from automl_ext.nas.spaces.operations import ResidualBlock, make_operation
 from automl_ext.nas.spaces.space import DecisionSpace, check_indices
 from automl_ext.nas.spaces.supernet import Form, SuperCell, Supernet
@@ -204,8 +205,6 @@ class NASBench201(DecisionSpace):
         return NASBench201Supernet(in_channels, num_classes, channels, cells, form)
 
     def draw(self, genotype: Genotype, path: str | Path, title: str = "") -> None:
-        from automl_ext.nas.spaces.draw import draw_graph
-
         draw_graph(*self.graph(genotype), OPERATIONS, path, title)
 
     def graph(self, genotype: Genotype) -> tuple[dict[str, tuple[float, float]], list[tuple[str, str, str]]]:

@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from automl_ext.nas.spaces.own import own_space
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -45,8 +46,6 @@ def space(name: str) -> Space[Any]:
             names = ", ".join([*SPACES, *others])
             raise UserError(f"--space: expected one of {names}, or MODULE:CLASS, got {name!r}")
         name = others[name]
-    from automl_ext.nas.spaces.own import own_space  # only spaces of others need it
-
     return own_space(name)
 
 

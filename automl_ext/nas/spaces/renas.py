@@ -16,6 +16,7 @@ from pathlib import Path
 
 from automl_ext.nas.spaces.cell_genotype import Edge, Nodes, check_nodes, read_nodes, write_nodes
 from automl_ext.nas.spaces.cell_network import BlockCell, CellNetwork
+from automl_ext.nas.spaces.draw_cells import draw_cells
 from automl_ext.nas.spaces.space import DecisionSpace, check_indices
 from automl_ext.nas.spaces.supernet import Form, Supernet
 from automl_ext.training.errors import UserError
@@ -94,6 +95,4 @@ class ReNASSpace(DecisionSpace):
         raise UserError("space renas: has no supernet; search it with rea or renas, or search darts with gdas")
 
     def draw(self, genotype: ReNASGenotype, path: str | Path, title: str = "") -> None:
-        from automl_ext.nas.spaces.draw_cells import draw_cells
-
         draw_cells({"cell": (genotype.blocks, unused(genotype.blocks))}, OPERATIONS, path, title)

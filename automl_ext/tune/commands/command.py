@@ -19,6 +19,7 @@ from automl_ext.tune.commands.flags import as_flags, as_toml
 from automl_ext.tune.commands.objective import CommandObjective, TunedBy
 from automl_ext.tune.commands.ranges import space_of
 from automl_ext.tune.config import TuneConfig, check_installed
+from automl_ext.tune.portfolio import portfolio
 from automl_ext.tune.tuning import MOST_REPEATS, tune
 
 BEST = "best.toml"
@@ -137,7 +138,6 @@ def known_points(
         UserError: ``file`` is damaged, is a portfolio of another command, or has a value that is neither ``declared``
             by the command, nor in ``space``, nor the usual one.
     """
-    from automl_ext.tune.portfolio import portfolio
     from automl_ext.tune.space import nearest
 
     points = [nearest(space, usual)]
