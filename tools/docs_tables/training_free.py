@@ -6,9 +6,6 @@ from typing import Any
 
 from docs_tables.text import integer, load, table
 
-# measured, and removed for it: docs/development/learning-notes.md
-REMOVED = {"jacobian_covariance", "trainability", "zico"}
-
 
 def interval(row: dict[str, Any], name: str) -> str:
     low, high = row[f"{name}_interval"]
@@ -17,10 +14,11 @@ def interval(row: dict[str, Any], name: str) -> str:
 
 def training_free() -> str:
     """Return the rows of all cells, and of a sample for scores that were not computed for all cells."""
-    lines, shown = [], set(REMOVED)
+    lines: list[list[str]] = []
+    shown: set[str] = set()
     for run in load("training_free")["runs"]:
         cells = f"{integer(run['architectures'])}, {run['images']} images"
-        kept = [row for row in run["rows"] if row["score"] not in shown and not REMOVED & {*row["of"]}]
+        kept = [row for row in run["rows"] if row["score"] not in shown]
         shown |= {row["score"] for row in kept}
         for row in sorted(kept, key=lambda row: -row["spearman"]):
             one = row["of"] == [row["score"]]
