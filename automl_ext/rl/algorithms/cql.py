@@ -33,13 +33,13 @@ from automl_ext.training.seeding import seeded
 class CQLConfig(OfflineConfig):
     """Configuration of CQL."""
 
-    alpha: float = 1.0  # Weight of the conservative term. 0: offline double DQN.
+    conservative_weight: float = 1.0  # Weight α of the conservative term. 0: offline double DQN.
     target_update_interval: int = 100  # Gradient steps between updates of the target network.
     dueling: bool = False  # Separate streams for the state value and the advantages.
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "alpha", low=0)
+        check_range(self, "conservative_weight", low=0)
         check_range(self, "target_update_interval", low=1)
         check_hidden(self, units=2, layers=1)
 
@@ -85,7 +85,7 @@ class CQL(OfflineAgent):
             targets = td_targets(batch.returns, next_q, batch.terminated, batch.discounts, next_q_online=online_q)
         loss, _ = q_loss(q, batch.actions, targets)
         conservative = conservative_loss(q, batch.actions)
-        clipped_gradient(loss + config.alpha * conservative, self.parameters, config.max_grad_norm)
+        clipped_gradient(loss + config.conservative_weight * conservative, self.parameters, config.max_grad_norm)
         self.optimizer.step()
         return {"loss": loss.detach(), "conservative_loss": conservative.detach()}
 

@@ -64,7 +64,7 @@ def test_good_actions_weigh_more() -> None:
 
 
 def test_without_its_term_cql_learns_the_optimal_values() -> None:
-    agent = trained("cql", 0.5, alpha=0.0, target_update_interval=20)
+    agent = trained("cql", 0.5, conservative_weight=0.0, target_update_interval=20)
     with torch.no_grad():
         q = agent.online(torch.eye(5)[1:4]).numpy()
     v = GAMMA ** np.array([2, 1, 0])
@@ -84,7 +84,7 @@ def test_conservative_q_learning_keeps_to_the_actions_of_the_data() -> None:
 @pytest.mark.parametrize("name", ["cql", "iql"])
 def test_better_than_the_policy_of_the_data(name: str) -> None:
     """Two of three recorded steps go left, to the small reward."""
-    options: dict[str, Any] = {"alpha": 0.1, "target_update_interval": 20}
+    options: dict[str, Any] = {"conservative_weight": 0.1, "target_update_interval": 20}
     if name == "iql":
         options = {"beta": 10.0, "polyak": 0.05}
     assert trained(name, 0.35, **options).result["eval_return_mean"] == 1.0
