@@ -21,7 +21,7 @@ from automl_ext.bench.reports.cells import duration, times
 from automl_ext.bench.timing import warm_allocator
 from automl_ext.nas.benchmarks.nas_bench_report import print_table
 from automl_ext.nas.benchmarks.nats_bench import NASBenchConfig, nas_bench
-from automl_ext.nas.estimators.table import Table as NASTable
+from automl_ext.nas.estimators.benchmark_table import Table as NASTable
 from automl_ext.nas.plot import plot_genotype
 from automl_ext.nas.supernets.gdas import GDASConfig
 from automl_ext.nas.supernets.search_supernet import search_supernet

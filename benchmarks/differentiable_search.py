@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 from automl_ext.data.images import Split, Splits, load_images, split_images
-from automl_ext.nas.estimators.table import Table, place
+from automl_ext.nas.estimators.benchmark_table import Table, place
 from automl_ext.nas.search.search import search as search_by_strategy
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.strategies.random_search import RandomConfig

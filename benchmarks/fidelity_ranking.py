@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from automl_ext.nas.estimators.table import Table
-from automl_ext.nas.estimators.training_free.ranks import kendall, spearman
+from automl_ext.nas.estimators.benchmark_table import Table
+from automl_ext.nas.estimators.training_free.correlations import kendall, spearman
 
 
 def best(scores: np.ndarray, share: float) -> np.ndarray:

@@ -23,9 +23,9 @@ import torch
 
 from automl_ext.data.images import Splits, load_images, split_images
 from automl_ext.nas.costs import count_parameters
+from automl_ext.nas.estimators.benchmark_table import Table, place
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
-from automl_ext.nas.estimators.table import Table, place
-from automl_ext.nas.estimators.training_free.ranks import kendall, spearman
+from automl_ext.nas.estimators.training_free.correlations import kendall, spearman
 from automl_ext.nas.estimators.weight_sharing import UniformSupernet, WeightSharing
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
 from automl_ext.nas.training.training_options import TrainingConfig

@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 
 from automl_ext.data.images import load_images, split_images
-from automl_ext.nas.estimators.table import Table, place
-from automl_ext.nas.estimators.training_free.ranks import kendall, log_rank_sum, spearman
+from automl_ext.nas.estimators.benchmark_table import Table, place
+from automl_ext.nas.estimators.training_free.correlations import kendall, log_rank_sum, spearman
 from automl_ext.nas.estimators.training_free.scores import RANK, score_network
 from automl_ext.nas.screening.score_job import ScoreJob
 from automl_ext.nas.screening.score_table import ScoreTable

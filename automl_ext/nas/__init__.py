@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # loaded at first use
     from automl_ext.nas.ensembles.network import load_ensemble
     from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
     from automl_ext.nas.estimators.morphisms import net2deeper, net2wider
-    from automl_ext.nas.estimators.training_free.ranks import log_rank_sum
+    from automl_ext.nas.estimators.training_free.correlations import log_rank_sum
     from automl_ext.nas.estimators.training_free.scores import score_network
     from automl_ext.nas.estimators.weight_sharing import WeightSharing
     from automl_ext.nas.evaluation import Evaluation, Evaluator
@@ -28,10 +28,10 @@ if TYPE_CHECKING:  # loaded at first use
     from automl_ext.nas.screening.score import ScoreConfig
     from automl_ext.nas.screening.score import score as score_architectures
     from automl_ext.nas.search.search import search as search_by_strategy
-    from automl_ext.nas.spaces.darts import Darts
+    from automl_ext.nas.spaces.darts_space import Darts
     from automl_ext.nas.spaces.nasbench201 import NASBench201
     from automl_ext.nas.spaces.registry import SPACES
-    from automl_ext.nas.spaces.renas import ReNASSpace
+    from automl_ext.nas.spaces.renas_space import ReNASSpace
     from automl_ext.nas.spaces.space import Space
     from automl_ext.nas.strategies.evolution import EvolutionConfig
     from automl_ext.nas.strategies.random_search import RandomConfig

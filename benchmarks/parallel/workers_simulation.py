@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from automl_ext.nas.estimators.table import Table, TableEvaluator
+from automl_ext.nas.estimators.benchmark_table import Table, TableEvaluator
 from automl_ext.nas.search.search import search
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.strategies.evolution import Evolution

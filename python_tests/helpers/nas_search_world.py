@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from automl_ext.nas.estimators.table import Table, columns
+from automl_ext.nas.estimators.benchmark_table import Table, columns
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
 from automl_ext.nas.strategies.strategy import Strategy

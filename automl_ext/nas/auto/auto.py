@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from automl_ext.nas.auto.auto_result import best_so_far, is_earlier, summarize
 from automl_ext.nas.auto.entrant import Entrant
 from automl_ext.nas.auto.plan import (
     BEST_RANKED,
@@ -42,7 +43,6 @@ from automl_ext.nas.auto.plan import (
     step_seconds,
     text_of,
 )
-from automl_ext.nas.auto.result import best_so_far, is_earlier, summarize
 from automl_ext.nas.auto.trainee import DECAY, Recipe
 from automl_ext.nas.auto.work import CHUNK, Finished, Task, Worker, divide
 from automl_ext.nas.data import prepare
@@ -93,7 +93,7 @@ def auto(
         data: own data in place of ``config.data``, as :mod:`automl_ext.data.datasets` takes them.
 
     Returns:
-        The contents of ``result.json``; see :func:`~automl_ext.nas.auto.result.summarize`. None if the run was
+        The contents of ``result.json``; see :func:`~automl_ext.nas.auto.auto_result.summarize`. None if the run was
         interrupted. The plan depends on the speed of the machine, because the budget is a time.
 
     Raises:

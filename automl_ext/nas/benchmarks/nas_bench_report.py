@@ -12,7 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from automl_ext.nas.estimators.table import DATASETS
+from automl_ext.nas.estimators.benchmark_table import DATASETS
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import color_of
 from automl_ext.training.pictures.curves import add_title, figure, set_axes

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_ext.nas.benchmarks.nas_bench_report import SCREENED, draw, print_table
-from automl_ext.nas.estimators.table import CELLS, Table, TableEvaluator
+from automl_ext.nas.estimators.benchmark_table import CELLS, Table, TableEvaluator
 from automl_ext.nas.screening.score_table import ScoreTable
 from automl_ext.nas.screening.screen import STREAM, draw_rows, screened, screening_seconds
 from automl_ext.nas.spaces.nasbench201 import NASBench201

@@ -1,7 +1,7 @@
 """Converts the official files of NATS-Bench's topology space (Dong et al. 2021) to a table of one data set.
 
-:mod:`automl_ext.nas.estimators.table` reads the table. The official files are bz2-compressed pickles of plain Python in
-one of two layouts:
+:mod:`automl_ext.nas.estimators.benchmark_table` reads the table. The official files are bz2-compressed pickles of plain
+Python in one of two layouts:
 
     NATS-tss-v1_0-….pickle.pbz2            {"meta_archs": [arch, …], "arch2infos": {index: cell, …}, …}
     NATS-tss-v1_0-…-simple/                meta.pickle.pbz2, and 000000.pickle.pbz2 … with one cell each
@@ -29,7 +29,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import tyro
 
-from automl_ext.nas.estimators.table import CELLS, columns, place
+from automl_ext.nas.estimators.benchmark_table import CELLS, columns, place
 from automl_ext.nas.spaces.nasbench201 import Genotype
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_output

@@ -10,8 +10,8 @@ from random import Random
 from typing import Any
 
 from automl_ext.nas.data import load_splits
-from automl_ext.nas.estimators.table import Table, place
-from automl_ext.nas.estimators.training_free.ranks import kendall, spearman
+from automl_ext.nas.estimators.benchmark_table import Table, place
+from automl_ext.nas.estimators.training_free.correlations import kendall, spearman
 from automl_ext.nas.estimators.training_free.scores import RANK, SCORES, check_scores
 from automl_ext.nas.screening import score_job
 from automl_ext.nas.screening.score_job import LEAST_IMAGES, ScoreJob

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from automl_ext.nas.estimators.training_free.ranks import kendall, spearman
+from automl_ext.nas.estimators.training_free.correlations import kendall, spearman
 from automl_ext.nas.screening.score_table import ScoreTable
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import BLUE, GRAY

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from automl_ext.nas.estimators.training_free.ranks import log_rank_sum
+from automl_ext.nas.estimators.training_free.correlations import log_rank_sum
 from automl_ext.nas.estimators.training_free.scores import RANK, SCORES
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.errors import UserError

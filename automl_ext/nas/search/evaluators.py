@@ -9,9 +9,9 @@ from typing import Any
 from automl_ext.data.images import ImageData, Splits
 from automl_ext.nas.costs import count_macs, count_parameters, latency_ms
 from automl_ext.nas.data import load_splits, network_shape
+from automl_ext.nas.estimators.benchmark_table import Table, TableEvaluator
 from automl_ext.nas.estimators.inheritance import Inheriting
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity, global_rng_kept
-from automl_ext.nas.estimators.table import Table, TableEvaluator
 from automl_ext.nas.estimators.weight_sharing import UniformSupernet, WeightSharing
 from automl_ext.nas.evaluation import Evaluation, Evaluator, Scoring
 from automl_ext.nas.spaces.space import Space

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from automl_ext.nas.spaces.convnet import ConvNetSpace
+from automl_ext.nas.spaces.darts_space import Darts
+from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.own import own_space
+from automl_ext.nas.spaces.renas_space import ReNASSpace
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.user_code import check_trusted, raised
 
-
-def _make(module: str, name: str, **options: Any) -> Space[Any]:
-    """Make a space of this package, whose module is loaded here."""
-    kind: Callable[..., Space[Any]] = getattr(import_module(f"automl_ext.nas.spaces.{module}"), name)
-    return kind(**options)
-
-
 SPACES: dict[str, Callable[[], Space[Any]]] = {
-    "nb201": partial(_make, "nasbench201", "NASBench201"),
-    "darts": partial(_make, "darts", "Darts"),
-    "darts-frc": partial(_make, "darts", "Darts", fixed_reduction=True),  # GDAS's fixed reduction cell
-    "renas": partial(_make, "renas", "ReNASSpace"),
-    "convnet": partial(_make, "convnet", "ConvNetSpace"),
+    "nb201": NASBench201,
+    "darts": Darts,
+    "darts-frc": partial(Darts, fixed_reduction=True),  # GDAS's fixed reduction cell
+    "renas": ReNASSpace,
+    "convnet": ConvNetSpace,
 }
 GROUP = "automl_ext.spaces"  # entry points of other distributions: name = MODULE:CLASS
 

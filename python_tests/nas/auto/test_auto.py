@@ -24,10 +24,10 @@ from automl_ext.nas.auto.auto import (
     survives_mirroring,
 )
 from automl_ext.nas.auto.auto_report import table_of
+from automl_ext.nas.auto.auto_result import race_row
+from automl_ext.nas.auto.auto_result import row as row_of
 from automl_ext.nas.auto.entrant import Entrant, beats_chance
 from automl_ext.nas.auto.plan import RACE, AutoConfig, NetworkSpec, Plan, Rung, halving, largest
-from automl_ext.nas.auto.result import race_row
-from automl_ext.nas.auto.result import row as row_of
 from automl_ext.nas.auto.work import HELD_LEAST, Finished, Task, Worker
 from automl_ext.nas.export.export import export, load_network
 from automl_ext.nas.plot import plot_run

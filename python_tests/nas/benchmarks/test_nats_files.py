@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from automl_ext.nas.benchmarks.nats_files import convert
-from automl_ext.nas.estimators.table import Table, columns, place
+from automl_ext.nas.estimators.benchmark_table import Table, columns, place
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.data_pickle import Array, load_data
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import automl_ext
-from automl_ext.nas.estimators.table import DATASETS, Table, TableEvaluator, columns, place
+from automl_ext.nas.estimators.benchmark_table import DATASETS, Table, TableEvaluator, columns, place
 from automl_ext.nas.spaces.nasbench201 import Genotype
 from automl_ext.training.errors import UserError
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from automl_ext.nas.estimators.training_free.ranks import kendall, log_rank_sum, mean_ranks, spearman
+from automl_ext.nas.estimators.training_free.correlations import kendall, log_rank_sum, mean_ranks, spearman
 from automl_ext.nas.screening.equal_cells import function_of, representative
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
 

@@ -16,10 +16,10 @@ from compare_runs import same
 from test_lower_fidelity import CELL, SPLITS
 
 from automl_ext.nas.estimators.weight_sharing import UniformSupernet, WeightSharing
-from automl_ext.nas.spaces import darts
+from automl_ext.nas.spaces import darts_space as darts
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.cell_genotype import Edge
-from automl_ext.nas.spaces.darts import NUM_NODES, Darts, DartsGenotype, edges_of
+from automl_ext.nas.spaces.darts_space import NUM_NODES, Darts, DartsGenotype, edges_of
 from automl_ext.nas.spaces.nasbench201 import OPERATIONS, Genotype, NASBench201
 from automl_ext.nas.spaces.supernet import Choice
 from automl_ext.nas.training.training_options import TrainingConfig

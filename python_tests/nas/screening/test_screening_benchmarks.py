@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from paths import ROOT
 
-from automl_ext.nas.estimators.table import place
-from automl_ext.nas.estimators.training_free.ranks import spearman
+from automl_ext.nas.estimators.benchmark_table import place
+from automl_ext.nas.estimators.training_free.correlations import spearman
 from automl_ext.nas.estimators.training_free.scores import RANK
 from automl_ext.nas.screening.score import ScoreConfig, score
 from automl_ext.nas.screening.score_table import ScoreTable

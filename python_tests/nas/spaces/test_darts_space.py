@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from automl_ext.nas.plot import plot_run
 from automl_ext.nas.spaces.cell_network import FixedReductionCell, Place
-from automl_ext.nas.spaces.darts import (
+from automl_ext.nas.spaces.darts_space import (
     NONE,
     NUM_EDGES,
     OPERATIONS,

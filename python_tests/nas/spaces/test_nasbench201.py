@@ -9,7 +9,7 @@ from random import Random
 import pytest
 import torch
 
-from automl_ext.nas.estimators.table import Table, place
+from automl_ext.nas.estimators.benchmark_table import Table, place
 from automl_ext.nas.spaces.nasbench201 import EDGES, Genotype, NASBench201, live_edges
 from automl_ext.nas.spaces.operations import make_operation
 

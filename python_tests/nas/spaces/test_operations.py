@@ -19,9 +19,9 @@ SWEEP = """
 import copy, itertools, json
 import torch
 from torch import nn
-from automl_ext.nas.spaces import darts
+from automl_ext.nas.spaces import darts_space as darts
 from automl_ext.nas.spaces import nasbench201
-from automl_ext.nas.spaces import renas as renas_space
+from automl_ext.nas.spaces import renas_space
 from automl_ext.nas.spaces.cell_network import FixedReductionCell, Place
 from automl_ext.nas.spaces.operations import FactorizedReduction, ResidualBlock, make_operation
 

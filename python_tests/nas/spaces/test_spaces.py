@@ -14,12 +14,12 @@ from torch import nn
 from automl_ext.nas.spaces.cell_genotype import Edge
 from automl_ext.nas.spaces.cell_network import BlockCell, FixedReductionCell, Place, live_cells
 from automl_ext.nas.spaces.convnet import MAX_SCALE
-from automl_ext.nas.spaces.darts import OPERATIONS, Darts
+from automl_ext.nas.spaces.darts_space import OPERATIONS, Darts
 from automl_ext.nas.spaces.nasbench201 import EDGES, Genotype, NASBench201, live_edges
 from automl_ext.nas.spaces.operations import make_operation
 from automl_ext.nas.spaces.registry import SPACES, space
-from automl_ext.nas.spaces.renas import OPERATIONS as RENAS_OPERATIONS
-from automl_ext.nas.spaces.renas import ReNASSpace, unused
+from automl_ext.nas.spaces.renas_space import OPERATIONS as RENAS_OPERATIONS
+from automl_ext.nas.spaces.renas_space import ReNASSpace, unused
 from automl_ext.training.errors import UserError
 
 DARTS_V2 = (

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from automl_ext.nas.spaces.darts import Darts
+from automl_ext.nas.spaces.darts_space import Darts
 from automl_ext.nas.spaces.nasbench201 import EDGES, OPERATIONS, Genotype, NASBench201, NASBench201Supernet
 from automl_ext.nas.spaces.supernet import Choice, SuperCell
 from automl_ext.nas.supernets.gdas import sample

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-from automl_ext.nas.estimators.table import Table, place
+from automl_ext.nas.estimators.benchmark_table import Table, place
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 
 SCRIPT = ROOT / "benchmarks" / "differentiable_search.py"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.data.images import Split
-from automl_ext.nas.spaces.darts import Darts
+from automl_ext.nas.spaces.darts_space import Darts
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.supernet import Choice, SuperCell, Supernet
 from automl_ext.nas.supernets.candidates import decode, without_none

@@ -16,7 +16,7 @@ from automl_ext.data.images import Split, Splits
 from automl_ext.nas.costs import count_parameters
 from automl_ext.nas.data import prepare
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
-from automl_ext.nas.spaces.darts import Darts
+from automl_ext.nas.spaces.darts_space import Darts
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.training.batches import cutmix, cutout, mixed_cross_entropy
 from automl_ext.nas.training.compare import CompareConfig, compare
