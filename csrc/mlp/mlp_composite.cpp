@@ -118,6 +118,7 @@ at::Tensor mlp_composite(const at::Tensor& x, at::TensorList weights, at::Tensor
   return y.reshape_symint(sizes);
 }
 
+// Written out: torch::autograd::grad of the function above does not work under torch.func (vmap of grad, jvp of grad).
 std::vector<at::Tensor> mlp_gradients(const at::Tensor& grad, const at::Tensor& x, at::TensorList weights,
                                       at::TensorList biases, int64_t activation, bool activate_last, bool stacked_x,
                                       bool needs_x) {
