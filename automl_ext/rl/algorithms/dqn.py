@@ -257,13 +257,13 @@ class DQN(LearningAgent):
         with flushed_denormals():
             for _ in range(steps // at_once):
                 batch = self.seams.transformed(self.replay.sample(config.batch_size * at_once))
-                targets = self.targets(batch)
+                targets = self.seams.merged(self.targets(batch))
                 for part, part_targets in zip(split(batch, at_once), targets.chunk(at_once), strict=True):
                     loss, errors, metrics = self.step(part, part_targets)
                     losses.append(loss)
                 if isinstance(self.replay, PrioritizedReplay):
                     try:
-                        self.replay.update_priorities(batch.indices, errors)
+                        self.replay.update_priorities(batch.indices, self.seams.merged(errors))
                     except ValueError as error:
                         raise UserError(f"diverged at update {self.updates}: {error}") from None
         return metrics | {"loss": torch.stack(losses).mean()}
@@ -299,8 +299,8 @@ class DQN(LearningAgent):
         loss, errors = loss_function(self.online(batch.observations), batch.actions, targets, weights)
         total, metrics = self.seams.add_terms(loss, {}, self.online, batch)
         clipped_gradient(total, self.parameters, config.max_grad_norm)
-        self.seams.step()
         self.optimizer.step()
+        self.seams.step()
         self.updates += 1
         return loss.detach(), errors, metrics
 

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
+from automl_ext.rl.extras.augment import Augment
+from automl_ext.rl.extras.contrastive import Contrastive
 from automl_ext.rl.extras.count_bonus import CountBonus
 from automl_ext.rl.extras.initial_policy import InitialPolicy
 from automl_ext.rl.extras.potential import Potential
@@ -25,6 +27,8 @@ from automl_ext.training.errors import UserError
 __all__ = [
     "EXTRAS",
     "RND",
+    "Augment",
+    "Contrastive",
     "CountBonus",
     "Extras",
     "InitialPolicy",
@@ -45,6 +49,8 @@ class Extras(NoExtras):
     count_bonus: Annotated[CountBonus, GROUP] = field(default_factory=lambda: CountBonus(weight=0.0))
     rnd: Annotated[RND, GROUP] = field(default_factory=lambda: RND(weight=0.0))
     self_imitation: Annotated[SelfImitation, GROUP] = field(default_factory=lambda: SelfImitation(updates=0))
+    augment: Annotated[Augment, GROUP] = field(default_factory=lambda: Augment(kind=None))
+    contrastive: Annotated[Contrastive, GROUP] = field(default_factory=lambda: Contrastive(weight=0.0))
 
     @classmethod
     def of(cls, extras: Iterable[Any]) -> Extras:

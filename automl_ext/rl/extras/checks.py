@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from automl_ext.rl.networks.packed import check_not_packed
 from automl_ext.training.checks import check_range
+from automl_ext.training.errors import UserError
 
 
 def check_options(extra: Any, *names: str, low: float, high: float | None = None) -> None:
@@ -22,3 +24,17 @@ def check_options(extra: Any, *names: str, low: float, high: float | None = None
 def has_replay(agent: Any) -> bool:
     """Return whether an agent learns from batches of a replay, as DQN does, and not from its own rollouts."""
     return "batch" in agent.honors
+
+
+def image_shape(agent: Any, name: str) -> tuple[int, ...]:
+    """Return the shape of an agent's observations, which are images or stacks of images.
+
+    Raises:
+        UserError: they are not; the message begins with ``name``, that of the extra.
+    """
+    space = agent.spaces[0]
+    check_not_packed(space, name)
+    shape: tuple[int, ...] = space.shape
+    if len(shape) not in (3, 4):
+        raise UserError(f"{name}: expected images, [H, W, channels] or [channels, H, W], got shape {list(shape)}")
+    return shape

@@ -3,7 +3,8 @@
 1. ``initial``: the weights before training
 2. ``Envs.transforms``: every step, see :class:`automl_ext.rl.envs.vector.StepTransform`; ``rewards`` if it is a
    function of the step, ``steps`` if it has a state
-3. ``batch``: every batch of a replay, before its targets are computed, for example its rewards
+3. ``batch``: every batch of a replay, before its targets are computed, for example its rewards. If a transform puts
+   several copies of each transition into the batch, ``merge`` says what becomes of the copies' targets and errors
 4. ``terms``: terms that are added to the loss
 5. ``after``: calls after an update
 """
@@ -55,7 +56,7 @@ class LossTerm(Protocol):
         """
 
     def step(self) -> None:
-        """Update parameters of its own, if any; called after each backward pass."""
+        """Update parameters of its own, if any; called after each backward pass, by DQN after its own step."""
 
 
 class Extra(Protocol):
@@ -95,6 +96,7 @@ class Seams:
     parts: dict[str, StatefulPart] = field(default_factory=dict)
     initial: list[Callable[[dict[str, Any]], dict[str, Any]]] = field(default_factory=list)
     batch: list[Callable[[Any], Any]] = field(default_factory=list)
+    merge: list[Callable[[Tensor], Tensor]] = field(default_factory=list)
     terms: list[LossTerm] = field(default_factory=list)
     after: list[Callable[[Any], dict[str, Any]]] = field(default_factory=list)
 
@@ -103,6 +105,12 @@ class Seams:
         for transform in self.batch:
             batch = transform(batch)
         return batch
+
+    def merged(self, values: Tensor) -> Tensor:
+        """Merge what was computed for each copy of a transition: targets or errors of a transformed batch, [N, ...]."""
+        for merge in self.merge:
+            values = merge(values)
+        return values
 
     def add_terms(
         self, loss: Tensor, metrics: dict[str, Any], network: nn.Module, batch: Any

@@ -11,11 +11,22 @@ import numpy as np
 import pytest
 import torch
 from compare_runs import same_runs
+from image_worlds import Spot
 
 from automl_ext import rl
 from automl_ext.cli import main
 from automl_ext.rl.envs.transforms import add_transform
-from automl_ext.rl.extras import EXTRAS, RND, CountBonus, Extras, InitialPolicy, Potential, SelfImitation
+from automl_ext.rl.extras import (
+    EXTRAS,
+    RND,
+    Augment,
+    Contrastive,
+    CountBonus,
+    Extras,
+    InitialPolicy,
+    Potential,
+    SelfImitation,
+)
 from automl_ext.rl.registry import ALGORITHMS
 from automl_ext.training.errors import UserError
 from automl_ext.training.search_space import with_point
@@ -29,9 +40,9 @@ FLAGS += ["--hidden", "8"]
 
 def test_all_extras_are_off_by_default_and_attach_in_a_fixed_order() -> None:
     assert list(Extras().each()) == []
-    given = [SelfImitation(), RND(), CountBonus(), Potential("mountain-car")]
+    given = [Contrastive(), Augment(), SelfImitation(), RND(), CountBonus(), Potential("mountain-car")]
     names = [extra.name for extra in Extras.of(given).each()]
-    assert names == ["potential", "count-bonus", "rnd", "self-imitation"]
+    assert names == ["potential", "count-bonus", "rnd", "self-imitation", "augment", "contrastive"]
     needs_value = {kind for kind in EXTRAS if not list(Extras.of([kind()]).each())}
     assert needs_value == {InitialPolicy, Potential}
     with pytest.raises(UserError, match="extras: expected RND once, got it twice"):
@@ -42,7 +53,8 @@ def test_each_extra_has_flags_with_its_name() -> None:
     for extra in (getattr(Extras(), field.name) for field in fields(Extras)):
         for option in fields(extra):
             (named,) = get_type_hints(type(extra), include_extras=True)[option.name].__metadata__
-            assert named.name == f"{extra.name}.{option.name.replace('_', '-')}"
+            full = f"{extra.name}.{option.name.replace('_', '-')}"
+            assert named.name == ("augment" if full == "augment.kind" else full)
 
 
 def test_options_without_effect_cause_a_warning() -> None:
@@ -182,8 +194,9 @@ def test_no_algorithm_ignores_an_extra(tmp_path: Path) -> None:
             options |= {} if name in ("vdn", "qmix", "dreamer") else {"hidden": (8, 8)}
             if kind is SelfImitation and name in ("a2c", "ppo"):
                 options["normalize_rewards"] = False
+            images = kind in (Augment, Contrastive) and name != "a3c"  # which takes ids only
             try:
-                agent = rl.make(name, "MountainCar-v0", extras=[extra], **options)
+                agent = rl.make(name, Spot if images else "MountainCar-v0", extras=[extra], **options)
             except UserError as error:
                 assert extra.name in str(error) or name in ("vdn", "qmix", "bc", "cql", "iql", "dreamer"), error  # noqa: PT017
                 continue
@@ -199,6 +212,8 @@ def test_no_algorithm_ignores_an_extra(tmp_path: Path) -> None:
         "count-bonus": (*on_policy, *replay),
         "rnd": (*on_policy, *replay),
         "self-imitation": on_policy,
+        "augment": replay,
+        "contrastive": replay,
     }
     assert made == {(extra, name) for extra, names in expected.items() for name in names}
 
