@@ -140,16 +140,31 @@ def rl_defaults() -> str:
     return table(header, lines)
 
 
+def augmentation() -> str:
+    """Return a row per task and variant of benchmarks/augmentation.py; docs_tables lists it once its rows exist."""
+    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for row in load("augmentation"):
+        groups.setdefault((row["task"], row["steps"], row["variant"]), []).append(row)
+    lines = []
+    for (task, steps, variant), runs in groups.items():
+        found = [run["return"] for run in runs]
+        digits = 2 if max(map(abs, found)) < 10 else 0
+        lines.append(
+            [task, variant, integer(steps), returns(found, digits), with_error(found, digits), cpu_seconds(runs)]
+        )
+    return table("DQN from pixels | variant | steps | return of the last policy, per seed | mean | CPU-seconds", lines)
+
+
 def standard_error(values: list[float]) -> float:
     return statistics.stdev(values) / len(values) ** 0.5
 
 
-def with_error(values: list[float]) -> str:
+def with_error(values: list[float], digits: int = 2) -> str:
     """Return the mean, and its standard error if there are several values; nothing of none."""
     if not values:
         return ""
-    mean = f"{statistics.fmean(values):.2f}".replace("-", "−")
-    return f"{mean} ± {standard_error(values):.2f}" if len(values) > 1 else mean
+    mean = f"{statistics.fmean(values):.{digits}f}".replace("-", "−")
+    return f"{mean} ± {standard_error(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def cpu_seconds(runs: list[dict[str, Any]]) -> str:
