@@ -3,6 +3,7 @@
 1. Imports go one way, without circles: from extras to algorithms to the core to ops, never back.
 2. Outside ``ops`` there is one forward pass, one loss and one update, by autograd: no ``torch.autograd.Function``, no
    gradient that is written by hand, and in ``rl`` no NumPy where networks compute.
+3. Constructing an agent costs at most 1.5 CPU-seconds beyond the import of torch.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import graphlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import fresh_python
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -324,3 +326,14 @@ def test_planted_faults_are_found(source: str, find: Callable[[ast.AST], Iterato
 )
 def test_what_is_allowed_is_no_fault(source: str, find: Callable[[ast.AST], Iterator[str]]) -> None:
     assert list(find(ast.parse(source))) == []
+
+
+@pytest.mark.parametrize("name", ["a2c", "dreamer"])
+def test_constructing_an_agent_takes_little_time(name: str) -> None:
+    code = (
+        "import time; start = time.process_time()\n"
+        f"from automl_ext import rl; rl.make({name!r}, 'CartPole-v1')\n"
+        "print(time.process_time() - start)"
+    )
+    # CPU-seconds, the best of three attempts: another process may slow down this one.
+    assert any(fresh_python.facts(code) <= 1.5 for _ in range(3))

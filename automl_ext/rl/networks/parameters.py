@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -88,7 +89,18 @@ def clipped_gradient(
 # step for its profiler, which takes as long again.
 
 
-class FlatAdam(torch.optim.Adam):
+class Uncompiled(torch.optim.Optimizer):
+    """An optimizer that does not import the compiler of torch, which takes two CPU-seconds.
+
+    The methods of torch import it to exclude themselves from ``torch.compile``.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+
+
+class FlatAdam(Uncompiled, torch.optim.Adam):
     """Adam of one vector, as ``torch.optim.Adam(fused=True)``."""
 
     def __init__(self, parameters: nn.Parameter, lr: float, eps: float = 1e-8) -> None:
@@ -122,7 +134,7 @@ class FlatAdam(torch.optim.Adam):
     step.hooked = True  # type: ignore[attr-defined]
 
 
-class FlatRMSprop(torch.optim.RMSprop):
+class FlatRMSprop(Uncompiled, torch.optim.RMSprop):
     """RMSprop of one vector, as ``torch.optim.RMSprop`` without momentum."""
 
     def __init__(self, parameters: nn.Parameter, lr: float, alpha: float = 0.99, eps: float = 1e-8) -> None:
