@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import gymnasium
@@ -10,6 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from automl_ext.rl.envs.lanes import Lanes
+from automl_ext.rl.envs.rollouts import Rollout
 from automl_ext.rl.envs.vector import Envs
 
 
@@ -116,6 +118,13 @@ class PoisonedRestarts(SyncVectorEnv):
 
 def envs_in(world: type[World], n: int = 8, mode: AutoresetMode = AutoresetMode.NEXT_STEP, seed: int = 0) -> Envs:
     return Envs(SyncVectorEnv([world] * n, autoreset_mode=mode), seed)
+
+
+def rollout_of(agent: Any, n_steps: int) -> Rollout:
+    """Let A2C or PPO act for a number of steps."""
+    agent.config = dataclasses.replace(agent.config, n_steps=n_steps)
+    rollout: Rollout = agent.rollout()
+    return rollout
 
 
 def one_hot(states: int) -> np.ndarray:

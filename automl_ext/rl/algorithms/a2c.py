@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from automl_ext.ops.policy import policy_gradient_loss
 from automl_ext.ops.returns import gae
-from automl_ext.rl.envs.rollouts import Rollout, collect
+from automl_ext.rl.envs.rollouts import Rollout, to_rollout
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import GAMMAS, LAMBDAS
 from automl_ext.rl.loop.policy import OnPolicyAgent, PolicyConfig, standardized
@@ -58,42 +58,6 @@ class A2CConfig(PolicyConfig):
         check_range(self, "vf_coef", "ent_coef", low=0)
 
 
-def a2c_loss(
-    log_probs: Tensor,
-    entropy: Tensor,
-    values: Tensor,
-    returns: Tensor,
-    advantages: Tensor,
-    weights: Tensor,
-    vf_coef: float,
-    ent_coef: float,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compute the mean of −A log π(a|s) + vf_coef (G − V(s))² − ent_coef H(π) (Mnih et al. 2016, section 4).
-
-    Args:
-        log_probs: log π(a|s), [N].
-        entropy: H(π(·|s)), [N].
-        values: V(s), [N].
-        returns, advantages: G and A(s, a), [N], constants.
-        weights: weights of the steps in the mean, [N], with sum 1; 0 at steps that are no transitions.
-        vf_coef, ent_coef: weights of the terms.
-
-    Returns:
-        The loss, and its three parts as metrics.
-    """
-    loss, policy_loss, value_loss, mean_entropy = policy_gradient_loss(
-        log_probs,
-        entropy,
-        values,
-        advantages,
-        returns,
-        weights=weights,
-        vf_coef=vf_coef,
-        ent_coef=ent_coef,
-    )
-    return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": mean_entropy}
-
-
 class A2C(OnPolicyAgent):
     """The A2C agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
 
@@ -118,21 +82,38 @@ class A2C(OnPolicyAgent):
         """Act for ``n_steps`` in every environment and take one gradient step; return scalar metrics."""
         self.set_initial_policy()
         rollout, metrics = self.compute_gradient()
-        self.decay_lr()
+        if self.config.lr_decay:
+            remaining = max(0.0, 1 - self.envs.steps / self.config.total_steps)
+            self.optimizer.param_groups[0]["lr"] = self.config.lr * remaining
         self.optimizer.step()
         return metrics | self.seams.updated(rollout)
 
     def compute_gradient(self) -> tuple[Rollout, dict[str, Any]]:
         """Act for ``n_steps`` and set ``parameters.grad`` to the clipped gradient; return rollout and metrics."""
-        rollout = collect(self.envs, self.sample, self.config.n_steps, self.device)
+        rollout = self.rollout()
         loss, metrics = self.loss(rollout)
         metrics["grad_norm"] = clipped_gradient(loss, self.parameters, self.config.max_grad_norm)
         self.seams.step()
         self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
         return rollout, metrics
 
+    @torch.no_grad()
+    def rollout(self) -> Rollout:
+        """Act for ``n_steps`` in every environment: a ~ π(·|s)."""
+        steps, actions = [], []
+        for _ in range(self.config.n_steps):
+            sampled, env_actions = self.sample(self.envs.observations)
+            steps.append(self.envs.step(env_actions))
+            actions.append(sampled)
+        return to_rollout(steps, actions, self.device)
+
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Any]]:
-        """Compute the loss of a rollout, and scalar metrics."""
+        """Compute the loss of a rollout, and scalar metrics (Mnih et al. 2016, section 4):
+
+        mean of −A log π(a|s) + vf_coef (G − V(s))² − ent_coef H(π), over the steps with a weight
+
+        The op computes it and its gradient in one pass; its reference, ``ops.policy.loss_reference``, is in PyTorch.
+        """
         config, network, seen, weights = self.config, self.network, rollout.acted, rollout.weights
         advantages, returns = self.targets(rollout)
         network.saw_returns(seen[weights > 0], returns[weights > 0])  # changes nothing without PopArt
@@ -142,8 +123,11 @@ class A2C(OnPolicyAgent):
         outputs, values = network(seen)
         log_probs, entropy = network.distribution.evaluate(outputs, rollout.actions)
         values = network.scaled(values, seen)
-        coefficients = config.vf_coef, config.ent_coef
-        loss, metrics = a2c_loss(log_probs, entropy, values, returns, advantages, weights, *coefficients)
+        tensors = log_probs, entropy, values, advantages, returns
+        loss, policy_loss, value_loss, mean_entropy = policy_gradient_loss(
+            *tensors, weights=weights, vf_coef=config.vf_coef, ent_coef=config.ent_coef
+        )
+        metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": mean_entropy}
         return self.seams.add_terms(loss, metrics, network, Acted(seen, rollout.actions, weights))
 
     @torch.no_grad()

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from automl_ext.ops.policy import policy_gradient_loss
 from automl_ext.ops.returns import gae
-from automl_ext.rl.envs.rollouts import Rollout, collect
+from automl_ext.rl.envs.rollouts import Rollout, to_rollout
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import GAMMAS, LAMBDAS
 from automl_ext.rl.loop.averages import mean_metrics
@@ -73,52 +73,6 @@ class PPOConfig(PolicyConfig):
             raise ValueError("n_steps: expected n_steps × n_envs to be at least 2, got 1")
 
 
-def ppo_loss(
-    log_probs: Tensor,
-    old_log_probs: Tensor,
-    entropy: Tensor,
-    values: Tensor,
-    returns: Tensor,
-    advantages: Tensor,
-    clip: float,
-    vf_coef: float,
-    ent_coef: float,
-    old_values: Tensor | None = None,
-    value_clip: float | None = None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compute the mean of −min(r A, clip(r, 1 − ε, 1 + ε) A) + vf_coef (G − V)² − ent_coef H(π), r = π / π_old.
-
-    Schulman et al. 2017, equations 7 and 9.
-
-    Args:
-        log_probs, old_log_probs: log π(a|s), and log π_old(a|s) of the policy that acted, [N].
-        entropy: H(π(·|s)), [N].
-        values: V(s), [N].
-        returns, advantages: G and A(s, a), [N], constants.
-        clip: ε, the largest change of the ratio r from which the policy still gains.
-        vf_coef, ent_coef: weights of the terms.
-        old_values, value_clip: V(s) before the update, [N], and the largest change of a value that lowers the loss. Not
-            in the paper, but in the authors' code. None: no limit.
-
-    Returns:
-        The loss, and its three parts as metrics.
-    """
-    loss, policy_loss, value_loss, mean_entropy = policy_gradient_loss(
-        log_probs,
-        entropy,
-        values,
-        advantages,
-        returns,
-        old_log_probs=old_log_probs,
-        old_values=None if value_clip is None else old_values,
-        clip=clip,
-        value_clip=math.inf if value_clip is None else value_clip,
-        vf_coef=vf_coef,
-        ent_coef=ent_coef,
-    )
-    return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": mean_entropy}
-
-
 class Transitions(NamedTuple):
     """N valid steps of a rollout.
 
@@ -155,10 +109,11 @@ class PPO(OnPolicyAgent):
         """Act for ``n_steps`` in every environment and update on the rollout; return scalar metrics."""
         self.set_initial_policy()
         config = self.config
-        remaining = self.decay_lr()
+        remaining = max(0.0, 1 - self.envs.steps / config.total_steps)
+        self.optimizer.param_groups[0]["lr"] = config.lr * (remaining if config.lr_decay else 1)
         # The loss refuses a range of 0, which a loop of the user's own would reach at total_steps.
         clip = config.clip_range * (max(remaining, 1e-6) if config.clip_decay else 1)
-        rollout = collect(self.envs, self.sample, config.n_steps, self.device)
+        rollout = self.rollout()
         steps = self.transitions(rollout)
         if not len(steps.actions):  # all environments were restarting
             return {}
@@ -176,6 +131,16 @@ class PPO(OnPolicyAgent):
         metrics = mean_metrics(measured) | self.change(steps, clip) | self.seams.updated(rollout)
         self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
         return metrics
+
+    @torch.no_grad()
+    def rollout(self) -> Rollout:
+        """Act for ``n_steps`` in every environment: a ~ π(·|s)."""
+        steps, actions = [], []
+        for _ in range(self.config.n_steps):
+            sampled, env_actions = self.sample(self.envs.observations)
+            steps.append(self.envs.step(env_actions))
+            actions.append(sampled)
+        return to_rollout(steps, actions, self.device)
 
     @torch.no_grad()
     def transitions(self, rollout: Rollout) -> Transitions:
@@ -211,24 +176,31 @@ class PPO(OnPolicyAgent):
                 yield batch._replace(advantages=normalized(batch.advantages))
 
     def loss(self, batch: Transitions, clip: float) -> tuple[Tensor, dict[str, Any]]:
-        """Compute the loss of a minibatch, and scalar metrics."""
+        """Compute the loss of a minibatch, and scalar metrics (Schulman et al. 2017, equations 7 and 9):
+
+        mean of −min(r A, clip(r, 1 − ε, 1 + ε) A) + vf_coef (G − V)² − ent_coef H(π),  r = π(a|s) / π_old(a|s)
+
+        The op computes it and its gradient in one pass. ``automl_ext.ops.policy.loss_reference`` is the same in a few
+        lines of PyTorch, with the clipped value loss of the authors' code, which ``value_clip`` turns on.
+        """
         config, network, seen = self.config, self.network, batch.observations
         outputs, values = network(seen)
         log_probs, entropy = network.distribution.evaluate(outputs, batch.actions)
         values, returns, old_values = (network.scaled(x, seen) for x in (values, batch.returns, batch.values))
-        loss, metrics = ppo_loss(
+        loss, policy_loss, value_loss, mean_entropy = policy_gradient_loss(
             log_probs,
-            batch.log_probs,
             entropy,
             values,
-            returns,
             batch.advantages,
-            clip,
-            config.vf_coef,
-            config.ent_coef,
-            old_values,
-            config.value_clip,
+            returns,
+            old_log_probs=batch.log_probs,
+            old_values=None if config.value_clip is None else old_values,
+            clip=clip,
+            value_clip=config.value_clip or math.inf,
+            vf_coef=config.vf_coef,
+            ent_coef=config.ent_coef,
         )
+        metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": mean_entropy}
         if config.target_kl is not None:
             metrics["kl"] = kl_estimate(log_probs.detach() - batch.log_probs)
         return self.seams.add_terms(loss, metrics, network, Acted(seen, batch.actions))

@@ -46,42 +46,6 @@ class ReinforceConfig(PolicyConfig):
         check_range(self, "vf_coef", "ent_coef", low=0)
 
 
-def reinforce_loss(
-    log_probs: Tensor,
-    entropy: Tensor,
-    values: Tensor,
-    returns: Tensor,
-    advantages: Tensor,
-    weights: Tensor,
-    vf_coef: float,
-    ent_coef: float,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compute the mean of −(G − b) log π(a|s) + vf_coef (G − V(s))² − ent_coef H(π).
-
-    Args:
-        log_probs: log π(a|s), [N].
-        entropy: H(π(·|s)), [N].
-        values: V(s), [N].
-        returns, advantages: G and G − b, [N], constants.
-        weights: weights of the steps in the mean, [N], with sum 1.
-        vf_coef, ent_coef: weights of the terms.
-
-    Returns:
-        The loss, and its three parts as metrics.
-    """
-    loss, policy_loss, value_loss, mean_entropy = policy_gradient_loss(
-        log_probs,
-        entropy,
-        values,
-        advantages,
-        returns,
-        weights=weights,
-        vf_coef=vf_coef,
-        ent_coef=ent_coef,
-    )
-    return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": mean_entropy}
-
-
 class Reinforce(OnPolicyAgent):
     """The REINFORCE agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
 
@@ -133,20 +97,28 @@ class Reinforce(OnPolicyAgent):
         return to_rollout(steps, actions, self.device)
 
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Any]]:
-        """Compute the loss of whole episodes, and scalar metrics."""
+        """Compute the loss of whole episodes, and scalar metrics (Sutton and Barto, section 13.4):
+
+        mean of −(G − b) log π(a|s) + vf_coef (G − V(s))² − ent_coef H(π), over the steps with a weight
+
+        The op computes it and its gradient in one pass; its reference, ``ops.policy.loss_reference``, is in PyTorch.
+        """
         config, network, seen, weights = self.config, self.network, rollout.acted, rollout.weights
+        learned = config.baseline == "value"
         outputs, all_values = network(rollout.observations)
         outputs, values = outputs[: len(seen)], all_values[: len(seen)]
         next_values = rollout.split_values(all_values.detach())[1]
-        if config.baseline == "mean":
+        if not learned:
             next_values = torch.zeros_like(next_values)
         flags = rollout.terminated, rollout.truncated
         returns = discounted_returns(rollout.rewards, next_values, *flags, config.gamma, valid=rollout.valid).flatten()
-        baseline = torch.dot(returns, weights) if config.baseline == "mean" else values.detach()
+        baseline = values.detach() if learned else torch.dot(returns, weights)
         log_probs, entropy = network.distribution.evaluate(outputs, rollout.actions)
-        vf_coef = 0.0 if config.baseline == "mean" else config.vf_coef
-        coefficients = vf_coef, config.ent_coef
-        loss, metrics = reinforce_loss(log_probs, entropy, values, returns, returns - baseline, weights, *coefficients)
-        if config.baseline == "mean":
+        tensors = log_probs, entropy, values, returns - baseline, returns
+        loss, policy_loss, value_loss, mean_entropy = policy_gradient_loss(
+            *tensors, weights=weights, vf_coef=config.vf_coef if learned else 0.0, ent_coef=config.ent_coef
+        )
+        metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": mean_entropy}
+        if not learned:
             del metrics["value_loss"]
         return self.seams.add_terms(loss, metrics, network, Acted(seen, rollout.actions, weights))

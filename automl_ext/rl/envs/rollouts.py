@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from automl_ext.rl.envs.vector import Envs, Step
-
-Sample = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+from automl_ext.rl.envs.vector import Step
 
 
 class Rollout(NamedTuple):
@@ -58,17 +56,6 @@ class Rollout(NamedTuple):
         if len(values) > acted:
             next_values = next_values.masked_scatter(self.truncated, values[acted:])
         return by_time[:-1], next_values
-
-
-@torch.no_grad()
-def collect(envs: Envs, sample: Sample, steps: int, device: torch.device) -> Rollout:
-    """Act ``steps`` times in every environment, with actions of ``sample``: as sampled, and for the environment."""
-    taken, actions = [], []
-    for _ in range(steps):
-        drawn, for_env = sample(envs.observations)
-        taken.append(envs.step(for_env))
-        actions.append(drawn)
-    return to_rollout(taken, actions, device)
 
 
 def to_rollout(taken: Sequence[Step], actions: Sequence[np.ndarray], device: torch.device) -> Rollout:

@@ -184,17 +184,6 @@ class OnPolicyAgent(PolicyAgent):
         if self.reward_scale is not None and REWARD_MOMENTS in state:
             self.reward_scale.moments = state[REWARD_MOMENTS]
 
-    def decay_lr(self) -> float:
-        """Decrease the learning rate linearly to 0 at ``total_steps``, if ``config.lr_decay``.
-
-        Returns:
-            The fraction of the training that remains.
-        """
-        config = self.config
-        remaining = max(0.0, 1 - self.envs.steps / config.total_steps)
-        self.optimizer.param_groups[0]["lr"] = config.lr * (remaining if config.lr_decay else 1)
-        return remaining
-
     def state_dict(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),

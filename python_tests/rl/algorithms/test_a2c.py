@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import SyncVectorEnv
-from policy_worlds import Bandit, envs_in
+from policy_worlds import Bandit, envs_in, rollout_of
 
 from automl_ext.rl import A2C, A2CConfig
-from automl_ext.rl.envs.rollouts import collect
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.networks.parameters import FlatAdam, FlatRMSprop, clip_norm, flatten_parameters
 from automl_ext.training.errors import UserError
@@ -26,7 +25,7 @@ def learner(envs: Envs, iterations: int, **settings: object) -> A2C:
 
 def test_invalid_steps_have_no_gradient() -> None:
     agent = learner(envs_in(Bandit), 0, ent_coef=0.1)
-    rollout = collect(agent.envs, agent.sample, 5, agent.device)
+    rollout = rollout_of(agent, 5)
     assert not rollout.valid.all()
     acted = len(rollout.actions)
     invalid = torch.zeros(len(rollout.observations), dtype=torch.bool)

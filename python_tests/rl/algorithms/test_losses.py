@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Discrete
+from policy_worlds import Bandit, Patience, envs_in
 from torch import Tensor
 
-from automl_ext.rl import DQN, PPO, DQNConfig, PPOConfig
-from automl_ext.rl.algorithms.a2c import a2c_loss
+from automl_ext.rl import A2C, DQN, PPO, A2CConfig, DQNConfig, PPOConfig, Reinforce, ReinforceConfig
 from automl_ext.rl.algorithms.bc import bc_loss
 from automl_ext.rl.algorithms.dqn import categorical_loss, q_loss
-from automl_ext.rl.algorithms.ppo import Transitions, normalized, ppo_loss
+from automl_ext.rl.algorithms.ppo import Transitions, normalized
 from automl_ext.rl.algorithms.qmix import Monotonic
-from automl_ext.rl.algorithms.reinforce import reinforce_loss
 from automl_ext.rl.algorithms.vdn import Sum, TeamNetwork, vdn_loss
 from automl_ext.rl.loop.agent import NoEnvs
 from automl_ext.rl.loop.policy import standardized
@@ -44,26 +44,55 @@ def check_gradient(loss: Callable[[Tensor], Tensor], x: Tensor, expected: Tensor
         torch.testing.assert_close(gradient, expected)
 
 
-@pytest.mark.parametrize("function", [a2c_loss, reinforce_loss])
 @pytest.mark.parametrize("ent_coef", [0.0, 0.3])
-def test_losses_of_policy_gradients(function: Callable[..., tuple[Tensor, dict[str, Tensor]]], ent_coef: float) -> None:
-    """Their gradients are those of ``policy_gradient_loss``, which the conformance suite checks."""
-    log_probs, entropy, values, returns, advantages = random(5, 9)
-    weights = torch.tensor([1.0, 0, 2, 1, 1, 0, 1, 3, 1], dtype=torch.float64) / 10
-    found, metrics = function(log_probs, entropy, values, returns, advantages, weights, 0.5, ent_coef)
+@pytest.mark.parametrize("baseline", ["a2c", "value", "mean"])
+def test_losses_of_policy_gradients(baseline: Any, ent_coef: float) -> None:
+    """The loss of A2C, and of REINFORCE with both baselines, is the mean over the transitions of a rollout."""
+    options: dict[str, Any] = {"hidden": (8,), "ent_coef": ent_coef, "normalize_rewards": False}
+    agent: A2C | Reinforce
+    if baseline == "a2c":
+        agent = A2C(A2CConfig(**options), envs_in(Bandit))
+        rollout = agent.rollout()
+    else:
+        agent = Reinforce(ReinforceConfig(**options, baseline=baseline), envs_in(Patience))
+        rollout = agent.play_episodes()
+    valid = rollout.valid.flatten()
+    assert not valid.all()
+    outputs, values = (x.detach()[valid] for x in agent.network(rollout.acted))
+    if isinstance(agent, A2C):
+        advantages, returns = (x[valid] for x in agent.targets(rollout))
+    else:
+        later, found_returns = torch.zeros(rollout.rewards.shape[1]), []
+        for reward, is_transition in zip(rollout.rewards.flip(0), rollout.valid.flip(0), strict=True):
+            later = torch.where(is_transition, reward + 0.99 * later, 0)
+            found_returns.append(later)
+        returns = torch.stack(found_returns[::-1]).flatten()[valid]
+        advantages = returns - (values if baseline == "value" else returns.mean())
+    logs = outputs.log_softmax(-1)
+    log_probs = logs.gather(1, rollout.actions[valid].unsqueeze(1)).squeeze(1)
     expected = {
-        "policy_loss": -(weights * advantages * log_probs).sum().item(),
-        "value_loss": (weights * (returns - values).square()).sum().item(),
-        "entropy": (weights * entropy).sum().item(),
+        "policy_loss": -(advantages * log_probs).mean().item(),
+        "value_loss": (returns - values).square().mean().item(),
+        "entropy": -(logs.exp() * logs).sum(1).mean().item(),
     }
-    total = expected["policy_loss"] + 0.5 * expected["value_loss"] - ent_coef * expected["entropy"]
-    assert found.item() == pytest.approx(total)
-    assert {name: x.item() for name, x in metrics.items()} == pytest.approx(expected)
+    if baseline == "mean":  # nothing learns a value
+        del expected["value_loss"]
+    found, metrics = agent.loss(rollout)
+    total = expected["policy_loss"] + 0.5 * expected.get("value_loss", 0) - ent_coef * expected["entropy"]
+    assert found.item() == pytest.approx(total, rel=1e-4)
+    assert {name: x.item() for name, x in metrics.items()} == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_clipped_objective_of_ppo() -> None:
-    new, old, entropy, values, returns, advantages = random(6, 40)
-    found, metrics = ppo_loss(new, old, entropy, values, returns, advantages, 0.3, 0.5, 0.2)
+    agent = PPO(PPOConfig(hidden=(8,), ent_coef=0.2), NoEnvs(SPACE, Discrete(2), 8))  # type: ignore[arg-type]
+    observations, actions = random(40, 3).float(), torch.arange(40) % 2
+    returns, advantages = random(2, 40, seed=1).float()
+    with torch.no_grad():
+        outputs, values = agent.network(observations)
+    logs = outputs.log_softmax(-1)
+    new = logs[torch.arange(40), actions]
+    old = new + 0.4 * random(40, seed=2).float()
+    found, metrics = agent.loss(Transitions(observations, actions, old, values, advantages, returns), 0.3)
     objectives = []
     for log_prob, log_old, advantage in zip(new.tolist(), old.tolist(), advantages.tolist(), strict=True):
         ratio = math.exp(log_prob - log_old)
@@ -71,11 +100,11 @@ def test_the_clipped_objective_of_ppo() -> None:
     expected = {
         "policy_loss": -np.mean(objectives),
         "value_loss": (returns - values).square().mean().item(),
-        "entropy": entropy.mean().item(),
+        "entropy": -(logs.exp() * logs).sum(1).mean().item(),
     }
-    assert {name: x.item() for name, x in metrics.items()} == pytest.approx(expected)
+    assert {name: x.item() for name, x in metrics.items()} == pytest.approx(expected, rel=1e-4)
     total = expected["policy_loss"] + 0.5 * expected["value_loss"] - 0.2 * expected["entropy"]
-    assert found.item() == pytest.approx(total)
+    assert found.item() == pytest.approx(total, rel=1e-4)
 
 
 def test_the_clipped_value_loss_of_ppo() -> None:

@@ -9,12 +9,11 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from policy_worlds import Alternating, Bandit, envs_in, one_hot
+from policy_worlds import Alternating, Bandit, envs_in, one_hot, rollout_of
 
 from automl_ext import rl
 from automl_ext.rl import PPO, PPOConfig, RainbowConfig
 from automl_ext.rl.algorithms import ppo
-from automl_ext.rl.envs.rollouts import collect
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.seams import Acted
 from automl_ext.rl.presets import PRESETS, preset
@@ -32,7 +31,7 @@ def learner(envs: Envs, iterations: int, **settings: Any) -> PPO:
 
 def test_minibatches_contain_every_step_once() -> None:
     agent = learner(envs_in(Bandit), 0, batch_size=30, n_epochs=2)
-    steps = agent.transitions(collect(agent.envs, agent.sample, 16, agent.device))
+    steps = agent.transitions(rollout_of(agent, 16))
     n = len(steps.actions)
     marked = steps._replace(returns=torch.arange(n), values=torch.arange(n))
     batches = list(agent.minibatches(marked))

@@ -9,10 +9,9 @@ import pytest
 import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from policy_worlds import Bandit, Cut, Patience, World, envs_in, one_hot
+from policy_worlds import Bandit, Cut, Patience, World, envs_in, one_hot, rollout_of
 
 from automl_ext.rl import A2C, DQN, A2CConfig, DQNConfig
-from automl_ext.rl.envs.rollouts import collect
 from automl_ext.rl.extras import Extras, SelfImitation, self_imitation
 from automl_ext.rl.extras.self_imitation import Successes, imitation_loss
 from automl_ext.rl.registry import algorithm
@@ -36,7 +35,7 @@ def test_replay_holds_the_returns_of_finished_episodes(mode: AutoresetMode, n_st
     """In every state of :class:`Patience` the return follows from the action; running episodes are not stored."""
     agent, imitation = imitating(Patience, mode)
     for _ in range(40 // n_steps):
-        imitation.add(collect(agent.envs, agent.sample, n_steps, agent.device))
+        imitation.add(rollout_of(agent, n_steps))
     assert len(imitation.replay) == sum(episode.length for episode in agent.envs.episodes)
     batch = imitation.replay.sample(300)
     state, action = batch.observations.argmax(1), batch.actions
@@ -48,7 +47,7 @@ def test_replay_holds_the_returns_of_finished_episodes(mode: AutoresetMode, n_st
 def test_truncated_episodes_end() -> None:
     agent, imitation = imitating(Cut, AutoresetMode.NEXT_STEP)
     for _ in range(10):
-        imitation.add(collect(agent.envs, agent.sample, 3, agent.device))
+        imitation.add(rollout_of(agent, 3))
     batch = imitation.replay.sample(300)
     assert torch.equal(batch.returns, batch.observations[:, 1])  # 0 from state 0, where the next episode may give 1
 
@@ -70,7 +69,7 @@ def test_loss_equals_its_formula_and_clips_its_gradients() -> None:
 def test_priorities_are_the_gains() -> None:
     agent, imitation = imitating(Patience, AutoresetMode.SAME_STEP, updates=30, gamma=0.7, lr=1e-6)
     while len(imitation.replay) < 100:
-        imitation.add(collect(agent.envs, agent.sample, 5, agent.device))
+        imitation.add(rollout_of(agent, 5))
     with torch.no_grad():
         agent.network.critic[-1].weight.zero_()
         agent.network.critic[-1].bias.fill_(1.2)  # above the returns of all states but state 2
@@ -87,7 +86,7 @@ def test_learns_from_past_successes_alone(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(self_imitation, "VALUE_WEIGHT", 0.0)
     agent, imitation = imitating(Bandit, AutoresetMode.SAME_STEP, updates=60, lr=1e-2, optimizer="adam")
     for _ in range(10):
-        imitation.add(collect(agent.envs, agent.sample, 5, agent.device))
+        imitation.add(rollout_of(agent, 5))
     imitation.update()
     assert agent.act(one_hot(3)).tolist() == [0, 1, 2]
 

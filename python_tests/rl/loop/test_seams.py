@@ -10,11 +10,10 @@ import pytest
 import torch
 from dqn_worlds import Fork, small
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from policy_worlds import Bandit, envs_in
+from policy_worlds import Bandit, envs_in, rollout_of
 from torch import Tensor, nn
 
 from automl_ext.rl import A2C, DQN, A2CConfig, Envs, Reinforce, ReinforceConfig
-from automl_ext.rl.envs.rollouts import collect
 from automl_ext.rl.registry import algorithm
 
 WEIGHT = -3.0  # of the term
@@ -99,7 +98,7 @@ def gradient_of(network: nn.Module) -> Tensor:
 @pytest.mark.parametrize("make", [a2c, reinforce])
 def test_policy_gradient_adds_the_gradient_of_a_term(make: Any) -> None:
     agent, term = make(), Squares(WEIGHT)
-    rollout = agent.play_episodes() if make is reinforce else collect(agent.envs, agent.sample, 5, agent.device)
+    rollout = agent.play_episodes() if make is reinforce else rollout_of(agent, 5)
     agent.loss(rollout)[0].backward()
     without = gradient_of(agent.network).clone()
     agent.parameters.grad.zero_()

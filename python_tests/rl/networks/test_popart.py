@@ -8,11 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from policy_worlds import World
+from policy_worlds import World, rollout_of
 
 from automl_ext.rl import A2C, PPO, A2CConfig, PPOConfig
 from automl_ext.rl.envs.callables import env_id_of
-from automl_ext.rl.envs.rollouts import collect
 from automl_ext.rl.networks.popart import LARGEST, RATE, SMALLEST, PopArt
 
 
@@ -118,7 +117,7 @@ def test_learns_tasks_whose_rewards_differ_by_five_orders_of_magnitude(kind: typ
 
 def test_loss_is_that_of_normalized_values_and_advantages() -> None:
     agent = learner(True, 3)
-    rollout = collect(agent.envs, agent.sample, 4, agent.device)
+    rollout = rollout_of(agent, 4)
     acted = len(rollout.actions)
     with torch.no_grad():
         outputs, values = agent.network(rollout.observations)
@@ -135,7 +134,7 @@ def test_values_are_clipped_in_units_of_their_standard_deviation() -> None:
     """PPO's ``value_clip`` means the same for tasks whose rewards differ by orders of magnitude."""
     agent = learner(True, 3, PPO)
     agent.config = replace(agent.config, value_clip=0.2)
-    steps = agent.transitions(collect(agent.envs, agent.sample, 8, agent.device))
+    steps = agent.transitions(rollout_of(agent, 8))
     with torch.no_grad():
         values, sigma = agent.network(steps.observations)[1], agent.network.sigma(steps.observations)
     assert sigma.max() > 1_000 * sigma.min()
