@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from automl_ext.rl.envs.given import is_given
+from automl_ext.rl.envs.groups import names_of
 from automl_ext.rl.envs.options import EnvOptions, frames_of
 from automl_ext.rl.extras import EXTRAS, Extras
 from automl_ext.rl.loop.agent import Env, NoEnvs, with_env
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.loop.saved import read_agent
-from automl_ext.rl.networks.groups import names_of
 from automl_ext.rl.presets import preset as with_preset
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.rl.reports.evaluate_run import agent_of, load_best, load_last

@@ -17,10 +17,10 @@ from torch.utils._pytree import tree_map
 
 from automl_ext._native import backend
 from automl_ext._version import __version__
+from automl_ext.rl.envs.packed import MASK, PackedBox, has_mask, masked_space, named_parts
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.distributions import Bernoulli, Categorical, DiagonalGaussian, MultiCategorical
-from automl_ext.rl.networks.packed import MASK, PackedBox, has_mask, masked_space, named_parts
 from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.rl.reports.evaluate_run import agent_of, load_policy
 from automl_ext.training.errors import UserError

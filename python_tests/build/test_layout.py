@@ -54,9 +54,9 @@ ALLOWED = {
     "nas.supernets.perturbation": BASE
     | {"nas.spaces", "nas.training", "nas.supernets", "nas.estimators", "nas.screening"},
     "nas.estimators": BASE | NAS | {"nas.estimators"},
-    "rl.networks": {"ops", "training", "rl.networks"},
-    "rl.envs": {"ops", "training", "rl.networks", "rl.envs"},
-    "rl.replay": {"_native", "ops", "training", "rl.networks", "rl.envs", "rl.replay"},
+    "rl.envs": {"training", "rl.envs"},
+    "rl.networks": {"ops", "training", "rl.envs.groups", "rl.envs.packed", "rl.networks"},
+    "rl.replay": {"_native", "ops", "training", "rl.envs", "rl.replay"},
     "rl.loop": {"_version", "training", *RL_CORE},
     "rl.algorithms": {"ops", "training", *RL_CORE, "rl.algorithms"},
     "rl.dreamer": {"ops", "training", *RL_CORE, "rl.dreamer"},

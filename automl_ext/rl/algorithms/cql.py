@@ -19,10 +19,9 @@ from torch import Tensor
 
 from automl_ext.ops.targets import td_targets
 from automl_ext.rl.algorithms.dqn import q_loss
-from automl_ext.rl.loop.checks import check_hidden
 from automl_ext.rl.loop.offline import OfflineAgent, OfflineConfig
 from automl_ext.rl.networks.action_spaces import discrete
-from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatten_parameters
+from automl_ext.rl.networks.parameters import FlatAdam, check_hidden, clipped_gradient, flatten_parameters
 from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.rl.replay.uniform import Batch
 from automl_ext.training.checks import check_range

@@ -10,6 +10,7 @@ Q_target ← Q every ``target_update_interval`` steps
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
@@ -20,15 +21,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.ops.targets import categorical_projection, td_targets
+from automl_ext.rl.envs.packed import observation_bytes
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import GAMMAS, TrainConfig, envs_of, multiples
 from automl_ext.rl.loop.averages import mean_metrics
-from automl_ext.rl.loop.checks import SupportCheck, check_hidden, check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.action_spaces import discrete
 from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.networks.modes import evaluating
-from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatten_parameters
+from automl_ext.rl.networks.parameters import (
+    FlatAdam,
+    check_hidden,
+    check_max_grad_norm,
+    clipped_gradient,
+    flatten_parameters,
+)
 from automl_ext.rl.networks.q_network import QNetwork, noisy_layers, resample
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
 from automl_ext.rl.replay.uniform import Batch, UniformReplay
@@ -47,6 +54,8 @@ from automl_ext.training.seeding import (
 )
 
 JOINT_BYTES = 64 << 20  # bytes of observations for which targets are computed at once
+CHECK_EVERY = 10  # calls between checks of the support; a check synchronizes with the device
+CHECK_TOLERANCE = 0.01  # relative to the support's width; tolerates rounding, and values just outside the support
 
 
 @dataclass
@@ -162,6 +171,34 @@ def categorical_loss(
 def take_action(x: Tensor, actions: Tensor) -> Tensor:
     """Select the entry of each row's action: x [N, A, atoms], actions int64 [N] → [N, atoms]."""
     return x.gather(1, actions.view(-1, 1, 1).expand(-1, 1, x.shape[-1])).squeeze(1)
+
+
+class SupportCheck:
+    """Warn once when targets leave [v_min, v_max]. The projection clips such targets to the support.
+
+    Args:
+        v_min, v_max: the support, the range of the atoms.
+    """
+
+    def __init__(self, v_min: float, v_max: float) -> None:
+        self.v_min, self.v_max = v_min, v_max
+        self.calls, self.warned = 0, False
+
+    def check(self, targets: Tensor) -> None:
+        """Check the expected returns [N] of a batch of targets, before their projection, of every tenth batch."""
+        self.calls += 1
+        if self.warned or self.calls % CHECK_EVERY != 1:
+            return
+        smallest, largest = (float(x) for x in targets.aminmax())
+        slack = CHECK_TOLERANCE * (self.v_max - self.v_min)
+        if smallest < self.v_min - slack or largest > self.v_max + slack:
+            self.warned = True
+            warnings.warn(
+                f"distributional: expected returns in [{smallest:.4g}, {largest:.4g}] leave the support "
+                f"[v_min, v_max] = [{self.v_min:g}, {self.v_max:g}] and are clipped to it; set --v-min and --v-max to "
+                "the range of discounted returns",
+                stacklevel=3,
+            )
 
 
 class DQN(LearningAgent):

@@ -18,12 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from automl_ext.rl.loop.checks import check_hidden
 from automl_ext.rl.loop.offline import OfflineAgent, OfflineConfig
 from automl_ext.rl.loop.policy import PolicyAgent
 from automl_ext.rl.networks.action_spaces import discrete
 from automl_ext.rl.networks.actor_critic import ActorCritic
-from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatten_parameters
+from automl_ext.rl.networks.parameters import FlatAdam, check_hidden, clipped_gradient, flatten_parameters
 from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.rl.replay.uniform import Batch
 from automl_ext.training.checks import check_range

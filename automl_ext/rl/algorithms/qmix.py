@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.rl.algorithms.vdn import VDN, VDNConfig
-from automl_ext.rl.networks.groups import GroupedBox
+from automl_ext.rl.envs.groups import GroupedBox
 from automl_ext.training.checks import check_range
 
 

@@ -24,15 +24,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.ops.networks import FusedMLP
+from automl_ext.rl.envs.groups import GroupedBox, check_nothing_hidden
+from automl_ext.rl.envs.packed import byte_scale, observation_bytes
 from automl_ext.rl.envs.tasks import SEPARATOR
 from automl_ext.rl.envs.vector import Envs, Step
 from automl_ext.rl.loop.agent import TrainConfig, envs_of
-from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.action_spaces import discrete
-from automl_ext.rl.networks.groups import GroupedBox, check_nothing_hidden
-from automl_ext.rl.networks.packed import byte_scale
-from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatten_parameters
+from automl_ext.rl.networks.parameters import (
+    FlatAdam,
+    check_hidden,
+    check_max_grad_norm,
+    clipped_gradient,
+    flatten_parameters,
+)
 from automl_ext.rl.replay.uniform import Batch, UniformReplay
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError

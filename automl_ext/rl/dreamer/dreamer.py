@@ -26,13 +26,12 @@ from automl_ext.ops.networks import FusedMLP
 from automl_ext.ops.returns import lambda_returns
 from automl_ext.rl.dreamer.actions import OneHot, TanhNormal, actions_of
 from automl_ext.rl.dreamer.world_model import RSSM, WorldModel, he_, keras_, model_loss
+from automl_ext.rl.envs.packed import TAKERS, check_not_packed, observation_bytes
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import TrainConfig, envs_of, multiples
 from automl_ext.rl.loop.averages import Averages
-from automl_ext.rl.loop.checks import check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent, State
-from automl_ext.rl.networks.packed import TAKERS, check_not_packed
-from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatten_parameters
+from automl_ext.rl.networks.parameters import FlatAdam, check_max_grad_norm, clipped_gradient, flatten_parameters
 from automl_ext.rl.replay.sequences import SequenceReplay, Sequences
 from automl_ext.training.checks import check_range
 from automl_ext.training.machine.device import choose_device

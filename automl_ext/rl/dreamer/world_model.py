@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.ops.networks import FusedMLP, gru_cell, mlp
+from automl_ext.rl.envs.groups import check_nothing_hidden
 from automl_ext.rl.networks.body import RunningNorm, orthogonal_
 from automl_ext.rl.networks.encoders import ChannelsFirst
-from automl_ext.rl.networks.groups import check_nothing_hidden
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 

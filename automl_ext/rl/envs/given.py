@@ -23,6 +23,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from gymnasium.vector.utils import batch_space
 
 from automl_ext.rl.envs.guard import EnvError, Guard, fault
+from automl_ext.rl.envs.workers import WorkerVectorEnv
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
@@ -91,8 +92,6 @@ def others(vector: Any, n: int, seed: int, limit: float) -> VectorEnv[Any, Any, 
         functions = [vector.env_fns[i % vector.num_envs] for i in range(n)]
         makers = [functools.partial(_called, function, i) for i, function in enumerate(functions)]
         if type(vector) is AsyncVectorEnv:
-            from automl_ext.rl.envs.workers import WorkerVectorEnv  # loads what starts processes
-
             return WorkerVectorEnv(makers, limit)
         made = SyncVectorEnv(makers, observation_mode="different", autoreset_mode=AutoresetMode.SAME_STEP)
         objects = [id(env.unwrapped) for env in (*vector.envs, *made.envs)]

@@ -16,9 +16,10 @@ import gymnasium
 import numpy as np
 import torch
 
-from automl_ext.rl.networks.packed import MASK, named_parts, values
+from automl_ext.rl.envs.packed import MASK, named_parts, values
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
+from automl_ext.training.user_code import is_in_user_code, raised
 
 STEP = "(observation, reward, terminated, truncated, info)"
 NUMBERS = (float, int, np.floating, np.integer, np.bool_)
@@ -42,8 +43,6 @@ def fault(where: str, call: str, error: BaseException) -> BaseException:
     """
     if isinstance(error, (KeyboardInterrupt, UserError)):
         return error
-    from automl_ext.training.user_code import is_in_user_code, raised  # after an error only
-
     if isinstance(error, ValueError) and "values to unpack" in str(error) and not is_in_user_code(error):
         form = "(observation, info)" if call == "reset()" else STEP
         return EnvError(f"{where}: {call} must return {form}, as Gymnasium's API says: {short(error)}")

@@ -15,9 +15,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from automl_ext.rl.envs.groups import joint_space, marked
 from automl_ext.rl.envs.guard import NUMBERS, EnvError, check_observation, number
-from automl_ext.rl.networks.body import float32_array
-from automl_ext.rl.networks.groups import joint_space, marked
+from automl_ext.rl.envs.packed import float32_array
 from automl_ext.training.errors import UserError, needs_extra
 from automl_ext.training.files.reading import short
 from automl_ext.training.user_code import import_object

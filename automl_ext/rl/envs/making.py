@@ -14,14 +14,16 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FrameStackObservation
 
 from automl_ext.rl.envs import dmc, lanes
+from automl_ext.rl.envs.groups import GroupedBox
 from automl_ext.rl.envs.guard import EnvError, Guard, fault
 from automl_ext.rl.envs.options import ATARI_FRAMES, EnvOptions
+from automl_ext.rl.envs.packed import observation_bytes
 from automl_ext.rl.envs.tasks import TaskObservation, space_of_tasks, tasks_of
 from automl_ext.rl.envs.workers import WorkerVectorEnv
 from automl_ext.rl.envs.wrappers import ActionRepeat, OneHotView, Pixels
-from automl_ext.rl.networks.groups import GroupedBox
 from automl_ext.training.errors import UserError, needs_extra
 from automl_ext.training.files.reading import short
+from automl_ext.training.machine.memory import check_memory
 from automl_ext.training.user_code import import_module, import_object
 
 MINIGRID = "MiniGrid-"
@@ -34,6 +36,12 @@ PACKAGES = {
 }
 
 FEWEST_TOGETHER = 4  # environments that the environment's own vectorized version steps
+# Lower bounds of an environment's memory, in bytes.
+PROCESS = 20 << 20  # a worker process, without the memory that all workers share
+OBJECT = 5_000  # a Python object with a random generator
+STATE = 100  # a row in the arrays of a vector environment
+OBSERVATIONS = 3  # copies of an observation: in the environment, the current one, the next one
+UNCHECKED = 1_000  # up to this number, environments are not checked, because the check makes an environment
 
 # Field of EnvOptions -> wrapper(env, value of the field), from the innermost to the outermost. A field with its default
 # value adds no wrapper.
@@ -101,6 +109,27 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
         raise type(error)(str(error) if str(error).startswith("--") else f"{where}: {error}") from None
     except BaseException as error:
         raise fault(where, "making the environment", error) from None
+
+
+def check_environments(name: str, n: int, env_id: str, options: EnvOptions) -> None:
+    """Check that a number of environments fits into memory, by a low estimate.
+
+    Args:
+        name: the option that sets the number.
+        n: number of environments, of each agent or task if there are several.
+        env_id, options: see :func:`make_vector`.
+
+    Raises:
+        UserError: names the option, the memory needed and the memory of the machine.
+    """
+    if options.vectorization == "async":
+        check_memory(name, n * PROCESS)
+    elif n > UNCHECKED:
+        few = make_vector(env_id, FEWEST_TOGETHER, options)
+        size = OBJECT if isinstance(few, SyncVectorEnv) else STATE
+        size += OBSERVATIONS * observation_bytes(few.single_observation_space)
+        few.close()
+        check_memory(name, n * few.num_envs // FEWEST_TOGETHER * size)
 
 
 def _render_mode(options: EnvOptions, render: bool) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 import gymnasium
 from tyro.conf import UseAppendAction
 
-from automl_ext.rl.networks.groups import GroupedBox
-from automl_ext.rl.networks.packed import PackedBox
+from automl_ext.rl.envs.groups import GroupedBox
+from automl_ext.rl.envs.packed import PackedBox
 from automl_ext.training.checks import check_range
+from automl_ext.training.config import check_types
 from automl_ext.training.files.reading import short
 
 ATARI_FRAMES = 4  # that an observation of Atari stacks by default
@@ -51,8 +52,6 @@ class EnvOptions:
     if it is JSON, else as text. May be repeated."""
 
     def __post_init__(self) -> None:
-        from automl_ext.training.config import check_types  # loads the reader of configurations
-
         check_types(self)
         for argument in self.env_kwarg:
             if not argument.partition("=")[0].isidentifier() or "=" not in argument:

@@ -1,7 +1,7 @@
 """Several tasks in one vector environment: every observation names its task.
 
 All tasks have the same action space. Observations are padded to one shape and end with a one-hot vector of the task:
-see :class:`automl_ext.rl.networks.groups.GroupedBox`.
+see :class:`automl_ext.rl.envs.groups.GroupedBox`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from automl_ext.rl.networks.groups import GroupedBox, joint_space, marked
+from automl_ext.rl.envs.groups import GroupedBox, joint_space, marked
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 

@@ -19,11 +19,14 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
+from automl_ext.rl.envs import workers
+from automl_ext.rl.envs.given import others
+from automl_ext.rl.envs.groups import GroupedBox
 from automl_ext.rl.envs.guard import STEP, EnvError, check_observation, fault, restore_torch, torch_settings
+from automl_ext.rl.envs.making import make_vector
 from automl_ext.rl.envs.options import EnvOptions, frames_of
-from automl_ext.rl.networks.body import float32_array, float32_space
-from automl_ext.rl.networks.groups import GroupedBox
-from automl_ext.rl.networks.packed import MASK, PackedBox, add_axis, mask_sizes, packed_space
+from automl_ext.rl.envs.packed import MASK, PackedBox, add_axis, float32_array, float32_space, mask_sizes, packed_space
+from automl_ext.rl.envs.state import restore_simulators, simulators_state
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import derived_seed
 
@@ -88,7 +91,7 @@ class Envs:
     Attributes:
         observations: [B, ...], the current observations. Floats are converted to float32; uint8 images stay uint8.
             ``observation_space`` describes them. Observations of other spaces than Box, and those with action masks,
-            are packed: see :class:`~automl_ext.rl.networks.packed.PackedBox`.
+            are packed: see :class:`~automl_ext.rl.envs.packed.PackedBox`.
         running_returns: float64 [B], the undiscounted return so far of each running episode.
         episodes: the finished episodes. The reader empties the list.
         steps: number of transitions so far, over all environments. Steps that are not valid do not count.
@@ -140,8 +143,6 @@ class Envs:
             raise UserError(f"autoreset mode: expected an AutoresetMode in metadata['autoreset_mode'], got {mode!r}")
         self._workers: Any = None  # the module that talks to worker processes, if there are any
         if isinstance(vector.unwrapped, AsyncVectorEnv):
-            from automl_ext.rl.envs import workers
-
             self._workers = workers
             workers.set_limit(vector.unwrapped, step_timeout)
         self._next_step, self._disabled = mode == AutoresetMode.NEXT_STEP, mode == AutoresetMode.DISABLED
@@ -243,8 +244,6 @@ class Envs:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all counts, and the simulators if they can be saved (:mod:`automl_ext.rl.envs.state`)."""
-        from automl_ext.rl.envs.state import simulators_state
-
         return {
             "transforms": [transform.state_dict() for transform in self.transforms],
             "simulators": simulators_state(self.vector),
@@ -268,8 +267,6 @@ class Envs:
         Raises:
             ValueError: the state has another number of environments, other observations or other transforms.
         """
-        from automl_ext.rl.envs.state import restore_simulators
-
         saved = state["observations"].numpy()
         if saved.shape != self.observations.shape or saved.dtype != self.observations.dtype:
             own = self.observations
@@ -322,8 +319,6 @@ class Envs:
         Raises:
             EnvError: the environments' own code failed.
         """
-        from automl_ext.rl.envs.given import others
-
         before = torch_settings()
         try:
             vector = others(self.vector, n, seed, self._step_timeout)
@@ -477,8 +472,6 @@ def make_envs(env_id: str, n_envs: int, seed: int, options: EnvOptions | None = 
         EnvError: the environment's own code failed.
         ModuleNotFoundError: a package is not installed; the message names the extra.
     """
-    from automl_ext.rl.envs.making import make_vector  # loads all kinds of environments
-
     options, before = options or EnvOptions(), torch_settings()
     try:
         vector = make_vector(env_id, n_envs, options, render)

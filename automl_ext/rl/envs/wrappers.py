@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 
 from automl_ext.rl.envs.guard import EnvError
-from automl_ext.rl.networks.packed import MASK, has_mask
+from automl_ext.rl.envs.packed import MASK, has_mask
 
 SIDE = 64  # pixels
 MINIGRID = (11, 6, 3)  # numbers of object types, colors and states (open, closed and locked doors) in MiniGrid

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from automl_ext.rl.networks.packed import check_not_packed
+from automl_ext.rl.envs.packed import check_not_packed
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
 

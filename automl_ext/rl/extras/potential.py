@@ -13,10 +13,10 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from tyro.conf import arg
 
+from automl_ext.rl.envs.packed import check_not_packed
 from automl_ext.rl.envs.transforms import add_transform
 from automl_ext.rl.envs.vector import Envs, Step
 from automl_ext.rl.loop.seams import Seam
-from automl_ext.rl.networks.packed import check_not_packed
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.user_code import import_object, raised

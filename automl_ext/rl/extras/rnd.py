@@ -22,12 +22,12 @@ from gymnasium import spaces
 from torch import Tensor, nn
 from tyro.conf import arg
 
+from automl_ext.rl.envs.packed import check_not_packed
 from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.extras.bonus import add_bonus
 from automl_ext.rl.extras.checks import check_options
 from automl_ext.rl.loop.seams import Seam
 from automl_ext.rl.networks.body import Body, RunningNorm, orthogonal_
-from automl_ext.rl.networks.packed import check_not_packed
 from automl_ext.training.machine.device import choose_device
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import derived_seed, seeded

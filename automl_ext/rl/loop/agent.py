@@ -14,13 +14,16 @@ import numpy as np
 import tyro
 from gymnasium.vector import VectorEnv
 
+from automl_ext.rl.envs.callables import env_id_of
+from automl_ext.rl.envs.given import as_vector, is_given, name_of
+from automl_ext.rl.envs.groups import names_of
+from automl_ext.rl.envs.making import check_environments
 from automl_ext.rl.envs.options import EnvOptions
 from automl_ext.rl.envs.vector import Envs, make_envs
-from automl_ext.rl.loop.checks import check_environments
 from automl_ext.rl.loop.evaluate import MAX_STEPS, EpisodeReturns, play
 from automl_ext.rl.loop.seams import NoExtras
-from automl_ext.rl.networks.groups import names_of
 from automl_ext.training.checks import check_range, check_seed
+from automl_ext.training.config import check_types
 from automl_ext.training.search_space import Categories
 from automl_ext.training.seeding import derived_seed
 
@@ -58,8 +61,6 @@ class TrainConfig:
     """Options of additions to the algorithm, see ``automl_ext.rl.extras``."""
 
     def __post_init__(self) -> None:
-        from automl_ext.training.config import check_types  # loads the reader of configurations
-
         check_types(self)
         check_range(self, "total_steps", "n_envs", "eval_every", "checkpoint_every", low=1)
         check_range(self, "eval_episodes", "eval_max_steps", "final_episodes", low=1)
@@ -97,9 +98,6 @@ def with_env(config: Any, env: Env | None) -> tuple[Any, Envs | None]:
     """
     if env is None:
         return config, None
-    from automl_ext.rl.envs.callables import env_id_of  # agents of an id need neither
-    from automl_ext.rl.envs.given import as_vector, is_given, name_of
-
     if not is_given(env):
         return dataclasses.replace(config, env_id=env_id_of(env)), None
     vector, old = as_vector(env), config.env

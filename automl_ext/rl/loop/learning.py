@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import gymnasium
 import numpy as np
 
+from automl_ext.rl.envs.callables import check_known
+from automl_ext.rl.envs.packed import as_batch
 from automl_ext.rl.loop.agent import Agent, NoEnvs, envs_of, play_policy
 from automl_ext.rl.loop.evaluate import warn_of_cut
+from automl_ext.rl.loop.loop import Training, has_checkpoint
+from automl_ext.rl.loop.saved import write_agent
 from automl_ext.rl.loop.seams import Extra, Seam, Seams
-from automl_ext.rl.networks.packed import PackedBox, add_axis, has_mask, named_parts, values
 from automl_ext.training.checks import check_seed
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -127,8 +130,6 @@ class LearningAgent(Agent):
             ValueError, TypeError: a wrong argument, or no steps are left.
             UserError, EnvError: see :func:`automl_ext.rl.loop.loop.train`.
         """
-        from automl_ext.rl.loop.loop import Training, has_checkpoint  # loads run directories and checkpoints
-
         if resume is not None and out is None:
             raise ValueError(f"resume: expected None without out, got {resume!r}")
         self._make_envs()
@@ -203,8 +204,6 @@ class LearningAgent(Agent):
             raise ValueError(f"episodes: expected an int of at least 1, got {short(episodes)}")
         check_seed(seed)
         if self.given is None:
-            from automl_ext.rl.envs.callables import check_known
-
             check_known(self.config.env_id, "evaluate")
         self.set_initial_policy()
         played, _ = play_policy(self, self.config, episodes, derived_seed(seed, 1))
@@ -231,8 +230,6 @@ class LearningAgent(Agent):
             OSError: the file cannot be written.
             UserError: ``path`` is a folder, or a space or an entry of the policy cannot be saved.
         """
-        from automl_ext.rl.loop.saved import write_agent
-
         self.set_initial_policy()
         path = Path(path)
         write_agent(path, self.algorithm, self.config, self.spaces, self.policy_state())
@@ -275,8 +272,6 @@ class LearningAgent(Agent):
         """Make the training environments of a loaded agent."""
         if not isinstance(self.envs, NoEnvs):
             return
-        from automl_ext.rl.envs.callables import check_known
-
         check_known(self.config.env_id, "learn")
         self.use_envs(envs_of(self.config, self.config.n_envs, self.config.seed))
 
@@ -297,40 +292,3 @@ class LearningAgent(Agent):
             raise UserError(
                 f"{self.config.env_id}: expected the spaces of the agent, {short(self.spaces)}, got {short(spaces)}"
             )
-
-
-def as_batch(observation: Any, space: gymnasium.Space, mask: Any = None) -> tuple[np.ndarray, bool]:
-    """Convert an observation, or a batch, to an array [N, ...]. Return also whether it was a single one.
-
-    Raises:
-        ValueError: a wrong shape or dtype, values that are not finite, or a missing, unexpected or empty mask.
-    """
-    takes_mask = isinstance(space, PackedBox) and bool(space.actions) and not has_mask(space.space)
-    if takes_mask != (mask is not None):
-        expected = "an array of numbers" if takes_mask else "None: the environment has none in its info dictionaries"
-        raise ValueError(f"action_mask: expected {expected}, got {short(mask)}")
-    if isinstance(space, PackedBox):
-        first, (_, part) = next(values(space.space, observation)), next(named_parts(space.space))
-        single = np.ndim(first) == len(part.shape)
-        if not single and np.ndim(first) != len(part.shape) + 1:
-            raise ValueError(f"observation: expected {short(space.space)} or a batch of it, got {short(observation)}")
-        if single:
-            observation, mask = add_axis(space.space, observation), None if mask is None else np.asarray(mask)[None]
-        packed = space.pack(observation, 1 if single else len(first), mask)
-        if space.actions and space.free_stuck(packed).any():
-            raise ValueError("action_mask: expected at least one allowed value of each action, got all False")
-        return packed, single
-    try:
-        found = np.asarray(observation)
-    except ValueError as error:  # rows of different lengths
-        raise ValueError(f"observation: {short(error)}") from None
-    shape, dtype = space.shape or (), np.dtype(space.dtype or np.float32)
-    if found.shape not in (shape, (*found.shape[:1], *shape)) or not np.can_cast(found.dtype, dtype, "same_kind"):
-        raise ValueError(
-            f"observation: expected {dtype} {list(shape)} or a batch [N, ...] of it, got {found.dtype} "
-            f"{list(found.shape)}"
-        )
-    if found.dtype.kind == "f" and not np.isfinite(found).all():
-        raise ValueError(f"observation: expected finite numbers, got {short(observation)}")
-    single = found.shape == shape
-    return np.ascontiguousarray(found[None] if single else found, dtype), single

@@ -16,14 +16,14 @@ import tyro
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
+from automl_ext.rl.envs.packed import TAKERS, check_not_packed
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import NoEnvs, TrainConfig, envs_of
 from automl_ext.rl.loop.averages import mean_metrics
-from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.action_spaces import BoxScaling, unsupported
 from automl_ext.rl.networks.body import RunningNorm
-from automl_ext.rl.networks.packed import TAKERS, check_not_packed
+from automl_ext.rl.networks.parameters import check_hidden, check_max_grad_norm
 from automl_ext.rl.replay.episode_files import read_episodes, recorded_in
 from automl_ext.rl.replay.episodes import RecordedEpisode, as_recorded, fill
 from automl_ext.rl.replay.uniform import Batch, UniformReplay

@@ -12,18 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from automl_ext.rl.envs.groups import Separate, names_of
+from automl_ext.rl.envs.packed import observation_bytes
 from automl_ext.rl.envs.reward_scale import RewardScale
 from automl_ext.rl.envs.transforms import add_transform
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import TrainConfig, envs_of
-from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.distributions import DiagonalGaussian
 from automl_ext.rl.networks.encoders import Kind
-from automl_ext.rl.networks.groups import Separate, names_of
+from automl_ext.rl.networks.grouped import GroupedActorCritic
 from automl_ext.rl.networks.modes import evaluating
-from automl_ext.rl.networks.parameters import flatten_parameters
+from automl_ext.rl.networks.parameters import check_hidden, check_max_grad_norm, flatten_parameters
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.device import choose_device
@@ -224,8 +225,6 @@ def make_network(
         if popart or config.separate != "none" or config.env.central_critic:
             if config.body != "auto" or config.layer_norm or encoder is not None:
                 raise UserError("body, layer_norm, encoder: not possible with separate, central_critic or popart")
-            from automl_ext.rl.networks.grouped import GroupedActorCritic
-
             normalize = config.normalize_observations
             network: ActorCritic = GroupedActorCritic(*spaces, config.hidden, normalize, config.separate, popart)
         else:

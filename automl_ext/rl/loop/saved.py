@@ -12,8 +12,8 @@ from gymnasium import spaces as gym_spaces
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 from automl_ext._version import __version__
-from automl_ext.rl.networks.groups import GroupedBox
-from automl_ext.rl.networks.packed import PackedBox
+from automl_ext.rl.envs.groups import GroupedBox
+from automl_ext.rl.envs.packed import PackedBox
 from automl_ext.training.config import to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.checkpoint import check_state

@@ -11,10 +11,10 @@ from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from automl_ext.ops.networks import FusedMLP
+from automl_ext.rl.envs.packed import PackedBox, masked_space
 from automl_ext.rl.networks.body import Body, is_vector, orthogonal, orthogonal_layers
 from automl_ext.rl.networks.distributions import distribution_of
 from automl_ext.rl.networks.encoders import Kind
-from automl_ext.rl.networks.packed import PackedBox, masked_space
 from automl_ext.rl.networks.parameters import check_layers
 
 GAIN = math.sqrt(2)  # of the hidden layers' orthogonal weights

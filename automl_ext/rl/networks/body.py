@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import gymnasium
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from automl_ext.rl.envs.groups import check_nothing_hidden
+from automl_ext.rl.envs.packed import PackedBox, byte_scale
 from automl_ext.rl.networks.encoders import ChannelsFirst, Kind, encoder_features, image_layers
-from automl_ext.rl.networks.groups import check_nothing_hidden
-from automl_ext.rl.networks.packed import PackedBox, byte_scale
 from automl_ext.rl.networks.parameters import check_layers
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -239,23 +238,6 @@ def orthogonal_(weight: Tensor, gain: float) -> None:
         nn.init.orthogonal_(weight, gain)
     finally:
         torch.set_num_threads(threads)
-
-
-def float32_array(observations: np.ndarray) -> np.ndarray:
-    """Convert observations of any float dtype to float32, in C order. Other dtypes are kept.
-
-    Networks compute in float32, and a float64 replay would take twice the memory.
-    """
-    dtype = np.float32 if observations.dtype.kind == "f" else observations.dtype
-    return np.ascontiguousarray(observations, dtype)
-
-
-def float32_space(space: gymnasium.Space) -> gymnasium.Space:
-    """Return the space of the observations that :func:`float32_array` returns."""
-    if not isinstance(space, gymnasium.spaces.Box) or space.dtype.kind != "f" or space.dtype == np.float32:
-        return space
-    with np.errstate(over="ignore"):  # a bound beyond float32 becomes infinite
-        return gymnasium.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
 
 
 def is_vector(space: gymnasium.Space) -> bool:

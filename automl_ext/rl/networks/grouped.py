@@ -9,11 +9,11 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
+from automl_ext.rl.envs.groups import GroupedBox, Separate, names_of
+from automl_ext.rl.envs.packed import check_not_packed
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.body import Body, orthogonal, orthogonal_layers
 from automl_ext.rl.networks.distributions import distribution_of
-from automl_ext.rl.networks.groups import GroupedBox, Separate, names_of
-from automl_ext.rl.networks.packed import check_not_packed
 from automl_ext.rl.networks.popart import PopArt
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
+from automl_ext.training.checks import check_range
+from automl_ext.training.files.reading import short
 from automl_ext.training.machine.memory import check_memory
 
 COPIES = 3  # of every parameter: its value, its gradient and an average of the optimizer
@@ -26,6 +30,31 @@ def check_layers(sizes: Sequence[int], networks: int = 1) -> None:
         UserError: names ``hidden``, the memory that the layers need and the memory of the machine.
     """
     check_memory("hidden", networks * COPIES * 4 * sum(inputs * outputs for inputs, outputs in pairwise(sizes)))
+
+
+def check_hidden(config: Any, units: int = 1, layers: int = 0) -> None:
+    """Check ``config.hidden``, the units of each hidden layer: at least ``layers``, of ``units`` or more each.
+
+    Raises:
+        ValueError: too few layers, or too few units in one.
+        UserError: the layers do not fit into memory.
+    """
+    hidden = config.hidden
+    if len(hidden) < layers or min(hidden, default=units) < units:
+        raise ValueError(
+            f"hidden: expected at least {layers} layers of at least {units} units each, got {short(tuple(hidden))}"
+        )
+    check_layers([1, *hidden])  # the networks check the exact sizes
+
+
+def check_max_grad_norm(config: Any) -> None:
+    """Check the norm to which gradients are clipped; ``inf`` turns clipping off.
+
+    Raises:
+        ValueError: the norm is not above 0. A norm of 0 would stop all learning.
+    """
+    if config.max_grad_norm != math.inf:
+        check_range(config, "max_grad_norm", above=0)
 
 
 def flatten_parameters(module: nn.Module) -> nn.Parameter:

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.ops.networks import FusedMLP
+from automl_ext.rl.envs.packed import masked_space
 from automl_ext.rl.networks.body import Body, is_vector
 from automl_ext.rl.networks.encoders import Kind
-from automl_ext.rl.networks.packed import masked_space
 from automl_ext.rl.networks.parameters import check_layers
 
 

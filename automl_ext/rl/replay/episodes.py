@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from automl_ext.rl.envs.packed import float32_array
 from automl_ext.rl.envs.vector import Step
-from automl_ext.rl.networks.body import float32_array
 from automl_ext.rl.replay.uniform import UniformReplay
 from automl_ext.training.files.reading import short
 

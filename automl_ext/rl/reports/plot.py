@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from automl_ext.rl.reports.imagination import draw_run
 from automl_ext.training.config import differences
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_picture
@@ -90,8 +91,6 @@ def plot_runs(runs: list[Path], out: Path, trust: Iterable[str] = ()) -> list[Pa
         draw_curves(rows, run / "curves.png", run_title(env_id, curve), steps_name([curve]), best=best)
         written.append(run / "curves.png")
         if algorithm_of(run) == "dreamer":
-            from automl_ext.rl.reports.imagination import draw_run
-
             written.append(draw_run(run, trust))
         worlds.setdefault(env_id, []).append(curve)
     folder = runs[0] if len(runs) == 1 else out

@@ -16,8 +16,8 @@ from automl_ext import rl
 from automl_ext.rl import A2C, DQN, PPO, A2CConfig, DQNConfig, EnvOptions, PPOConfig, make_envs
 from automl_ext.rl.envs.callables import env_id_of
 from automl_ext.rl.envs.guard import EnvError
+from automl_ext.rl.envs.packed import PackedBox
 from automl_ext.rl.networks.actor_critic import ActorCritic
-from automl_ext.rl.networks.packed import PackedBox
 from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.training.errors import UserError
 

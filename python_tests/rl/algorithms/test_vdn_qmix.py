@@ -12,7 +12,7 @@ from policy_worlds import Staggered, Together, lanes_of
 from automl_ext.rl import VDN, VDNConfig, load, make
 from automl_ext.rl.algorithms.qmix import QMIX, Monotonic, QMIXConfig
 from automl_ext.rl.algorithms.vdn import Sum, TeamNetwork, by_team
-from automl_ext.rl.networks.groups import GroupedBox
+from automl_ext.rl.envs.groups import GroupedBox
 from automl_ext.training.errors import UserError
 
 STATES = torch.eye(3)  # the first state, game A, game B

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automl_ext import rl
+from automl_ext.rl.envs.packed import PackedBox
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.body import Body
 from automl_ext.rl.networks.encoders import ChannelsFirst, channels_last, image_layers, impala
-from automl_ext.rl.networks.packed import PackedBox
 from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.rl.registry import algorithm
 from automl_ext.training.errors import UserError

@@ -9,8 +9,8 @@ from gymnasium.spaces import Box, Discrete
 from policy_worlds import Staggered, Together, lanes_of
 
 from automl_ext.rl import A2C, A2CConfig, EnvOptions, export_policy
+from automl_ext.rl.envs.groups import GroupedBox, joint_space, marked
 from automl_ext.rl.networks.grouped import GroupedActorCritic, PerGroup
-from automl_ext.rl.networks.groups import GroupedBox, joint_space, marked
 from automl_ext.training.errors import UserError
 
 SPACE = GroupedBox((3 + 2,), np.float32, ("a", "b"))

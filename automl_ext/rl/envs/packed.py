@@ -208,6 +208,28 @@ def packed_space(space: gymnasium.Space, action_space: gymnasium.Space) -> gymna
     return space
 
 
+def float32_array(observations: np.ndarray) -> np.ndarray:
+    """Convert observations of any float dtype to float32, in C order. Other dtypes are kept.
+
+    Networks compute in float32, and a float64 replay would take twice the memory.
+    """
+    dtype = np.float32 if observations.dtype.kind == "f" else observations.dtype
+    return np.ascontiguousarray(observations, dtype)
+
+
+def float32_space(space: gymnasium.Space) -> gymnasium.Space:
+    """Return the space of the observations that :func:`float32_array` returns."""
+    if not isinstance(space, Box) or space.dtype.kind != "f" or space.dtype == np.float32:
+        return space
+    with np.errstate(over="ignore"):  # a bound beyond float32 becomes infinite
+        return Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
+
+
+def observation_bytes(space: gymnasium.Space) -> int:
+    """Return the size in bytes of one observation of an array space."""
+    return math.prod(space.shape or ()) * np.dtype(space.dtype or np.float32).itemsize
+
+
 def has_mask(space: gymnasium.Space) -> bool:
     """Return whether a space is a Dict with the key ``action_mask``."""
     return isinstance(space, spaces.Dict) and MASK in space.spaces
@@ -285,6 +307,43 @@ def add_axis(space: gymnasium.Space, observation: Any) -> Any:
     if isinstance(space, spaces.Tuple):
         return tuple(add_axis(part, x) for part, x in zip(space.spaces, observation, strict=True))
     return np.asarray(observation)[None]
+
+
+def as_batch(observation: Any, space: gymnasium.Space, mask: Any = None) -> tuple[np.ndarray, bool]:
+    """Convert an observation, or a batch, to an array [N, ...]. Return also whether it was a single one.
+
+    Raises:
+        ValueError: a wrong shape or dtype, values that are not finite, or a missing, unexpected or empty mask.
+    """
+    takes_mask = isinstance(space, PackedBox) and bool(space.actions) and not has_mask(space.space)
+    if takes_mask != (mask is not None):
+        expected = "an array of numbers" if takes_mask else "None: the environment has none in its info dictionaries"
+        raise ValueError(f"action_mask: expected {expected}, got {short(mask)}")
+    if isinstance(space, PackedBox):
+        first, (_, part) = next(values(space.space, observation)), next(named_parts(space.space))
+        single = np.ndim(first) == len(part.shape)
+        if not single and np.ndim(first) != len(part.shape) + 1:
+            raise ValueError(f"observation: expected {short(space.space)} or a batch of it, got {short(observation)}")
+        if single:
+            observation, mask = add_axis(space.space, observation), None if mask is None else np.asarray(mask)[None]
+        packed = space.pack(observation, 1 if single else len(first), mask)
+        if space.actions and space.free_stuck(packed).any():
+            raise ValueError("action_mask: expected at least one allowed value of each action, got all False")
+        return packed, single
+    try:
+        found = np.asarray(observation)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"observation: {short(error)}") from None
+    shape, dtype = space.shape or (), np.dtype(space.dtype or np.float32)
+    if found.shape not in (shape, (*found.shape[:1], *shape)) or not np.can_cast(found.dtype, dtype, "same_kind"):
+        raise ValueError(
+            f"observation: expected {dtype} {list(shape)} or a batch [N, ...] of it, got {found.dtype} "
+            f"{list(found.shape)}"
+        )
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        raise ValueError(f"observation: expected finite numbers, got {short(observation)}")
+    single = found.shape == shape
+    return np.ascontiguousarray(found[None] if single else found, dtype), single
 
 
 def _checked(where: str, given: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
