@@ -26,10 +26,10 @@ if TYPE_CHECKING:  # loaded at first use
     from automl_ext.rl.envs.making import EnvOptions
     from automl_ext.rl.envs.vector import Envs, Step, make_envs
     from automl_ext.rl.export import export_policy
-    from automl_ext.rl.loop.agent import Agent, TrainConfig
+    from automl_ext.rl.loop.agent import Agent
     from automl_ext.rl.loop.evaluate import evaluate
-    from automl_ext.rl.loop.learning import LearningAgent
     from automl_ext.rl.loop.loop import Report, train
+    from automl_ext.rl.loop.train_config import TrainConfig
     from automl_ext.rl.replay.prioritized import PrioritizedReplay
     from automl_ext.rl.replay.uniform import Batch, UniformReplay
     from automl_ext.rl.tabular.mdp import MDP
@@ -60,7 +60,6 @@ __all__ = [
     "EnvOptions",
     "Envs",
     "IQLConfig",
-    "LearningAgent",
     "PPOConfig",
     "PrioritizedReplay",
     "QMIXConfig",

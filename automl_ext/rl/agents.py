@@ -11,10 +11,11 @@ from typing import Any, Literal
 from automl_ext.rl.envs.given import is_given
 from automl_ext.rl.envs.groups import names_of
 from automl_ext.rl.envs.options import EnvOptions, frames_of
+from automl_ext.rl.envs.vector import NoEnvs
 from automl_ext.rl.extras import EXTRAS, Extras
-from automl_ext.rl.loop.agent import Env, NoEnvs, with_env
-from automl_ext.rl.loop.learning import LearningAgent
+from automl_ext.rl.loop.agent import Agent
 from automl_ext.rl.loop.saved import read_agent
+from automl_ext.rl.loop.train_config import Env, with_env
 from automl_ext.rl.presets import preset as with_preset
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.rl.reports.evaluate_run import agent_of, load_best, load_last
@@ -30,7 +31,7 @@ APPLIED = ("reward_clip", "step_timeout")
 
 def make(
     name: str, env: Env | None = None, *, preset: str | None = None, extras: Iterable[Any] = (), **options: Any
-) -> LearningAgent:
+) -> Agent:
     """Make an agent: ``make("a2c", "CartPole-v1", total_steps=50_000, lr=1e-3)``.
 
     Args:
@@ -74,7 +75,7 @@ def make(
     config, envs = with_env(with_values(config, table, f"make({name!r})"), env)
     if envs is not None and options.get("n_envs", envs.n_envs) != envs.n_envs:
         raise UserError(f"make: n_envs: expected {envs.n_envs}, as the environment has, got {options['n_envs']}")
-    agent: LearningAgent = found.agent(config) if envs is None else found.agent(config, envs)
+    agent: Agent = found.agent(config) if envs is None else found.agent(config, envs)
     try:
         for extra in extras:
             if type(extra) not in EXTRAS:
@@ -85,8 +86,8 @@ def make(
     return agent
 
 
-def load(path: str | Path, env: Env | None = None, trust: Iterable[str] = ()) -> LearningAgent:
-    """Load an agent from a file that :meth:`LearningAgent.save` wrote. Nothing in the file is executed.
+def load(path: str | Path, env: Env | None = None, trust: Iterable[str] = ()) -> Agent:
+    """Load an agent from a file that :meth:`Agent.save` wrote. Nothing in the file is executed.
 
     The agent needs no environment to predict. ``learn`` and ``evaluate`` make the environments of the configuration.
     Training continues from the saved policy, with a new optimizer and an empty replay, and new networks of what is no
@@ -128,7 +129,7 @@ def load(path: str | Path, env: Env | None = None, trust: Iterable[str] = ()) ->
 
 def load_run(
     run: str | Path, policy: Literal["best", "last"] = "best", env: Env | None = None, trust: Iterable[str] = ()
-) -> LearningAgent:
+) -> Agent:
     """Load the agent of a run directory, with its environments.
 
     Args:

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 from automl_ext._native import backend
 from automl_ext._version import __version__
 from automl_ext.rl.envs.packed import MASK, PackedBox, has_mask, masked_space, named_parts
-from automl_ext.rl.loop.learning import LearningAgent
+from automl_ext.rl.loop.agent import Agent
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.distributions import Bernoulli, Categorical, DiagonalGaussian, MultiCategorical
 from automl_ext.rl.networks.q_network import QNetwork
@@ -59,7 +59,7 @@ SCORES = {
 
 
 def export_policy(
-    source: str | Path | LearningAgent,
+    source: str | Path | Agent,
     out: str | Path,
     policy: Literal["best", "last"] = "best",
     trust: Iterable[str] = (),
@@ -88,7 +88,7 @@ def export_policy(
     out = Path(out)
     if out.suffix in (".py", ".pt", ".pt2") or (out.exists() and not out.is_dir()):
         raise UserError(f"--out {out}: expected a folder for policy.pt2, policy.json and README.md")
-    if isinstance(source, LearningAgent):
+    if isinstance(source, Agent):
         return _export(source, out)
     _, agent = agent_of(Path(source), trust)
     try:
@@ -146,7 +146,7 @@ class PolicyProgram(nn.Module):
         return actions.to(self.dtype), outputs, values
 
 
-def policy_program(agent: LearningAgent) -> PolicyProgram:
+def policy_program(agent: Agent) -> PolicyProgram:
     """Return the policy of an agent as a module with copies of its weights, on the CPU, in evaluation mode.
 
     Raises:
@@ -168,7 +168,7 @@ def policy_program(agent: LearningAgent) -> PolicyProgram:
     return program
 
 
-def _export(agent: LearningAgent, out: Path) -> list[Path]:
+def _export(agent: Agent, out: Path) -> list[Path]:
     program = policy_program(agent)
     seen, inputs = examples(agent)
     content = io.BytesIO()
@@ -213,7 +213,7 @@ def _rows(inputs: Any, name: str = "") -> Iterator[str]:
             yield from _rows(part, f"{name}[{key!r}]")
 
 
-def description(agent: LearningAgent, program: PolicyProgram) -> dict[str, Any]:
+def description(agent: Agent, program: PolicyProgram) -> dict[str, Any]:
     """Return what ``policy.json`` says: algorithm, environment, spaces and normalization, as plain values."""
     body: Any = program.network.body
     packed, norm = agent.spaces[0], body.norm
@@ -270,14 +270,14 @@ def strict(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def raw_space(agent: LearningAgent) -> gymnasium.Space:
+def raw_space(agent: Agent) -> gymnasium.Space:
     """Return the space of the observations as the environment has it; of a loaded agent, as the agent has it."""
     envs: Any = getattr(agent, "learner", agent).envs if agent.algorithm == "a3c" else agent.envs
     seen: Any = agent.spaces[0]
     return envs.vector.single_observation_space if hasattr(envs, "vector") else getattr(seen, "space", seen)
 
 
-def examples(agent: LearningAgent) -> tuple[np.ndarray, tuple[Any, ...]]:
+def examples(agent: Agent) -> tuple[np.ndarray, tuple[Any, ...]]:
     """Return random observations [CHECKED, ...] as the agent sees them, and the inputs of the program."""
     space, rng = agent.spaces[0], np.random.default_rng(0)
     if not isinstance(space, PackedBox):
@@ -318,7 +318,7 @@ def _structured(space: gymnasium.Space, arrays: Iterator[np.ndarray]) -> Any:
 
 
 def check_actions(
-    agent: LearningAgent, program: PolicyProgram, seen: np.ndarray, outputs: tuple[Tensor, Tensor, Tensor | None]
+    agent: Agent, program: PolicyProgram, seen: np.ndarray, outputs: tuple[Tensor, Tensor, Tensor | None]
 ) -> None:
     """Check that a program chooses the agent's actions. If two actions are equally good, either may be chosen.
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from automl_ext.rl.loop.agent import Agent, TrainConfig, envs_of
+from automl_ext.rl.loop.agent import Agent
+from automl_ext.rl.loop.train_config import TrainConfig, envs_of
 from automl_ext.training.seeding import generator
 
 

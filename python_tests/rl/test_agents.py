@@ -15,8 +15,8 @@ import torch
 from rl_worlds import Scripted
 
 from automl_ext import __version__, rl
+from automl_ext.rl.envs.vector import NoEnvs
 from automl_ext.rl.extras import Extras
-from automl_ext.rl.loop.agent import NoEnvs
 from automl_ext.rl.loop.saved import read_agent, space_from_dict, space_to_dict
 from automl_ext.rl.presets import PRESETS
 from automl_ext.training.errors import UserError
@@ -41,7 +41,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
-def small(name: str, env: Any = "CartPole-v1", **options: Any) -> rl.LearningAgent:
+def small(name: str, env: Any = "CartPole-v1", **options: Any) -> rl.Agent:
     return rl.make(name, env, **{**SHORT, **SMALL[name], **options})
 
 

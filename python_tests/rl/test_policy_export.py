@@ -101,7 +101,7 @@ print(json.dumps(wrong))
 """
 
 
-def made(name: str) -> rl.LearningAgent:
+def made(name: str) -> rl.Agent:
     """An agent with statistics of observations, and weights with which several actions are the best somewhere."""
     algorithm, observation_space, action_space, options = CASES[name]
     agent = rl.make(algorithm, lambda: Random(observation_space, action_space), n_envs=1, **options)

@@ -9,7 +9,8 @@ import pytest
 
 import automl_ext.rl
 from automl_ext.rl.envs import making
-from automl_ext.rl.loop.agent import Agent, TrainConfig
+from automl_ext.rl.loop.agent import Agent
+from automl_ext.rl.loop.train_config import TrainConfig
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 
 

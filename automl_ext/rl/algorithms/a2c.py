@@ -18,9 +18,9 @@ from automl_ext.ops.policy import policy_gradient_loss
 from automl_ext.ops.returns import gae
 from automl_ext.rl.envs.rollouts import Rollout, to_rollout
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.agent import GAMMAS, LAMBDAS
 from automl_ext.rl.loop.policy import OnPolicyAgent, PolicyConfig, standardized
 from automl_ext.rl.loop.seams import Acted
+from automl_ext.rl.loop.train_config import GAMMAS, LAMBDAS
 from automl_ext.rl.networks.modes import evaluating
 from automl_ext.rl.networks.parameters import FlatAdam, FlatRMSprop, clipped_gradient
 from automl_ext.training.checks import check_range
@@ -59,7 +59,7 @@ class A2CConfig(PolicyConfig):
 
 
 class A2C(OnPolicyAgent):
-    """The A2C agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
+    """The A2C agent; see :class:`automl_ext.rl.loop.agent.Agent`.
 
     Training is reproducible bit for bit on one machine with a fixed number of threads. The initial weights are the same
     for every number of threads, but rounding may differ between numbers of threads: PyTorch splits sums of more than

@@ -153,7 +153,7 @@ def work(worker: int, config: A3CConfig, shared: Shared, pipe: Connection) -> No
 
 
 class A3C(PolicyAgent):
-    """The A3C agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
+    """The A3C agent; see :class:`automl_ext.rl.loop.agent.Agent`.
 
     The worker processes start in the first :meth:`iterate`. ``envs.close()`` and the end of :meth:`learn` terminate
     them. Workers are new processes, so they cannot use environments made by a callable of this process. Every worker

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from automl_ext.ops.targets import categorical_projection, td_targets
 from automl_ext.rl.envs.packed import observation_bytes
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.agent import GAMMAS, TrainConfig, envs_of, multiples
+from automl_ext.rl.loop.agent import Agent
 from automl_ext.rl.loop.averages import mean_metrics
-from automl_ext.rl.loop.learning import LearningAgent
+from automl_ext.rl.loop.loop import multiples
+from automl_ext.rl.loop.train_config import GAMMAS, TrainConfig, envs_of
 from automl_ext.rl.networks.action_spaces import discrete
 from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.networks.modes import evaluating
@@ -201,8 +202,8 @@ class SupportCheck:
             )
 
 
-class DQN(LearningAgent):
-    """The DQN agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
+class DQN(Agent):
+    """The DQN agent; see :class:`automl_ext.rl.loop.agent.Agent`.
 
     Args:
         config: settings, and the environments to make if ``envs`` is None.

@@ -23,10 +23,10 @@ from automl_ext.ops.policy import policy_gradient_loss
 from automl_ext.ops.returns import gae
 from automl_ext.rl.envs.rollouts import Rollout, to_rollout
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.agent import GAMMAS, LAMBDAS
 from automl_ext.rl.loop.averages import mean_metrics
 from automl_ext.rl.loop.policy import OnPolicyAgent, PolicyConfig
 from automl_ext.rl.loop.seams import Acted
+from automl_ext.rl.loop.train_config import GAMMAS, LAMBDAS
 from automl_ext.rl.networks.modes import evaluating
 from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient
 from automl_ext.training.checks import check_range
@@ -93,7 +93,7 @@ class Transitions(NamedTuple):
 class PPO(OnPolicyAgent):
     """Proximal policy optimization with the clipped objective (Schulman et al. 2017).
 
-    Its methods are those of :class:`automl_ext.rl.loop.learning.LearningAgent`.
+    Its methods are those of :class:`automl_ext.rl.loop.agent.Agent`.
 
     Args and errors: see :class:`~automl_ext.rl.loop.policy.OnPolicyAgent`.
     """

@@ -19,9 +19,9 @@ from automl_ext.ops.policy import policy_gradient_loss
 from automl_ext.ops.returns import discounted_returns
 from automl_ext.rl.envs.rollouts import Rollout, to_rollout
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.agent import GAMMAS
 from automl_ext.rl.loop.policy import OnPolicyAgent, PolicyConfig
 from automl_ext.rl.loop.seams import Acted
+from automl_ext.rl.loop.train_config import GAMMAS
 from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient
 from automl_ext.training.checks import check_range
 from automl_ext.training.search_space import Range
@@ -47,7 +47,7 @@ class ReinforceConfig(PolicyConfig):
 
 
 class Reinforce(OnPolicyAgent):
-    """The REINFORCE agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
+    """The REINFORCE agent; see :class:`automl_ext.rl.loop.agent.Agent`.
 
     Before each update all environments are reset, and the first episode of each environment is used. Using the episodes
     that end first instead would favor short ones. All environments are stepped until the longest of these episodes has

@@ -28,8 +28,8 @@ from automl_ext.rl.envs.groups import GroupedBox, check_nothing_hidden
 from automl_ext.rl.envs.packed import byte_scale, observation_bytes
 from automl_ext.rl.envs.tasks import SEPARATOR
 from automl_ext.rl.envs.vector import Envs, Step
-from automl_ext.rl.loop.agent import TrainConfig, envs_of
-from automl_ext.rl.loop.learning import LearningAgent
+from automl_ext.rl.loop.agent import Agent
+from automl_ext.rl.loop.train_config import TrainConfig, envs_of
 from automl_ext.rl.networks.action_spaces import discrete
 from automl_ext.rl.networks.parameters import (
     FlatAdam,
@@ -138,8 +138,8 @@ def vdn_loss(online: TeamNetwork, target: TeamNetwork, batch: Batch) -> Tensor:
     return F.mse_loss(online.total(chosen, batch.observations), targets)
 
 
-class VDN(LearningAgent):
-    """The VDN agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
+class VDN(Agent):
+    """The VDN agent; see :class:`automl_ext.rl.loop.agent.Agent`.
 
     Args:
         config: settings, and the environments to make if ``envs`` is None.

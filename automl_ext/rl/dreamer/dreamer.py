@@ -28,9 +28,10 @@ from automl_ext.rl.dreamer.actions import OneHot, TanhNormal, actions_of
 from automl_ext.rl.dreamer.world_model import RSSM, WorldModel, he_, keras_, model_loss
 from automl_ext.rl.envs.packed import TAKERS, check_not_packed, observation_bytes
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.agent import TrainConfig, envs_of, multiples
+from automl_ext.rl.loop.agent import Agent, State
 from automl_ext.rl.loop.averages import Averages
-from automl_ext.rl.loop.learning import LearningAgent, State
+from automl_ext.rl.loop.loop import multiples
+from automl_ext.rl.loop.train_config import TrainConfig, envs_of
 from automl_ext.rl.networks.parameters import FlatAdam, check_max_grad_norm, clipped_gradient, flatten_parameters
 from automl_ext.rl.replay.sequences import SequenceReplay, Sequences
 from automl_ext.training.checks import check_range
@@ -202,8 +203,8 @@ class RecurrentState(NamedTuple):
         return RecurrentState(*(x * keep for x in self))
 
 
-class Dreamer(LearningAgent):
-    """The Dreamer agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
+class Dreamer(Agent):
+    """The Dreamer agent; see :class:`automl_ext.rl.loop.agent.Agent`.
 
     The policy is recurrent: call :meth:`begin` before :meth:`act` so that its state is reset where episodes start.
 

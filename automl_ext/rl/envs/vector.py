@@ -12,8 +12,10 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
@@ -452,6 +454,22 @@ class Envs:
 
 class Lent(Envs):
     """Environments that belong to other :class:`Envs`."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclass
+class NoEnvs:
+    """Stands in for :class:`Envs` in a loaded agent, which needs no environments to act."""
+
+    observation_space: gymnasium.Space
+    action_space: gymnasium.Space
+    n_envs: int
+    frame_stack: int = 1
+    steps: int = 0
+    episodes: list[Any] = field(default_factory=list)
+    transforms: list[Any] = field(default_factory=list)  # of the environments that replace this object
 
     def close(self) -> None:
         """Do nothing."""

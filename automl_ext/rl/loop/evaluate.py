@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from automl_ext.rl.envs.groups import names_of
 from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.loop.train_config import MAX_STEPS, TrainConfig, envs_of
+from automl_ext.training.seeding import derived_seed
 
 Act = Callable[[np.ndarray], np.ndarray]
 Begin = Callable[[np.ndarray], None]
-MAX_STEPS = 27_000  # default limit of an evaluation episode: half an hour of an Atari game
 
 
 class EpisodeReturns(NamedTuple):
@@ -87,3 +89,34 @@ def warn_of_cut(played: EpisodeReturns, max_steps: int) -> None:
     """Warn if episodes were truncated at ``max_steps``."""
     if played.cut:
         warnings.warn(f"{played.cut} of {len(played.returns)} episodes were cut after {max_steps} steps", stacklevel=3)
+
+
+def play_policy(agent: Any, config: TrainConfig, episodes: int, seed: int) -> tuple[EpisodeReturns, tuple[str, ...]]:
+    """Play ``episodes`` episodes of the agent's policy; ``seed`` determines them. Return also the names of the groups.
+
+    They are played in new environments: of ``config.env_id``, or like those that the agent was given. Where nothing
+    says how to make those, they are played in the training environments, whose running episodes are aborted.
+
+    Raises:
+        UserError: the environment does not exist, or has other spaces than the agent.
+        EnvError: the environments' own code failed.
+    """
+    own = agent.given
+    envs = envs_of(config, episodes, seed) if own is None else own.others(episodes, seed)
+    act, begin, limit = agent.evaluation_actions, agent.begin, config.eval_max_steps
+    if envs is not None:
+        agent.check_spaces(envs)
+        return play(act, envs, begin, limit), names_of(envs.observation_space)
+    assert own is not None
+    warnings.warn(
+        f"evaluation: {own.vector} cannot be made again: policies are evaluated in the training environments, and end "
+        "their running episodes; for evaluations in others, pass an id or a callable that makes an environment",
+        stacklevel=2,
+    )
+    returns, cut = np.zeros(0), 0
+    while len(returns) < episodes:
+        number = min(episodes - len(returns), own.n_envs)
+        played = play(act, own.lent(derived_seed(seed, len(returns))), begin, limit, number)
+        returns, cut = np.append(returns, played.returns), cut + played.cut
+    agent.restart()
+    return EpisodeReturns(returns, cut), names_of(own.observation_space)

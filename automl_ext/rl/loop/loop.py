@@ -13,9 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from automl_ext.rl.envs.guard import EnvError
-from automl_ext.rl.loop.agent import Agent, multiples, play_policy
 from automl_ext.rl.loop.averages import Averages
-from automl_ext.rl.loop.evaluate import by_group
+from automl_ext.rl.loop.evaluate import by_group, play_policy
 from automl_ext.rl.loop.saved import check_saveable
 from automl_ext.training.ctrl_c import CtrlC
 from automl_ext.training.errors import UserError
@@ -41,7 +40,7 @@ class Report:
         best_return: mean return of the best evaluation so far, this one included.
         metrics: means of the measurements since the last evaluation, as in ``metrics.jsonl``: ``episode_return`` and
             ``episode_length`` of training episodes, losses.
-        agent: the agent.
+        agent: the :class:`~automl_ext.rl.loop.agent.Agent`.
     """
 
     step: int
@@ -50,14 +49,14 @@ class Report:
     eval_returns: np.ndarray
     best_return: float
     metrics: dict[str, float]
-    agent: Agent
+    agent: Any
 
 
 Callback = Callable[[Report], bool | None]  # False ends the training
 
 
 def train(
-    build: Callable[[Any], Agent],
+    build: Callable[[Any], Any],
     config: Any,
     out: str | Path,
     resume: str | None = None,
@@ -98,6 +97,11 @@ def has_checkpoint(out: str | Path | None, resume: str | None) -> bool:
     return resume != "auto" or bool(checkpoint.list_steps(Path(out) / CHECKPOINTS))
 
 
+def multiples(after: int, until: int, every: int) -> int:
+    """Return the number of multiples of ``every`` in (after, until]."""
+    return max(until // every - after // every, 0)
+
+
 def kept(run: Path) -> str:
     """Describe the checkpoint from which a failed run can be resumed."""
     steps = checkpoint.list_steps(run / CHECKPOINTS)
@@ -114,7 +118,7 @@ class Training:
         stopped: whether the callback has ended the training.
     """
 
-    def __init__(self, agent: Agent, config: Any, callback: Callback | None = None) -> None:
+    def __init__(self, agent: Any, config: Any, callback: Callback | None = None) -> None:
         self.agent, self.config, self.callback = agent, config, callback
         self.run: Run | None = None
         self.stopped = False

@@ -17,10 +17,10 @@ from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
 from automl_ext.rl.envs.packed import TAKERS, check_not_packed
-from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.agent import NoEnvs, TrainConfig, envs_of
+from automl_ext.rl.envs.vector import Envs, NoEnvs
+from automl_ext.rl.loop.agent import Agent
 from automl_ext.rl.loop.averages import mean_metrics
-from automl_ext.rl.loop.learning import LearningAgent
+from automl_ext.rl.loop.train_config import TrainConfig, envs_of
 from automl_ext.rl.networks.action_spaces import BoxScaling, unsupported
 from automl_ext.rl.networks.body import RunningNorm
 from automl_ext.rl.networks.parameters import check_hidden, check_max_grad_norm
@@ -68,8 +68,8 @@ class OfflineConfig(TrainConfig):
         check_hidden(self)
 
 
-class OfflineAgent(LearningAgent):
-    """An agent that learns from recorded episodes; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
+class OfflineAgent(Agent):
+    """An agent that learns from recorded episodes; see :class:`automl_ext.rl.loop.agent.Agent`.
 
     Environments are made only for evaluations. ``envs.steps`` counts gradient steps.
 

@@ -17,8 +17,8 @@ from automl_ext.rl.envs.packed import observation_bytes
 from automl_ext.rl.envs.reward_scale import RewardScale
 from automl_ext.rl.envs.transforms import add_transform
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.agent import TrainConfig, envs_of
-from automl_ext.rl.loop.learning import LearningAgent
+from automl_ext.rl.loop.agent import Agent
+from automl_ext.rl.loop.train_config import TrainConfig, envs_of
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.distributions import DiagonalGaussian
 from automl_ext.rl.networks.encoders import Kind
@@ -62,7 +62,7 @@ class PolicyConfig(TrainConfig):
         check_range(self, "initial_std", above=0)
 
 
-class PolicyAgent(LearningAgent):
+class PolicyAgent(Agent):
     """An agent whose policy is an :class:`ActorCritic`. Subclasses set the attributes and learn.
 
     Attributes:

@@ -11,9 +11,10 @@ from typing import Any
 from automl_ext.rl.envs.callables import check_known
 from automl_ext.rl.envs.groups import names_of
 from automl_ext.rl.extras import Extras
-from automl_ext.rl.loop.agent import Agent, Env, envs_of, with_env
+from automl_ext.rl.loop.agent import Agent
 from automl_ext.rl.loop.evaluate import by_group, play
 from automl_ext.rl.loop.loop import BEST
+from automl_ext.rl.loop.train_config import Env, envs_of, with_env
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.rl.reports.video import LONGEST, Film, check_writer, record, write_video
 from automl_ext.training.config import to_dict

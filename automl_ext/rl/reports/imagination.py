@@ -12,7 +12,7 @@ import torch
 from automl_ext.rl.dreamer import Dreamer
 from automl_ext.rl.dreamer.world_model import Normal
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.agent import envs_of
+from automl_ext.rl.loop.train_config import envs_of
 from automl_ext.rl.reports.evaluate_run import agent_of, load_best
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import BLACK, GRAY, PURPLE

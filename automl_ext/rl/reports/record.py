@@ -11,8 +11,8 @@ import tyro
 
 from automl_ext.rl.envs.packed import check_not_packed
 from automl_ext.rl.envs.vector import Envs, Step
-from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.evaluate import Act, Begin
+from automl_ext.rl.loop.train_config import envs_of
 from automl_ext.rl.replay.episode_files import write_episodes
 from automl_ext.rl.replay.episodes import RecordedEpisode
 from automl_ext.rl.reports.evaluate_run import agent_of, load_policy

@@ -16,9 +16,8 @@ from automl_ext import rl
 from automl_ext.rl import A2C, DQN, PPO, A2CConfig, DQNConfig, PPOConfig
 from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.envs.packed import PackedBox
-from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.envs.vector import Envs, NoEnvs
 from automl_ext.rl.extras import CountBonus
-from automl_ext.rl.loop.agent import NoEnvs
 from automl_ext.rl.loop.evaluate import play
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.replay.uniform import Batch

@@ -16,9 +16,9 @@ from gymnasium import spaces
 
 from automl_ext import rl
 from automl_ext.cli import main
+from automl_ext.rl.envs.vector import NoEnvs
 from automl_ext.rl.extras import InitialPolicy
 from automl_ext.rl.extras.initial_policy import read_policy
-from automl_ext.rl.loop.agent import NoEnvs
 from automl_ext.rl.replay.episode_files import read_episodes, write_episodes
 from automl_ext.rl.replay.episodes import as_recorded
 from automl_ext.training.errors import UserError

@@ -15,8 +15,9 @@ from rl_worlds import Scripted
 
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
 from automl_ext.rl.envs.making import EnvOptions
-from automl_ext.rl.loop.agent import NoEnvs, envs_of
+from automl_ext.rl.envs.vector import NoEnvs
 from automl_ext.rl.loop.evaluate import evaluate
+from automl_ext.rl.loop.train_config import envs_of
 from automl_ext.rl.presets import preset
 from automl_ext.training.errors import UserError
 

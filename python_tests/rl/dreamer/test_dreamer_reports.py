@@ -11,8 +11,8 @@ from dreamer_worlds import TINY, point_on_line
 
 from automl_ext.rl import A2C, A2CConfig
 from automl_ext.rl.dreamer import Dreamer
-from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.loop import train
+from automl_ext.rl.loop.train_config import envs_of
 from automl_ext.rl.reports.evaluate_run import evaluate_run
 from automl_ext.rl.reports.imagination import Dream, draw_dream, dream
 from automl_ext.rl.reports.plot import plot_runs

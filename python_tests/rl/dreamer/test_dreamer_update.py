@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from automl_ext import rl
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
 from automl_ext.rl.envs.making import EnvOptions
-from automl_ext.rl.loop.agent import NoEnvs
+from automl_ext.rl.envs.vector import NoEnvs
 from automl_ext.rl.presets import preset
 from automl_ext.rl.replay.sequences import Sequences
 

@@ -16,8 +16,7 @@ from policy_worlds import World, envs_in
 from automl_ext.rl import A2C, CQL, DQN, A2CConfig, CQLConfig, Reinforce, ReinforceConfig
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
 from automl_ext.rl.envs.packed import float32_space
-from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.agent import NoEnvs
+from automl_ext.rl.envs.vector import Envs, NoEnvs
 
 
 class Walk(World):

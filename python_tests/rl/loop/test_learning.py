@@ -27,7 +27,7 @@ from automl_ext.rl.reports.evaluate_run import evaluate_run
 SHORT = {"total_steps": 400, "eval_every": 100, "eval_episodes": 2, "final_episodes": 2, "checkpoint_every": 1000}
 
 
-def small(**options: Any) -> rl.LearningAgent:
+def small(**options: Any) -> rl.Agent:
     return rl.make("a2c", **{**SHORT, "hidden": (8,), "n_envs": 2, **options})
 
 
@@ -36,7 +36,7 @@ def timeless(result: dict[str, Any] | None) -> dict[str, Any]:
     return {name: value for name, value in result.items() if name not in CLOCKS}
 
 
-def same(one: rl.LearningAgent, other: rl.LearningAgent) -> bool:
+def same(one: rl.Agent, other: rl.Agent) -> bool:
     a, b = one.policy_state(), other.policy_state()
     return all(torch.equal(a[name], b[name]) for name in a)
 
@@ -203,7 +203,7 @@ def test_random_actions_come_from_the_policy(name: str, options: dict[str, Any])
     assert frequencies == pytest.approx(expected, abs=0.04)  # five standard deviations
 
 
-def dreamer() -> rl.LearningAgent:
+def dreamer() -> rl.Agent:
     sizes = {"deter": 8, "stoch": 4, "hidden": 8, "units": 8}
     agent = rl.make("dreamer", "CartPole-v1", n_envs=2, **sizes)
     with torch.no_grad():

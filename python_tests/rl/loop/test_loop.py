@@ -22,8 +22,8 @@ from rl_worlds import Scripted, Toy, ToyConfig
 from automl_ext.rl.envs.callables import env_id_of
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.loop import loop
-from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.evaluate import evaluate
+from automl_ext.rl.loop.train_config import envs_of
 from automl_ext.training.ctrl_c import CtrlC, sigterm_as_ctrl_c
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import derived_seed

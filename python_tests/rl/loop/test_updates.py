@@ -14,8 +14,8 @@ from policy_worlds import Bandit, Patience, envs_in
 
 from automl_ext.rl import DQN, VDN, Reinforce, ReinforceConfig, VDNConfig
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
-from automl_ext.rl.loop.agent import Agent, multiples
-from automl_ext.rl.loop.loop import Training
+from automl_ext.rl.loop.agent import Agent
+from automl_ext.rl.loop.loop import Training, multiples
 
 SAME = AutoresetMode.SAME_STEP  # every step is a transition
 

@@ -150,7 +150,7 @@ def encoder(frozen: bool = False) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(105, 6)).requires_grad_(not frozen)
 
 
-def agent_with(network: nn.Module, name: str, env_id: str = "") -> rl.LearningAgent:
+def agent_with(network: nn.Module, name: str, env_id: str = "") -> rl.Agent:
     options: dict[str, Any] = {"total_steps": 150, "eval_every": 75, "final_episodes": 2, "eval_episodes": 2}
     options |= {"env_id": env_id or rl.make("a2c", Cells).config.env_id, "hidden": (8,), "lr": 0.01}
     if name == "a2c":
