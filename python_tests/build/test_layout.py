@@ -164,6 +164,18 @@ def test_only_commands_import_their_table() -> None:
     assert {*of_the_table(GRAPH)} <= {"automl_ext.rl.registry imports automl_ext_cli.table"}
 
 
+def test_what_is_below_the_commands_does_not_import_their_table() -> None:
+    commands = LEVEL["bench"]  # the lowest level that knows of commands
+    wrong = [
+        f"{name} imports {other}"
+        for name, imported in GRAPH.items()
+        for other in imported
+        if name.startswith("automl_ext.") and other.split(".")[0] == "automl_ext_cli"
+        if LEVEL.get(name.split(".")[1], commands) < commands
+    ]
+    assert wrong == []
+
+
 def test_no_circle_between_files() -> None:
     assert circle({n: others - {"automl_ext"} for n, others in GRAPH.items() if n != "automl_ext"}) == []
 

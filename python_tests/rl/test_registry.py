@@ -12,6 +12,7 @@ from automl_ext.rl.envs import making
 from automl_ext.rl.loop.agent import Agent
 from automl_ext.rl.loop.train_config import TrainConfig
 from automl_ext.rl.registry import ALGORITHMS, algorithm
+from automl_ext_cli.table import COMMANDS
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -20,6 +21,11 @@ def test_every_algorithm_has_a_configuration_and_an_agent(name: str) -> None:
     assert issubclass(found.config, TrainConfig)
     assert issubclass(found.agent, Agent)
     found.config()  # the defaults are valid
+
+
+def test_the_algorithms_are_those_of_the_table_of_commands() -> None:
+    commands = {name.split()[-1]: c for name, c in COMMANDS.items() if c.kind == "agent"}
+    assert {name: (c.options, c.run) for name, c in commands.items()} == ALGORITHMS
 
 
 def test_an_agent_without_memory_and_updates_needs_no_members_for_them() -> None:

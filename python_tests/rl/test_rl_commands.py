@@ -11,7 +11,7 @@ from rl_worlds import Toy, ToyConfig
 
 from automl_ext import cli
 from automl_ext.rl.loop import loop
-from automl_ext.rl.registry import ALGORITHMS
+from automl_ext.rl.registry import ALGORITHMS, Classes
 from automl_ext.rl.reports.evaluate_run import evaluate_run
 from automl_ext_cli import Command
 from automl_ext_cli.table import COMMANDS, RUNS
@@ -23,7 +23,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     command = Command("agent", "", "rl_worlds:ToyConfig", "rl_worlds:Toy")
     command.name = "toy"
     monkeypatch.setitem(COMMANDS, "train toy", command)
-    monkeypatch.setitem(ALGORITHMS, "toy", command)
+    monkeypatch.setitem(ALGORITHMS, "toy", Classes(command.options, command.run))
     monkeypatch.setitem(RUNS, "train toy", command)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
