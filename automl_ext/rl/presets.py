@@ -1,8 +1,9 @@
-"""Named sets of option values, for ``--preset``."""
+"""Named sets of option values by algorithm, for ``--preset``."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, TypeVar
 
 from automl_ext.rl.envs.making import EnvOptions
@@ -10,16 +11,91 @@ from automl_ext.training.errors import UserError
 
 Config = TypeVar("Config")
 
+ATARI = EnvOptions(reward_clip=1.0, terminal_on_life_loss=True)  # by default, Atari stacks and repeats four frames
+
+# DQN and Rainbow on MinAtar with 500k frames. Both have the same settings, so that a comparison isolates the parts
+# of Rainbow. As in both papers, there is one update with batch size 32 per four frames. As in Young and Tian 2019,
+# the first update follows after 5k frames, the replay has 100k transitions, and ε falls to 0.1 over 100k frames.
+# Rewards are at least 0 and mostly 0 or 1. The discounted returns that agents reach in 500k frames are below 10,
+# hence the range of the atoms. Noisy layers start with a fifth of the paper's noise, since agents need millions of
+# steps to reduce the paper's noise.
+MINATAR: dict[str, Any] = {
+    "env_id": "MinAtar/Breakout-v1",
+    "total_steps": 500_000,
+    "n_envs": 8,
+    "eval_every": 25_000,
+    "checkpoint_every": 100_000,
+    "hidden": (128,),
+    "lr": 2.5e-4,
+    "lr_decay": False,
+    "adam_eps": 1.5e-4,
+    "batch_size": 32,
+    "buffer_size": 100_000,
+    "learning_starts": 5_000,
+    "train_freq": 8,
+    "gradient_steps": 2,
+    "target_update_interval": 1_000,
+    "exploration_fraction": 0.2,
+    "final_epsilon": 0.1,
+    "v_min": 0.0,
+    "v_max": 10.0,
+    "sigma": 0.1,
+}
+
+# Hessel et al. 2018, table 1, for DQN and Rainbow. The range of the atoms fits rewards clipped to ±1.
+ATARI_Q: dict[str, Any] = {
+    "env_id": "ALE/Pong-v5",
+    "env": ATARI,
+    "total_steps": 2_500_000,
+    "eval_every": 50_000,
+    "checkpoint_every": 250_000,
+    "hidden": (1024,),
+    "lr": 6.25e-5,
+    "lr_decay": False,
+    "adam_eps": 1.5e-4,
+    "batch_size": 32,
+    "buffer_size": 1_000_000,
+    "learning_starts": 20_000,
+    "train_freq": 4,
+    "gradient_steps": 1,
+    "target_update_interval": 8_000,
+    "exploration_fraction": 0.1,
+    "final_epsilon": 0.01,
+    "v_min": -10.0,
+    "v_max": 10.0,
+}
+
+# Mnih et al. 2015, extended data table 1. Its frames are counted as in the authors' code: a step is four frames.
+MNIH2015: dict[str, Any] = {
+    "env_id": "ALE/Pong-v5",
+    "env": ATARI,
+    "total_steps": 12_500_000,
+    "eval_every": 250_000,
+    "checkpoint_every": 250_000,
+    "n_step": 1,
+    "hidden": (512,),
+    "optimizer": "rmsprop",
+    "lr": 2.5e-4,
+    "lr_decay": False,
+    "max_grad_norm": math.inf,
+    "gamma": 0.99,
+    "batch_size": 32,
+    "buffer_size": 1_000_000,
+    "learning_starts": 50_000,
+    "train_freq": 4,
+    "gradient_steps": 1,
+    "target_update_interval": 10_000,
+    "exploration_fraction": 0.08,
+    "final_epsilon": 0.1,
+}
+
 MUJOCO: dict[str, Any] = {
     "total_steps": 300_000,
     "eval_every": 30_000,
-    "n_epochs": 10,  # PPO's default; with it, the presets are for PPO only
     "normalize_observations": True,
     "lr": 3e-4,
     "ent_coef": 0.0,
 }
-
-ATARI = EnvOptions(reward_clip=1.0, terminal_on_life_loss=True)  # by default, Atari stacks and repeats four frames
 
 # PPO on Atari as in Schulman et al. 2017, table 5, with 4 epochs and a value weight of 0.5 as in the authors' code, but
 # for 1,500,000 steps (6 million frames) instead of 10 million, with twice the first learning rate and a constant clip
@@ -46,35 +122,7 @@ ATARI_PPO: dict[str, Any] = {
     "normalize_rewards": False,
 }
 
-PRESETS: dict[str, dict[str, Any]] = {
-    # DQN and Rainbow on MinAtar with 500k frames. Both have the same settings, so that a comparison isolates the parts
-    # of Rainbow. As in both papers, there is one update with batch size 32 per four frames. As in Young and Tian 2019,
-    # the first update follows after 5k frames, the replay has 100k transitions, and ε falls to 0.1 over 100k frames.
-    # Rewards are at least 0 and mostly 0 or 1. The discounted returns that agents reach in 500k frames are below 10,
-    # hence the range of the atoms. Noisy layers start with a fifth of the paper's noise, since agents need millions of
-    # steps to reduce the paper's noise.
-    "minatar": {
-        "env_id": "MinAtar/Breakout-v1",
-        "total_steps": 500_000,
-        "n_envs": 8,
-        "eval_every": 25_000,
-        "checkpoint_every": 100_000,
-        "hidden": (128,),
-        "lr": 2.5e-4,
-        "lr_decay": False,
-        "adam_eps": 1.5e-4,
-        "batch_size": 32,
-        "buffer_size": 100_000,
-        "learning_starts": 5_000,
-        "train_freq": 8,
-        "gradient_steps": 2,
-        "target_update_interval": 1_000,
-        "exploration_fraction": 0.2,
-        "final_epsilon": 0.1,
-        "v_min": 0.0,
-        "v_max": 10.0,
-        "sigma": 0.1,
-    },
+PPO: dict[str, dict[str, Any]] = {
     # PPO on CartPole-v1 as in Stable-Baselines3's zoo.
     "cartpole-zoo": {
         "n_steps": 32,
@@ -113,30 +161,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     # HalfCheetah needs small first actions: with a standard deviation of 1, it ended at 1,201, 1,243 and 1,492.
     "hopper": MUJOCO | {"env_id": "Hopper-v5"},
     "halfcheetah": MUJOCO | {"env_id": "HalfCheetah-v5", "gamma": 0.98, "gae_lambda": 0.92, "initial_std": 0.135},
-    # Hessel et al. 2018, table 1, for DQN and Rainbow. The range of the atoms fits rewards clipped to ±1.
-    "atari": {
-        "env_id": "ALE/Pong-v5",
-        "env": ATARI,
-        "total_steps": 2_500_000,
-        "eval_every": 50_000,
-        "checkpoint_every": 250_000,
-        "hidden": (1024,),
-        "lr": 6.25e-5,
-        "lr_decay": False,
-        "adam_eps": 1.5e-4,
-        "batch_size": 32,
-        "buffer_size": 1_000_000,
-        "learning_starts": 20_000,
-        "train_freq": 4,
-        "gradient_steps": 1,
-        "target_update_interval": 8_000,
-        "exploration_fraction": 0.1,
-        "final_epsilon": 0.01,
-        "v_min": -10.0,
-        "v_max": 10.0,
-    },
-    # Dreamer on vector observations: the defaults.
-    "vector": {"prefill": 1_000},
+    "atari": ATARI_PPO,
+}
+
+DREAMER: dict[str, dict[str, Any]] = {
     # Dreamer on 64 × 64 images on a CPU, with a quarter of the paper's channels.
     "pixels": {
         "env": EnvOptions(pixels=True),
@@ -183,12 +211,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-# Presets of one configuration only, in place of those above. DQN has one-step targets as in its paper, Rainbow keeps
-# its three steps.
-OWN: dict[tuple[str, str], dict[str, Any]] = {
-    ("minatar", "DQNConfig"): PRESETS["minatar"] | {"n_step": 1},
-    ("atari", "DQNConfig"): PRESETS["atari"] | {"n_step": 1},
-    ("atari", "PPOConfig"): ATARI_PPO,
+# By the name of the configuration. DQN has one-step targets as in its paper, Rainbow keeps its three steps.
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "DQNConfig": {"minatar": MINATAR | {"n_step": 1}, "atari": ATARI_Q | {"n_step": 1}, "mnih2015": MNIH2015},
+    "RainbowConfig": {"minatar": MINATAR, "atari": ATARI_Q},
+    "PPOConfig": PPO,
+    "DreamerConfig": DREAMER,
 }
 
 
@@ -196,12 +224,9 @@ def preset(name: str, config: Config) -> Config:
     """Return the configuration with the values of a preset.
 
     Raises:
-        UserError: the preset does not exist, or is for another algorithm.
+        UserError: the algorithm has no preset of this name.
     """
-    settings = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
-    kind = type(config).__name__
-    known = {each: OWN.get((each, kind), values) for each, values in PRESETS.items()}
-    fitting = {each: values for each, values in known.items() if values.keys() <= settings}
-    if name not in fitting:
-        raise UserError(f"--preset: expected {'one of ' + ', '.join(fitting) if fitting else 'none'}, got {name!r}")
-    return dataclasses.replace(config, **fitting[name])  # type: ignore[type-var]
+    own = PRESETS.get(type(config).__name__, {})
+    if name not in own:
+        raise UserError(f"--preset: expected {'one of ' + ', '.join(own) if own else 'none'}, got {name!r}")
+    return dataclasses.replace(config, **own[name])  # type: ignore[type-var]

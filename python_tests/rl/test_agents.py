@@ -65,7 +65,7 @@ def test_options_are_fields_of_the_configuration_and_of_the_environment() -> Non
 
 
 def test_without_an_environment_it_is_that_of_the_preset_or_of_the_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PRESETS, "pendulum", {"env_id": "Pendulum-v1"})
+    monkeypatch.setitem(PRESETS["PPOConfig"], "pendulum", {"env_id": "Pendulum-v1"})
     assert rl.make("ppo", preset="pendulum", hidden=(8,)).config.env_id == "Pendulum-v1"
     assert rl.make("vdn", hidden=(8,)).config.env_id == rl.VDNConfig().env_id
     assert rl.make("a2c").config.env_id == "CartPole-v1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pkgutil
 
 import gymnasium
@@ -11,6 +12,7 @@ import automl_ext.rl
 from automl_ext.rl.envs import making
 from automl_ext.rl.loop.agent import Agent
 from automl_ext.rl.loop.train_config import TrainConfig
+from automl_ext.rl.presets import PRESETS, preset
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext_cli.table import COMMANDS
 
@@ -26,6 +28,14 @@ def test_every_algorithm_has_a_configuration_and_an_agent(name: str) -> None:
 def test_the_algorithms_are_those_of_the_table_of_commands() -> None:
     commands = {name.split()[-1]: c for name, c in COMMANDS.items() if c.kind == "agent"}
     assert {name: (c.options, c.run) for name, c in commands.items()} == ALGORITHMS
+
+
+def test_presets_differ_from_the_defaults_and_from_each_other() -> None:
+    configs = [algorithm(name).config for name in ALGORITHMS]
+    assert PRESETS.keys() <= {config.__name__ for config in configs}
+    for config in configs:
+        named = [preset(name, config()) for name in PRESETS.get(config.__name__, ())]
+        assert not any(one == other for one, other in itertools.combinations([config(), *named], 2))
 
 
 def test_an_agent_without_memory_and_updates_needs_no_members_for_them() -> None:

@@ -1,18 +1,24 @@
-"""DQN (Mnih et al. 2015, https://doi.org/10.1038/nature14236) and, with all its switches on, Rainbow.
+"""DQN (Mnih et al. 2015, algorithm 1, https://doi.org/10.1038/nature14236), and the parts that Rainbow adds to it.
 
-act ε-greedily: argmax Q(s, ·), or a random action with probability ε; noisy: ε = 0, argmax of Q with new noise
-store (s, a, r, s′); every ``train_freq`` steps take ``gradient_steps`` gradient steps, each on a batch:
-    y = returns + discounts · Q_target(s′, argmax Q_target(s′, ·))        double: argmax Q_online(s′, ·)
-    minimize Huber(Q(s, a) − y); distributional: KL(y ‖ p(s, a))
-Q_target ← Q every ``target_update_interval`` steps
+repeat:
+    act ε-greedily: argmax Q(s, ·), or a random action with probability ε; store (s, a, r, s′) in the replay
+    every ``train_freq`` steps, ``gradient_steps`` times:
+        sample a batch of (s, a, r, s′)
+        y = r + γ max Q_target(s′, ·), or r if s′ is terminal
+        one gradient step on Huber(Q(s, a) − y)
+    every ``target_update_interval`` steps: Q_target ← Q
+
+What Rainbow adds (Hessel et al. 2018) follows after the loop: the targets of ``double`` and ``distributional``, and the
+noise of ``noisy``. ``dueling`` is in the network, ``prioritized`` and ``n_step`` are in the replay.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import gymnasium
 import numpy as np
@@ -31,6 +37,7 @@ from automl_ext.rl.networks.action_spaces import discrete
 from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.networks.modes import evaluating
 from automl_ext.rl.networks.parameters import (
+    CenteredRMSprop,
     FlatAdam,
     check_hidden,
     check_max_grad_norm,
@@ -65,8 +72,7 @@ class DQNConfig(TrainConfig):
 
     The defaults are for tasks that nobody has tuned for (benchmarks/defaults.py). They differ from Mnih et al. 2015 in
     targets of five steps, one gradient step per two steps, a target network copied every 256 steps, and Adam with a
-    rate that falls to 0. ``--preset atari`` and ``minatar`` have one-step targets and a constant rate
-    (docs/explanation/rl-dqn.md).
+    rate that falls to 0. ``--preset mnih2015`` has the paper's settings (docs/explanation/rl-dqn.md).
 
     Raises:
         ValueError: a number out of range.
@@ -74,14 +80,10 @@ class DQNConfig(TrainConfig):
 
     total_steps: int = 50_000  # Environment steps to train for.
     eval_every: int = 2_500  # Steps between evaluations.
-    double: bool = False  # Double Q-learning: select the next action with the online network.
-    dueling: bool = False  # Separate streams for the state value and the advantages.
-    prioritized: bool = False  # Sample transitions with probability proportional to |TD error|^alpha.
     n_step: Annotated[int, Range(1, 10)] = 5  # Number of rewards in a target, before the value of a later state.
-    distributional: bool = False  # Learn the distribution of returns (C51).
-    noisy: bool = False  # Explore with noisy layers instead of epsilon-greedy.
     hidden: tuple[int, ...] = (128, 128)  # Units of each hidden layer.
-    lr: Annotated[float, Range(1e-5, 1e-2, log=True)] = 1e-3  # Learning rate of Adam.
+    optimizer: Literal["adam", "rmsprop"] = "adam"  # Optimization algorithm; rmsprop as in Mnih et al. 2015.
+    lr: Annotated[float, Range(1e-5, 1e-2, log=True)] = 1e-3  # Learning rate.
     lr_decay: Annotated[bool, Categories(False, True)] = True
     """Decrease the learning rate linearly to 0 at total_steps."""
     adam_eps: float = 1e-8  # Epsilon of Adam.
@@ -98,15 +100,21 @@ class DQNConfig(TrainConfig):
     """Fraction of total_steps over which epsilon falls from 1 to final_epsilon."""
     final_epsilon: Annotated[float, Range(0.0, 0.2)] = 0.04
     """Probability of a random action after exploration_fraction."""
-    alpha: float = 0.5  # Exponent of the priorities in prioritized replay.
-    beta: float = 0.4  # Initial exponent of the importance weights; it rises to 1 during training.
-    atoms: int = 51  # Number of atoms of the return distribution (C51).
-    v_min: float = 0.0  # Lowest discounted return that C51 can represent; in CartPole-v1 they are within 0 and 100.
-    v_max: float = 100.0  # Highest discounted return that C51 can represent.
-    sigma: float = 0.5  # Initial noise scale σ₀ of noisy layers.
     normalize_observations: bool = False  # Normalize observations by their running mean and standard deviation.
     body: Kind = "auto"  # Convolutions for images: of Nature DQN, one small one, or IMPALA's residual network.
     layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
+    # What Rainbow adds.
+    double: bool = False  # Double Q-learning: select the next action with the online network.
+    dueling: bool = False  # Separate streams for the state value and the advantages.
+    prioritized: bool = False  # Sample transitions with probability proportional to |TD error|^alpha.
+    alpha: float = 0.5  # Exponent of the priorities in prioritized replay.
+    beta: float = 0.4  # Initial exponent of the importance weights; it rises to 1 during training.
+    distributional: bool = False  # Learn the distribution of returns (C51).
+    atoms: int = 51  # Number of atoms of the return distribution (C51).
+    v_min: float = 0.0  # Lowest discounted return that C51 can represent; in CartPole-v1 they are within 0 and 100.
+    v_max: float = 100.0  # Highest discounted return that C51 can represent.
+    noisy: bool = False  # Explore with noisy layers instead of epsilon-greedy.
+    sigma: float = 0.5  # Initial noise scale σ₀ of noisy layers.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,60 +156,6 @@ def q_loss(q: Tensor, actions: Tensor, targets: Tensor, weights: Tensor | None =
     return loss, (chosen.detach() - targets).abs()
 
 
-def categorical_loss(
-    logits: Tensor, actions: Tensor, targets: Tensor, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Compute the loss of C51, KL(target ‖ p) (Bellemare et al. 2017, section 4.1).
-
-    Args:
-        logits: [N, A, atoms].
-        actions: the actions taken, int64 [N].
-        targets: target distributions, [N, atoms], constants, as from :func:`automl_ext.categorical_projection`.
-        weights: importance-sampling weights, [N]; None: all 1.
-
-    Returns:
-        The weighted mean loss, and the divergence of each transition, detached [N]. Rainbow uses the divergences as
-        priorities.
-    """
-    log_p = take_action(logits, actions).log_softmax(-1)
-    divergence = F.kl_div(log_p, targets, reduction="none").sum(-1)
-    loss = divergence.mean() if weights is None else (weights * divergence).mean()
-    return loss, divergence.detach()
-
-
-def take_action(x: Tensor, actions: Tensor) -> Tensor:
-    """Select the entry of each row's action: x [N, A, atoms], actions int64 [N] → [N, atoms]."""
-    return x.gather(1, actions.view(-1, 1, 1).expand(-1, 1, x.shape[-1])).squeeze(1)
-
-
-class SupportCheck:
-    """Warn once when targets leave [v_min, v_max]. The projection clips such targets to the support.
-
-    Args:
-        v_min, v_max: the support, the range of the atoms.
-    """
-
-    def __init__(self, v_min: float, v_max: float) -> None:
-        self.v_min, self.v_max = v_min, v_max
-        self.calls, self.warned = 0, False
-
-    def check(self, targets: Tensor) -> None:
-        """Check the expected returns [N] of a batch of targets, before their projection, of every tenth batch."""
-        self.calls += 1
-        if self.warned or self.calls % CHECK_EVERY != 1:
-            return
-        smallest, largest = (float(x) for x in targets.aminmax())
-        slack = CHECK_TOLERANCE * (self.v_max - self.v_min)
-        if smallest < self.v_min - slack or largest > self.v_max + slack:
-            self.warned = True
-            warnings.warn(
-                f"distributional: expected returns in [{smallest:.4g}, {largest:.4g}] leave the support "
-                f"[v_min, v_max] = [{self.v_min:g}, {self.v_max:g}] and are clipped to it; set --v-min and --v-max to "
-                "the range of discounted returns",
-                stacklevel=3,
-            )
-
-
 class DQN(Agent):
     """The DQN agent; see :class:`automl_ext.rl.loop.agent.Agent`.
 
@@ -239,7 +193,10 @@ class DQN(Agent):
         self.target.body.norm = self.online.body.norm
         # For small networks the optimizer's time is proportional to its number of tensors, so it gets one vector.
         self.parameters, self._target_parameters = flatten_parameters(self.online), flatten_parameters(self.target)
-        self.optimizer = FlatAdam(self.parameters, config.lr, eps=config.adam_eps)
+        if config.optimizer == "adam":
+            self.optimizer: torch.optim.Optimizer = FlatAdam(self.parameters, config.lr, eps=config.adam_eps)
+        else:
+            self.optimizer = CenteredRMSprop(self.parameters, config.lr)
         self._noise = generator(seeds[1], self.device)
         self._noisy, self._target_noisy = noisy_layers(self.online), noisy_layers(self.target)
         self._encoder = [] if encoder is None else list(encoder.modules())
@@ -278,27 +235,40 @@ class DQN(Agent):
             metrics |= mean_metrics(measured)
         return metrics | self.seams.updated()
 
+    def explore(self, observations: np.ndarray) -> np.ndarray:
+        """Choose training actions in 0 … A − 1, int64 [B]: ε-greedy ones."""
+        epsilon, n = self.epsilon, len(observations)
+        if epsilon == 0.0:
+            return self.greedy(observations)
+        at_random = self.rng.random(n) < epsilon
+        if not at_random.any():
+            return self.greedy(observations)
+        actions = self.uniform(observations, self.rng)
+        return actions if at_random.all() else np.where(at_random, actions, self.greedy(observations))
+
+    @property
+    def epsilon(self) -> float:
+        """The current probability of a random action."""
+        config, steps = self.config, self.envs.steps
+        if steps < config.learning_starts:
+            return 1.0
+        if config.noisy:
+            return 0.0
+        progress = min(steps / max(config.exploration_fraction * config.total_steps, 1.0), 1.0)
+        return 1.0 + (config.final_epsilon - 1.0) * progress
+
     def update(self, steps: int) -> dict[str, Any]:
         """Take ``steps`` gradient steps; return their mean loss, and the metrics of the last one.
 
         Raises:
             UserError: a loss that is not finite, with a prioritized replay.
         """
-        config = self.config
-        # If neither targets nor sampling change between gradient steps, one call samples all batches and computes all
-        # targets: the results are the same and the matrix products are larger.
-        changing = config.double or config.noisy or config.prioritized or self.seams.batch or self.seams.terms
-        most = 1 if changing else JOINT_BYTES // (config.batch_size * observation_bytes(self.envs.observation_space))
-        at_once = next(n for n in range(max(min(steps, most), 1), 0, -1) if steps % n == 0)
         losses: list[Tensor] = []
         metrics: dict[str, Any] = {}
         with flushed_denormals():
-            for _ in range(steps // at_once):
-                batch = self.seams.transformed(self.replay.sample(config.batch_size * at_once))
-                targets = self.seams.merged(self.targets(batch))
-                for part, part_targets in zip(split(batch, at_once), targets.chunk(at_once), strict=True):
-                    loss, errors, metrics = self.step(part, part_targets)
-                    losses.append(loss)
+            for batch, targets in self.minibatches(steps):
+                loss, errors, metrics = self.step(batch, targets)
+                losses.append(loss)
                 if isinstance(self.replay, PrioritizedReplay):
                     try:
                         self.replay.update_priorities(batch.indices, self.seams.merged(errors))
@@ -306,27 +276,32 @@ class DQN(Agent):
                         raise UserError(f"diverged at update {self.updates}: {error}") from None
         return metrics | {"loss": torch.stack(losses).mean()}
 
-    @torch.no_grad()
-    def targets(self, batch: Batch) -> Tensor:
-        """Compute the targets, returns + discounts · V(next): [N], or distributions [N, atoms] if distributional.
+    def minibatches(self, steps: int) -> Iterator[tuple[Batch, Tensor]]:
+        """Yield a batch and its targets for each of ``steps`` gradient steps.
 
-        V is the target network's value of the greedy action. The target network selects that action, or the online
-        network if ``double``. Each network draws new noise.
+        If neither targets nor sampling change between gradient steps, one call samples all batches and computes all
+        targets: the results are the same and the matrix products are larger.
         """
         config = self.config
-        resample([*self._target_noisy, *self._noisy] if config.double else self._target_noisy, self._noise)
+        changing = config.double or config.noisy or config.prioritized or self.seams.batch or self.seams.terms
+        most = 1 if changing else JOINT_BYTES // (config.batch_size * observation_bytes(self.envs.observation_space))
+        at_once = next(n for n in range(max(min(steps, most), 1), 0, -1) if steps % n == 0)
+        for _ in range(steps // at_once):
+            batch = self.seams.transformed(self.replay.sample(config.batch_size * at_once))
+            targets = self.seams.merged(self.targets(batch))
+            yield from zip(split(batch, at_once), targets.chunk(at_once), strict=True)
+
+    @torch.no_grad()
+    def targets(self, batch: Batch) -> Tensor:
+        """Compute the targets of a batch, y = returns + discounts · max Q_target(s′, ·), [N].
+
+        Returns and discounts are r and γ for targets of one step; the discount is 0 if s′ is terminal.
+        """
+        if self.config.double or self.config.distributional or self.config.noisy:
+            return self.rainbow_targets(batch)
         seen = batch.next_observations
-        out = self.target(seen)
-        online_q = self.online.q(self.online(seen), seen) if config.double else None
-        if self._support_check is None:
-            q = self.target.q(out, seen)
-            return td_targets(batch.returns, q, batch.terminated, batch.discounts, next_q_online=online_q)
-        best = (self.target.q(out, seen) if online_q is None else online_q).argmax(1)
-        probs = take_action(out, best).softmax(-1)
-        self._support_check.check(batch.returns + batch.discounts * (probs @ self.target.support))
-        return categorical_projection(
-            probs, batch.returns, batch.terminated, batch.discounts, config.v_min, config.v_max
-        )
+        next_q = self.target.q(self.target(seen), seen)
+        return td_targets(batch.returns, next_q, batch.terminated, batch.discounts)
 
     def step(self, batch: Batch, targets: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Take one gradient step; return the loss, the error of each transition, both detached, and other metrics."""
@@ -347,27 +322,30 @@ class DQN(Agent):
         with torch.no_grad():
             self._target_parameters.copy_(self.parameters)
 
-    @property
-    def epsilon(self) -> float:
-        """The current probability of a random action."""
-        config, steps = self.config, self.envs.steps
-        if steps < config.learning_starts:
-            return 1.0
-        if config.noisy:
-            return 0.0
-        progress = min(steps / max(config.exploration_fraction * config.total_steps, 1.0), 1.0)
-        return 1.0 + (config.final_epsilon - 1.0) * progress
+    # What Rainbow adds.
 
-    def explore(self, observations: np.ndarray) -> np.ndarray:
-        """Choose training actions in 0 … A − 1, int64 [B]: ε-greedy ones."""
-        epsilon, n = self.epsilon, len(observations)
-        if epsilon == 0.0:
-            return self.greedy(observations)
-        at_random = self.rng.random(n) < epsilon
-        if not at_random.any():
-            return self.greedy(observations)
-        actions = self.uniform(observations, self.rng)
-        return actions if at_random.all() else np.where(at_random, actions, self.greedy(observations))
+    def rainbow_targets(self, batch: Batch) -> Tensor:
+        """Compute the targets of double, distributional and noisy DQN: [N], or distributions [N, atoms].
+
+        The value of s′ is the target network's value of the greedy action. The target network selects that action, or
+        the online network if ``double``. Each network draws new noise.
+        """
+        config = self.config
+        resample([*self._target_noisy, *self._noisy] if config.double else self._target_noisy, self._noise)
+        seen = batch.next_observations
+        out = self.target(seen)
+        online_q = self.online.q(self.online(seen), seen) if config.double else None
+        if self._support_check is None:
+            q = self.target.q(out, seen)
+            return td_targets(batch.returns, q, batch.terminated, batch.discounts, next_q_online=online_q)
+        best = (self.target.q(out, seen) if online_q is None else online_q).argmax(1)
+        probs = take_action(out, best).softmax(-1)
+        self._support_check.check(batch.returns + batch.discounts * (probs @ self.target.support))
+        return categorical_projection(
+            probs, batch.returns, batch.terminated, batch.discounts, config.v_min, config.v_max
+        )
+
+    # Acting and saving, as in every agent.
 
     @torch.inference_mode()
     def greedy(self, observations: np.ndarray) -> np.ndarray:
@@ -493,13 +471,70 @@ def make_replay(
     return PrioritizedReplay(config.buffer_size, shape, space.dtype, **options)
 
 
-def beta_steps(config: DQNConfig) -> int:
-    """Return the number of gradient steps of the whole training, over which β of a prioritized replay rises to 1."""
-    last = -(-config.total_steps // config.train_freq) * config.train_freq  # steps at the end of training
-    return max(multiples(config.learning_starts, last, config.train_freq) * config.updates_each, 1)
-
-
 def split(batch: Batch, parts: int) -> list[Batch]:
     """Split a batch into equal parts."""
     columns = [getattr(batch, field.name).chunk(parts) for field in fields(batch)]
     return [Batch(*each) for each in zip(*columns, strict=True)]
+
+
+# What Rainbow adds.
+
+
+def categorical_loss(
+    logits: Tensor, actions: Tensor, targets: Tensor, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Compute the loss of C51, KL(target ‖ p) (Bellemare et al. 2017, section 4.1).
+
+    Args:
+        logits: [N, A, atoms].
+        actions: the actions taken, int64 [N].
+        targets: target distributions, [N, atoms], constants, as from :func:`automl_ext.categorical_projection`.
+        weights: importance-sampling weights, [N]; None: all 1.
+
+    Returns:
+        The weighted mean loss, and the divergence of each transition, detached [N]. Rainbow uses the divergences as
+        priorities.
+    """
+    log_p = take_action(logits, actions).log_softmax(-1)
+    divergence = F.kl_div(log_p, targets, reduction="none").sum(-1)
+    loss = divergence.mean() if weights is None else (weights * divergence).mean()
+    return loss, divergence.detach()
+
+
+def take_action(x: Tensor, actions: Tensor) -> Tensor:
+    """Select the entry of each row's action: x [N, A, atoms], actions int64 [N] → [N, atoms]."""
+    return x.gather(1, actions.view(-1, 1, 1).expand(-1, 1, x.shape[-1])).squeeze(1)
+
+
+class SupportCheck:
+    """Warn once when targets leave [v_min, v_max]. The projection clips such targets to the support.
+
+    Args:
+        v_min, v_max: the support, the range of the atoms.
+    """
+
+    def __init__(self, v_min: float, v_max: float) -> None:
+        self.v_min, self.v_max = v_min, v_max
+        self.calls, self.warned = 0, False
+
+    def check(self, targets: Tensor) -> None:
+        """Check the expected returns [N] of a batch of targets, before their projection, of every tenth batch."""
+        self.calls += 1
+        if self.warned or self.calls % CHECK_EVERY != 1:
+            return
+        smallest, largest = (float(x) for x in targets.aminmax())
+        slack = CHECK_TOLERANCE * (self.v_max - self.v_min)
+        if smallest < self.v_min - slack or largest > self.v_max + slack:
+            self.warned = True
+            warnings.warn(
+                f"distributional: expected returns in [{smallest:.4g}, {largest:.4g}] leave the support "
+                f"[v_min, v_max] = [{self.v_min:g}, {self.v_max:g}] and are clipped to it; set --v-min and --v-max to "
+                "the range of discounted returns",
+                stacklevel=3,
+            )
+
+
+def beta_steps(config: DQNConfig) -> int:
+    """Return the number of gradient steps of the whole training, over which β of a prioritized replay rises to 1."""
+    last = -(-config.total_steps // config.train_freq) * config.train_freq  # steps at the end of training
+    return max(multiples(config.learning_starts, last, config.train_freq) * config.updates_each, 1)

@@ -181,3 +181,29 @@ class FlatRMSprop(Uncompiled, torch.optim.RMSprop):
         parameters.addcdiv_(gradient, average.sqrt().add_(group["eps"]), value=-group["lr"])
 
     step.hooked = True  # type: ignore[attr-defined]
+
+
+class CenteredRMSprop(Uncompiled, torch.optim.RMSprop):
+    """RMSprop of one vector as in the code of Mnih et al. 2015: θ ← θ − lr · g / √(E[g²] − E[g]² + ε).
+
+    ``torch.optim.RMSprop(centered=True)`` has ε outside of the root.
+    """
+
+    def __init__(self, parameters: nn.Parameter, lr: float, alpha: float = 0.95, eps: float = 0.01) -> None:
+        super().__init__([parameters], lr, alpha=alpha, eps=eps, centered=True, foreach=False)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        group = self.param_groups[0]
+        parameters = group["params"][0]
+        state, gradient, alpha = self.state[parameters], parameters.grad, group["alpha"]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["square_avg"], state["grad_avg"] = torch.zeros_like(parameters), torch.zeros_like(parameters)
+        state["step"] += 1
+        mean = state["grad_avg"].mul_(alpha).add_(gradient, alpha=1 - alpha)
+        square = state["square_avg"].mul_(alpha).addcmul_(gradient, gradient, value=1 - alpha)
+        variance = torch.addcmul(square, mean, mean, value=-1)
+        parameters.addcdiv_(gradient, variance.add_(group["eps"]).sqrt_(), value=-group["lr"])
+
+    step.hooked = True  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,11 @@ import torch
 from dqn_worlds import GAMMA, Fork, small
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from policy_worlds import Forever, envs_in
+from torch import nn
 
 from automl_ext.rl import DQN, DQNConfig, Rainbow, RainbowConfig, load
 from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.networks.parameters import CenteredRMSprop
 from automl_ext.rl.presets import preset
 from automl_ext.rl.reports.ablation import variants
 from automl_ext.training.errors import UserError
@@ -205,10 +208,29 @@ def test_learning_rate_falls_linearly_to_0_at_the_last_step(decay: bool) -> None
 def test_presets_and_rainbow_keep_the_targets_and_the_rate_of_their_papers() -> None:
     assert (DQNConfig().n_step, DQNConfig().lr_decay) == (5, True)
     assert (RainbowConfig().n_step, RainbowConfig().lr_decay) == (3, False)
+    paper = preset("mnih2015", DQNConfig())
+    assert (paper.n_step, paper.optimizer, paper.lr, paper.lr_decay) == (1, "rmsprop", 2.5e-4, False)
+    assert (paper.target_update_interval, paper.learning_starts, paper.final_epsilon) == (10_000, 50_000, 0.1)
+    assert paper.exploration_fraction * paper.total_steps == pytest.approx(1_000_000)
+    assert (paper.env.reward_clip, paper.env.terminal_on_life_loss, paper.max_grad_norm) == (1, True, math.inf)
     for name in ("minatar", "atari"):
         assert (preset(name, DQNConfig()).n_step, preset(name, RainbowConfig()).n_step) == (1, 3)
         assert not preset(name, DQNConfig()).lr_decay
         assert not preset(name, RainbowConfig()).lr_decay
+
+
+def test_rmsprop_is_centered_with_epsilon_in_the_root() -> None:
+    """The update of the code of Mnih et al. 2015."""
+    flat = nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
+    optimizer, expected = CenteredRMSprop(flat, lr=0.1), flat.detach().double()
+    mean = square = torch.zeros(3, dtype=torch.float64)
+    for gradient in torch.randn(4, 3, generator=torch.Generator().manual_seed(0)):
+        flat.grad = gradient
+        optimizer.step()
+        mean = 0.95 * mean + 0.05 * gradient.double()
+        square = 0.95 * square + 0.05 * gradient.double() ** 2
+        expected = expected - 0.1 * gradient.double() / (square - mean**2 + 0.01).sqrt()
+    torch.testing.assert_close(flat.detach().double(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_default_support_contains_all_returns_of_cartpole() -> None:
