@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -73,6 +74,10 @@ def make(
             "environment that exists; wrap it before"
         )
     config, envs = with_env(with_values(config, table, f"make({name!r})"), env)
+    needs = getattr(config, "needs", {})
+    unread = [f"{key} without {needs[key]}=True" for key in options if key in needs and not getattr(config, needs[key])]
+    if unread:
+        warnings.warn(f"make({name!r}): nothing reads {', '.join(unread)}", stacklevel=2)
     if envs is not None and options.get("n_envs", envs.n_envs) != envs.n_envs:
         raise UserError(f"make: n_envs: expected {envs.n_envs}, as the environment has, got {options['n_envs']}")
     agent: Agent = found.agent(config) if envs is None else found.agent(config, envs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,16 @@ def test_options_are_fields_of_the_configuration_and_of_the_environment() -> Non
     changed: dict[str, Any] = {"env": rl.EnvOptions(reward_clip=1.0), "extras": Extras()}
     assert agent.config == rl.DQNConfig(lr=1e-3, hidden=(16, 16), seed=3, **changed)
     assert rl.make("dqn", preset="minatar", env="CartPole-v1", lr=1.0).config.buffer_size == 100_000
+
+
+def test_options_that_nothing_reads_are_named() -> None:
+    message = r"make\('dqn'\): nothing reads sigma without noisy=True, atoms without distributional=True$"
+    with pytest.warns(UserWarning, match=message):
+        rl.make("dqn", sigma=0.9, atoms=21).close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rl.make("dqn", noisy=True, sigma=0.9).close()
+        rl.make("rainbow", "CartPole-v1", atoms=21, buffer_size=100).close()
 
 
 def test_without_an_environment_it_is_that_of_the_preset_or_of_the_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import copy
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
@@ -103,7 +103,13 @@ class DQNConfig(TrainConfig):
     normalize_observations: bool = False  # Normalize observations by their running mean and standard deviation.
     body: Kind = "auto"  # Convolutions for images: of Nature DQN, one small one, or IMPALA's residual network.
     layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
-    # What Rainbow adds.
+    # What Rainbow adds, and which of its options are read only with another one.
+    needs: ClassVar[dict[str, str]] = {
+        "alpha": "prioritized",
+        "beta": "prioritized",
+        "sigma": "noisy",
+        **dict.fromkeys(("atoms", "v_min", "v_max"), "distributional"),
+    }
     double: bool = False  # Double Q-learning: select the next action with the online network.
     dueling: bool = False  # Separate streams for the state value and the advantages.
     prioritized: bool = False  # Sample transitions with probability proportional to |TD error|^alpha.
