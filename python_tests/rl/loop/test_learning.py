@@ -337,7 +337,7 @@ def test_the_number_of_episodes_of_an_evaluation_is_checked(monkeypatch: pytest.
     agent = rl.make("a2c", hidden=(8,))
     checked: dict[str, int] = {}
     monkeypatch.setattr(
-        "automl_ext.rl.loop.agent.check_environments", lambda name, n, *others: checked.update({name: n})
+        "automl_ext.rl.loop.train_config.check_environments", lambda name, n, *others: checked.update({name: n})
     )
     agent.evaluate(7)
     assert checked["episodes"] == 7
