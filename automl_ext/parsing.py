@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import Annotated, Any
 
 import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
 from automl_ext.training.config import apply_toml, to_dict
 from automl_ext.training.errors import UserError
@@ -22,8 +23,7 @@ def parse(form: Any, kinds: Sequence[type], default: Callable[[Any], Any], prog:
 
     Args:
         form: the dataclass to parse; it has ``options`` with ``trust``.
-        kinds: the dataclasses in it: first that of ``options``, last that of the configuration. Their checks raise
-            UserError.
+        kinds: the dataclasses in it: first that of ``options``, last that of the configuration.
         default: returns the default of ``form`` with given settings: --config and --preset set them.
         prog: the command, for messages.
 
@@ -34,14 +34,11 @@ def parse(form: Any, kinds: Sequence[type], default: Callable[[Any], Any], prog:
     check_words(kinds, args)
     toml = option_value("--config", args)
     try:  # the dataclasses check their values and raise ValueError
-        with contextlib.ExitStack() as stack:
-            defaults = named_values(options, default_of(settings), args)
-            if toml is not None:
-                defaults = apply_toml(defaults, toml)
-            named = list(own_names(to_dict(defaults)))
-            for kind in {*kinds, *(type(inner) for inner in inner_configs(defaults))}:
-                stack.enter_context(raise_user_errors(kind))
-            parsed = parse_options(form, prog, args, default=default(defaults))
+        defaults = named_values(options, default_of(settings), args)
+        if toml is not None:
+            defaults = apply_toml(defaults, toml)
+        named = list(own_names(to_dict(defaults)))
+        parsed = parse_options(form, prog, args, default=default(defaults), registry=user_errors())
     except (ValueError, OverflowError) as error:  # an int with hundreds of digits overflows
         raise UserError(str(error)) from None
     check_trusted(named, parsed.options.trust, str(toml))
@@ -102,28 +99,33 @@ def named_values(options: Any, defaults: Any, args: Sequence[str]) -> Any:
     return import_module(options.presets).preset(name, defaults)
 
 
-@contextlib.contextmanager
-def raise_user_errors(kind: type) -> Iterator[None]:
-    """Make a dataclass's own checks raise UserError inside the block: tyro prints a ValueError as a box of lines."""
-    check, own = getattr(kind, "__post_init__", None), "__post_init__" in vars(kind)
-    if check is None:
-        yield
-        return
+def user_errors() -> ConstructorRegistry:
+    """Return a rule for tyro: a ValueError of a dataclass's own checks becomes a UserError; tyro prints it as a box."""
+    registry = ConstructorRegistry()
+    asking = False
 
-    def checked(self: Any) -> None:
+    @registry.struct_rule
+    def rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+        nonlocal asking
+        if asking or not (dataclasses.is_dataclass(info.type) and hasattr(info.type, "__post_init__")):
+            return None
+        asking = True  # the question below comes here first
         try:
-            check(self)
-        except (ValueError, OverflowError) as error:
-            raise UserError(str(error)) from None
+            spec = ConstructorRegistry.get_struct_spec(info)
+        finally:
+            asking = False
+        assert isinstance(spec, StructConstructorSpec)
 
-    kind.__post_init__ = checked  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        if own:
-            kind.__post_init__ = check  # type: ignore[attr-defined]
-        else:
-            del kind.__post_init__  # type: ignore[attr-defined]
+        @functools.wraps(spec.instantiate, updated=())
+        def checked(**values: Any) -> Any:
+            try:
+                return spec.instantiate(**values)
+            except (ValueError, OverflowError) as error:
+                raise UserError(str(error)) from None
+
+        return dataclasses.replace(spec, instantiate=checked)
+
+    return registry
 
 
 def option_value(flag: str, args: Sequence[str]) -> str | None:
