@@ -252,6 +252,22 @@ class DQN(Agent):
         actions = self.uniform(observations, self.rng)
         return actions if at_random.all() else np.where(at_random, actions, self.greedy(observations))
 
+    @torch.inference_mode()
+    def greedy(self, observations: np.ndarray) -> np.ndarray:
+        """Return argmax Q(s, ·), int64 [B]. Noisy layers draw new noise for each observation, except in ``eval()``."""
+        if self.online.training:
+            resample(self._noisy, self._noise, len(observations))
+        seen = torch.as_tensor(observations, device=self.device)
+        with evaluating(self._encoder):
+            return self.online.q(self.online(seen), seen).numpy(force=True).argmax(1)
+
+    def uniform(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return uniformly random actions in 0 … A − 1 that the observations' masks allow, int64 [B]."""
+        if self.online.masked is None:
+            return rng.integers(self.actions, size=len(observations))
+        allowed = self.online.masked.mask(observations)
+        return np.where(allowed, rng.random(allowed.shape), -1.0).argmax(1)
+
     @property
     def epsilon(self) -> float:
         """The current probability of a random action."""
@@ -352,22 +368,6 @@ class DQN(Agent):
         )
 
     # Acting and saving, as in every agent.
-
-    @torch.inference_mode()
-    def greedy(self, observations: np.ndarray) -> np.ndarray:
-        """Return argmax Q(s, ·), int64 [B]. Noisy layers draw new noise for each observation, except in ``eval()``."""
-        if self.online.training:
-            resample(self._noisy, self._noise, len(observations))
-        seen = torch.as_tensor(observations, device=self.device)
-        with evaluating(self._encoder):
-            return self.online.q(self.online(seen), seen).numpy(force=True).argmax(1)
-
-    def uniform(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return uniformly random actions in 0 … A − 1 that the observations' masks allow, int64 [B]."""
-        if self.online.masked is None:
-            return rng.integers(self.actions, size=len(observations))
-        allowed = self.online.masked.mask(observations)
-        return np.where(allowed, rng.random(allowed.shape), -1.0).argmax(1)
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Return the greedy actions, without noise in the weights."""

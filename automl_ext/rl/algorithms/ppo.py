@@ -7,6 +7,11 @@ repeat:
         A ← (A − mean A) / std A;  r ← π(a|s) / π_old(a|s)
         one Adam step on  −min(r A, clip(r, 1 − ε, 1 + ε) A) + vf_coef (G − V)² − ent_coef H(π);
         ``target_kl``: none of the rest if KL(π_old ‖ π) on the minibatch exceeds 1.5 ``target_kl``
+
+Of the details that Huang et al. 2022 list (https://iclr-blog-track.github.io/2022/03/25/ppo-implementation-details),
+those of networks and their initial weights are in ``networks/actor_critic.py``, of actions in
+``networks/distributions.py``, of Atari in ``envs/making.py``. Rewards are divided in ``envs/reward_scale.py`` and
+observations normalized by ``RunningNorm`` in ``networks/body.py``. There is no LSTM.
 """
 
 from __future__ import annotations

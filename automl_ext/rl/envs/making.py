@@ -268,7 +268,11 @@ def active_wrappers(options: EnvOptions) -> list[str]:
 
 
 def _atari(env_id: str, n_envs: int, mode: str, options: EnvOptions) -> VectorEnv[Any, Any, Any]:
-    """Make ale-py's vector environment, which stacks frames and repeats actions itself."""
+    """Make ale-py's vector environment.
+
+    It preprocesses by itself, with its defaults: up to 30 no-ops after a reset, then FIRE where the game waits for it;
+    actions repeated for four frames, the maximum of the last two, in gray and 84 × 84; stacks of frames.
+    """
     if mode != "vector_entry_point":
         raise UserError(f"vectorization: expected auto for Atari, got {mode}")
     refused = [name for name in active_wrappers(options) if name != "frame_stack"] + ["wrapper"] * bool(options.wrapper)
