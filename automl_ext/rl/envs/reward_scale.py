@@ -32,19 +32,21 @@ class RewardScale:
     def __call__(self, step: Step) -> Step:
         """Include the rewards of a step in the statistics, then scale them."""
         self.returns = self.gamma * self.returns + step.rewards  # a restart has the reward 0
-        self._include(self.returns[step.valid])
+        self._include(self.returns[step.valid] if b"\0" in step.valid.tobytes() else self.returns)
         self.returns[step.terminated | step.truncated] = 0.0
-        scaled = np.clip(step.rewards / (self.variance + EPS) ** 0.5, -CLIP, CLIP)
-        return step._replace(rewards=scaled.astype(np.float32))
+        scaled = np.minimum(np.maximum(step.rewards / (self.variance + EPS) ** 0.5, -CLIP), CLIP)  # faster than np.clip
+        return step._replace(rewards=scaled.astype(np.float32, copy=False))
 
     def _include(self, x: np.ndarray) -> None:
         """Merge the moments of x [N] (Chan, Golub and LeVeque 1979)."""
-        if not x.size:
+        size = x.size
+        if not size:
             return
-        n, mean = self.count + x.size, float(x.mean())
-        delta = mean - self.mean
-        moment = self.variance * self.count + float(x.var()) * x.size + delta**2 * self.count * x.size / n
-        self.count, self.mean, self.variance = n, self.mean + delta * x.size / n, moment / n
+        n, mean = self.count + size, np.add.reduce(x) / size  # faster than x.mean() and x.var()
+        centered, delta = x - mean, float(mean) - self.mean
+        squares = float(np.add.reduce(centered * centered) / size) * size
+        moment = self.variance * self.count + squares + delta**2 * self.count * size / n
+        self.count, self.mean, self.variance = n, self.mean + delta * size / n, moment / n
 
     @property
     def moments(self) -> Tensor:

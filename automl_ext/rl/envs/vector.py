@@ -149,6 +149,7 @@ class Envs:
             workers.set_limit(vector.unwrapped, step_timeout)
         self._next_step, self._disabled = mode == AutoresetMode.NEXT_STEP, mode == AutoresetMode.DISABLED
         self._waits = getattr(vector, "waits", False)
+        self._shape = (self.n_envs,)
         self._broken = False
         self.steps, self._calls = 0, 0
         self.episodes: list[Episode] = []
@@ -185,12 +186,13 @@ class Envs:
         if rewards.dtype != np.float32:
             with np.errstate(over="ignore"):  # _check_finite raises an error for infinite rewards
                 rewards = rewards.astype(np.float32)
-        if self._next_step and self._restarting.any():  # what a restart returns is no result of an action
+        restarting = self._restarting.tobytes().count(1)
+        if self._next_step and restarting:  # what a restart returns is no result of an action
             for part in (rewards, terminated, truncated):
                 part[self._restarting] = 0
         # In C order: CartPole's vector environment returns transposed arrays, which a network rounds differently.
         # Copied, because a vector environment may return the same arrays at every step.
-        true_next = after = float32_array(after.copy())
+        true_next = after = np.array(after, np.float32 if after.dtype.kind == "f" else None, order="C")
         done = terminated | truncated
         ended = done.nonzero()[0]
         valid = ~self._restarting
@@ -215,7 +217,7 @@ class Envs:
         if self._no_observations is not None:
             self._check_finite("observation", true_next, self._no_observations)
         self.running_returns += rewards  # 0 in a restart
-        self.steps += valid.tobytes().count(1)
+        self.steps += self.n_envs - restarting
         if ended.size:
             self._end_episodes(ended)
         self.observations = after
@@ -361,11 +363,11 @@ class Envs:
             if len(result) != 5:
                 raise EnvError(f"step() must return {STEP}, got {len(result)} values")
             observations = self._read("step()", result[0], result[4])
-            rewards, terminated, truncated = (np.array(part) for part in result[1:4])
-            for name, array, kinds in zip(NAMES, (rewards, terminated, truncated), KINDS, strict=True):
-                if array.dtype.kind not in kinds or array.shape != self.running_returns.shape:
+            found = np.array(result[1]), np.array(result[2]), np.array(result[3])
+            for name, array, kinds in zip(NAMES, found, KINDS):  # noqa: B905  # strict=True takes longer
+                if array.dtype.kind not in kinds or array.shape != self._shape:
                     raise EnvError(f"step() returned {name} that are {array.dtype} {list(array.shape)}")
-            return observations, rewards, terminated, truncated, result[4]
+            return observations, *found, result[4]
         except BaseException as error:  # after any exception, Ctrl-C included, the workers are in an unknown state
             self._broken = True
             raise self._fault("step()", error) from None

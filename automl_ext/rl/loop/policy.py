@@ -97,8 +97,11 @@ class PolicyAgent(Agent):
 
     def outputs(self, observations: np.ndarray) -> Tensor:
         """Compute the parameters of π(·|s), with which the agent acts, for observations [B, ...]."""
+        seen = torch.as_tensor(observations, device=self.device)
+        if not self.encoder_modules:
+            return self.network.policy(seen)
         with evaluating(self.encoder_modules):
-            return self.network.policy(torch.as_tensor(observations, device=self.device))
+            return self.network.policy(seen)
 
     @torch.inference_mode()
     def random_actions(self, observations: np.ndarray) -> np.ndarray:
