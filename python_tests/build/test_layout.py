@@ -160,20 +160,7 @@ def of_the_table(graph: dict[str, set[str]]) -> list[str]:
 
 
 def test_only_commands_import_their_table() -> None:
-    # Left until rl finds its algorithms in another way.
-    assert {*of_the_table(GRAPH)} <= {"automl_ext.rl.registry imports automl_ext_cli.table"}
-
-
-def test_what_is_below_the_commands_does_not_import_their_table() -> None:
-    commands = LEVEL["bench"]  # the lowest level that knows of commands
-    wrong = [
-        f"{name} imports {other}"
-        for name, imported in GRAPH.items()
-        for other in imported
-        if name.startswith("automl_ext.") and other.split(".")[0] == "automl_ext_cli"
-        if LEVEL.get(name.split(".")[1], commands) < commands
-    ]
-    assert wrong == []
+    assert of_the_table(GRAPH) == []
 
 
 def test_no_circle_between_files() -> None:
