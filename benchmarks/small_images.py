@@ -17,7 +17,7 @@ def objects(count: int, seed: int, variant: int = 0) -> tuple[np.ndarray, np.nda
     """Make pictures of one of six glyphs of 5 × 5 pixels at a random place, on noise."""
     glyphs = np.random.default_rng(100 + variant).random((CLASSES, 5, 5)) < 0.5
     rng = np.random.default_rng(seed)
-    images, labels = _background(rng, count, 30), np.arange(count) % CLASSES
+    images, labels = _background(rng, count, 16), np.arange(count) % CLASSES
     for picture, label in zip(images, labels, strict=True):
         _paint(picture, glyphs[label], _strength(rng) * _contrast(rng), rng)
     return images.clip(0, 255).astype(np.uint8), labels
@@ -36,7 +36,7 @@ def textures(count: int, seed: int, variant: int = 0) -> tuple[np.ndarray, np.nd
     images, labels = _background(rng, count, 50), np.arange(count) % CLASSES
     for picture, label in zip(images, labels, strict=True):
         wave = np.fft.ifft2(np.fft.fft2(rng.normal(size=(SIDE, SIDE))) * spectra[label]).real
-        picture += 15 * _strength(rng) * (wave / wave.std())[..., None] * rng.uniform(0.5, 1, 3)
+        picture += 17 * _strength(rng) * (wave / wave.std())[..., None] * rng.uniform(0.5, 1, 3)
     return images.clip(0, 255).astype(np.uint8), labels
 
 
@@ -69,8 +69,8 @@ def _background(rng: np.random.Generator, count: int, noise: float) -> np.ndarra
 
 
 def _strength(rng: np.random.Generator) -> float:
-    """Return 1 for three in eight pictures, and less, down to nothing, for the others."""
-    return min(1.0, rng.uniform(0, 1.6))
+    """Return 1 for three in sixteen pictures, 0 for as many, and numbers between these for the others."""
+    return min(1.0, max(0.0, rng.uniform(-0.3, 1.3)))
 
 
 def _contrast(rng: np.random.Generator) -> np.ndarray:

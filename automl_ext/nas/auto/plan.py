@@ -181,13 +181,13 @@ def entries_for(config: AutoConfig, networks: Networks, target: float) -> list[N
 
     pooled, residual = (strided(form, networks) for form in (POOLED, RESIDUAL))
     found = [
-        sized("pooled, average + max", pooled + BOTH),
-        sized("plain, average", PLAIN.format(1) + AVERAGE, factor=1.5),
         sized("pooled, max", pooled + MAX),
+        sized("plain, average", PLAIN.format(1) + AVERAGE, factor=1.5),
+        sized("pooled, average + max", pooled + BOTH),
         sized("pooled, average", pooled + AVERAGE),
         sized("best-ranked cell", BEST_RANKED, space=config.space),
         sized("residual, average + max", residual + BOTH),
-        sized("pooled, average + max, rate × 2.5", pooled + BOTH, rate=2.5),
+        sized("pooled, max, rate × 2.5", pooled + MAX, rate=2.5),
         sized("pooled, average + max", pooled + BOTH, factor=2.0),
     ]
     if config.lr is not None:

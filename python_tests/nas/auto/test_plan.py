@@ -58,9 +58,9 @@ def test_the_winner_gets_most_of_the_budget(minutes: float, images: int) -> None
 def test_the_head_is_part_of_the_race(minutes: float) -> None:
     plan = make_plan(AutoConfig(minutes=minutes), NETWORKS, 7000, SPEED)
     genotypes = [entry.genotype for entry in plan.entries[:3]]
-    assert genotypes == ["pooled-s1-1-1-1-both", "plain-s1-2-2-2", "pooled-s1-1-1-1-max"]
+    assert genotypes == ["pooled-s1-1-1-1-max", "plain-s1-2-2-2", "pooled-s1-1-1-1-both"]
     assert len({entry.name for entry in plan.entries}) == len(plan.entries)
-    both, _, maximum = (NETWORKS.build(entry).classifier.in_features for entry in plan.entries[:3])
+    maximum, _, both = (NETWORKS.build(entry).classifier.in_features for entry in plan.entries[:3])
     assert both == 2 * maximum
 
 
