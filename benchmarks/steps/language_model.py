@@ -2,10 +2,10 @@
 
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/steps/language_model.py --json FILE
 
-The models differ only in the function that turns attention scores into weights: ``torch.softmax``, ``entmax15`` of this
-package, ``entmax15`` of the package ``entmax`` (if installed), and, for comparison, softmax within PyTorch's fused
-``scaled_dot_product_attention``. They start from equal weights and read equal batches of bytes of this repository's
-pages. They take turns, one step each; the times are medians over the rounds.
+The models differ only in their attention: softmax and entmax15 in one op each, PyTorch's
+``scaled_dot_product_attention`` and ``entmax15_attention``, and composed of matrix products and ``torch.softmax``,
+``entmax15`` of this package, or that of the package ``entmax`` (if installed). They start from equal weights and read
+equal batches of bytes of this repository's pages. They take turns, one step each; times are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,38 +26,51 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from automl_ext import __version__, build_info, entmax15
+from automl_ext import __version__, build_info, entmax15, entmax15_attention
 from automl_ext.training.machine.environment import cpu_name
 from automl_ext.training.machine.memory import keep_freed_memory
 
 ROOT = Path(__file__).parents[2]
 BATCH, LENGTH, WIDTH, HEADS, LAYERS = 8, 256, 128, 8, 2
-Weights = Callable[[Tensor], Tensor]  # of attention scores [batch, heads, queries, keys]
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # of queries, keys and values [batch, heads, length, width]
+
+
+@cache
+def future(length: int) -> Tensor:
+    """Return which keys a query must not see, [queries, keys]."""
+    return torch.ones(length, length, dtype=torch.bool).triu(1)
+
+
+def scores(q: Tensor, k: Tensor) -> Tensor:
+    """Return the attention scores, −∞ in the future, [batch, heads, queries, keys]."""
+    return (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).masked_fill(future(q.shape[-2]), -torch.inf)
+
+
+def composed(weights: Callable[[Tensor], Tensor]) -> Attend:
+    """Return attention by two matrix products and ``weights``, which turns scores into weights."""
+    return lambda q, k, v: weights(scores(q, k)) @ v
 
 
 class Attention(nn.Module):
-    """Causal self-attention. ``weights``: None for PyTorch's fused attention with softmax."""
+    """Causal self-attention."""
 
-    def __init__(self, weights: Weights | None) -> None:
+    def __init__(self, attend: Attend) -> None:
         super().__init__()
-        self.weights = weights
+        self.attend = attend
         self.qkv, self.out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.register_buffer("future", torch.ones(LENGTH, LENGTH, dtype=torch.bool).triu(1))
+
+    def heads(self, x: Tensor) -> Tensor:
+        """Return queries, keys and values, [3, batch, heads, length, width]."""
+        return self.qkv(x).view(*x.shape[:2], 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).view(*x.shape[:2], 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
-        if self.weights is None:
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        else:
-            scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-            y = self.weights(scores.masked_fill(self.future, -torch.inf)) @ v
-        return self.out(y.transpose(1, 2).reshape(x.shape))
+        return self.out(self.attend(*self.heads(x)).transpose(1, 2).reshape(x.shape))
 
 
 class Block(nn.Module):
-    def __init__(self, weights: Weights | None) -> None:
+    def __init__(self, attend: Attend) -> None:
         super().__init__()
-        self.attention = nn.Sequential(nn.LayerNorm(WIDTH), Attention(weights))
+        self.attention = nn.Sequential(nn.LayerNorm(WIDTH), Attention(attend))
         self.dense = nn.Sequential(
             nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH)
         )
@@ -69,34 +83,39 @@ class Block(nn.Module):
 class LanguageModel(nn.Module):
     """A transformer that predicts the next byte."""
 
-    def __init__(self, weights: Weights | None) -> None:
+    def __init__(self, attend: Attend) -> None:
         super().__init__()
         self.tokens = nn.Embedding(256, WIDTH)
         self.positions = nn.Parameter(torch.randn(LENGTH, WIDTH) * 0.02)
-        self.blocks = nn.Sequential(*(Block(weights) for _ in range(LAYERS)))
+        self.blocks = nn.Sequential(*(Block(attend) for _ in range(LAYERS)))
         self.head = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 256))
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.head(self.blocks(self.tokens(tokens) + self.positions))
 
 
-class Training:
-    """A model and its optimizer. All randomness comes from seed 0."""
+def batch(text: Tensor, generator: torch.Generator, count: int) -> tuple[Tensor, Tensor]:
+    """Draw ``count`` parts of the text. Return their bytes, and for each the one that follows."""
+    starts = torch.randint(len(text) - LENGTH, (count,), generator=generator).tolist()
+    rows = torch.stack([text[start : start + LENGTH + 1] for start in starts])
+    return rows[:, :-1], rows[:, 1:]
 
-    def __init__(self, weights: Weights | None, text: Tensor) -> None:
-        torch.manual_seed(0)
-        self.model, self.text = LanguageModel(weights), text
+
+class Training:
+    """A model and its optimizer. All randomness comes from ``seed``."""
+
+    def __init__(self, attend: Attend, text: Tensor, seed: int = 0) -> None:
+        torch.manual_seed(seed)
+        self.model, self.text = LanguageModel(attend), text
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
-        self.generator = torch.Generator().manual_seed(0)
+        self.generator = torch.Generator().manual_seed(seed)
         self.seconds: list[float] = []
         self.losses: list[float] = []
 
     def step(self) -> None:
-        starts = torch.randint(len(self.text) - LENGTH, (BATCH,), generator=self.generator).tolist()
-        rows = torch.stack([self.text[start : start + LENGTH + 1] for start in starts])
+        tokens, following = batch(self.text, self.generator, BATCH)
         begin = time.perf_counter()
-        logits = self.model(rows[:, :-1])
-        loss = F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+        loss = F.cross_entropy(self.model(tokens).flatten(0, 1), following.flatten())
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -104,24 +123,25 @@ class Training:
         self.losses.append(loss.item())
 
 
-def contenders() -> dict[str, Weights | None]:
-    found: dict[str, Weights | None] = {
-        "softmax": lambda scores: scores.softmax(-1),
-        "entmax15": entmax15,
-        "fused softmax": None,
+def contenders() -> dict[str, Attend]:
+    found: dict[str, Attend] = {
+        "softmax": composed(partial(torch.softmax, dim=-1)),
+        "entmax15": composed(entmax15),
+        "fused softmax": partial(F.scaled_dot_product_attention, is_causal=True),
+        "fused entmax15": partial(entmax15_attention, is_causal=True),
     }
     try:
         import entmax
     except ModuleNotFoundError:
         return found
-    return found | {"entmax package": lambda scores: entmax.entmax15(scores, dim=-1)}
+    return found | {"entmax package": composed(partial(entmax.entmax15, dim=-1))}
 
 
 def measure(rounds: int, warm_up: int) -> dict[str, Any]:
     """Return ms per step, the ratio to softmax and the last losses of each contender."""
     pages = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
     text = torch.tensor(list(b"".join(page.read_bytes() for page in pages)))
-    trainings = {name: Training(weights, text) for name, weights in contenders().items()}
+    trainings = {name: Training(attend, text) for name, attend in contenders().items()}
     for _ in range(warm_up + rounds):
         for training in trainings.values():
             training.step()

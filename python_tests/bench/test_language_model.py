@@ -29,6 +29,7 @@ def test_models_of_one_function_have_equal_losses(script: ModuleType) -> None:
     assert json.dumps(result)
     losses = result["loss"]
     assert losses["fused softmax"] == pytest.approx(losses["softmax"], abs=2e-3)
+    assert losses["fused entmax15"] == pytest.approx(losses["entmax15"], abs=2e-3)
     if "entmax package" in losses:
         assert losses["entmax package"] == pytest.approx(losses["entmax15"], abs=2e-3)
     assert result["over_softmax"]["softmax"] == 1
@@ -39,6 +40,6 @@ def test_no_model_reads_the_future(script: ModuleType) -> None:
     tokens = torch.randint(256, (1, 12), generator=torch.Generator().manual_seed(0))
     other = tokens.clone()
     other[:, 6:] = 0
-    for weights in script.contenders().values():
-        model = script.LanguageModel(weights)
+    for attend in script.contenders().values():
+        model = script.LanguageModel(attend)
         torch.testing.assert_close(model(tokens)[:, :6], model(other)[:, :6])
