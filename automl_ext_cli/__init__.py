@@ -80,7 +80,7 @@ class Command:
     name = ""  # the last word, under which runs are stored; the table sets it
     run = ""
     flags = ""  # dataclass of the options beside the configuration; "": the command makes no run directory
-    through = ""  # function that runs `run`, without it `name`; "": `run` is the function of `load`
+    through = ""  # function whose first argument is the object `run`, or `name` if there is none; "": `run` is called
     # The result and the metric that `tune` reads, and settings without which there are none, as of
     # automl_ext.tune.commands.objective.TunedBy; (): the command cannot be tuned.
     metric: tuple[Any, ...] = ()

@@ -13,7 +13,6 @@ import os
 import sys
 
 from automl_ext_cli import Command
-from automl_ext_cli import load as load
 
 GROUP = "automl_ext.commands"
 

@@ -131,7 +131,10 @@ def auto_search() -> str:
 
 
 def accuracy_at(run: dict[str, Any], seconds: float) -> float:
-    """Return the test accuracy of a search after so many seconds, or at its end if it took fewer: on its curve."""
+    """Return the test accuracy of a search after a number of seconds, interpolated between its measurements.
+
+    If the search took fewer seconds, its last test accuracy is returned.
+    """
     curve = [(point["seconds"], point["test_accuracy"]) for point in run["trajectory"]["search"]]
     for (start, low), (end, high) in itertools.pairwise(curve):
         if start <= seconds <= end:
