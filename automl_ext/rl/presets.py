@@ -72,7 +72,6 @@ MNIH2015: dict[str, Any] = {
     "total_steps": 12_500_000,
     "eval_every": 250_000,
     "checkpoint_every": 250_000,
-    "n_step": 1,
     "hidden": (512,),
     "optimizer": "rmsprop",
     "lr": 2.5e-4,
@@ -211,9 +210,11 @@ DREAMER: dict[str, dict[str, Any]] = {
     },
 }
 
-# By the name of the configuration. DQN has one-step targets as in its paper, Rainbow keeps its three steps.
+PLAIN_DQN: dict[str, Any] = {"n_step": 1, "layer_norm": False}  # as in its paper; Rainbow keeps its three steps
+
+# By the name of the configuration.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "DQNConfig": {"minatar": MINATAR | {"n_step": 1}, "atari": ATARI_Q | {"n_step": 1}, "mnih2015": MNIH2015},
+    "DQNConfig": {"minatar": MINATAR | PLAIN_DQN, "atari": ATARI_Q | PLAIN_DQN, "mnih2015": MNIH2015 | PLAIN_DQN},
     "RainbowConfig": {"minatar": MINATAR, "atari": ATARI_Q},
     "PPOConfig": PPO,
     "DreamerConfig": DREAMER,

@@ -71,8 +71,9 @@ class DQNConfig(TrainConfig):
     """Configuration of DQN. All step counts are summed over the environments.
 
     The defaults are for tasks that nobody has tuned for (benchmarks/defaults.py). They differ from Mnih et al. 2015 in
-    targets of five steps, one gradient step per two steps, a target network copied every 256 steps, and Adam with a
-    rate that falls to 0. ``--preset mnih2015`` has the paper's settings (docs/explanation/rl-dqn.md).
+    targets of three steps, normalized hidden layers, one gradient step per two steps, a target network copied every 256
+    steps, and Adam with a rate that falls to 0. ``--preset mnih2015`` has the settings of the paper
+    (docs/explanation/rl-dqn.md).
 
     Raises:
         ValueError: a number out of range.
@@ -80,7 +81,7 @@ class DQNConfig(TrainConfig):
 
     total_steps: int = 50_000  # Environment steps to train for.
     eval_every: int = 2_500  # Steps between evaluations.
-    n_step: Annotated[int, Range(1, 10)] = 5  # Number of rewards in a target, before the value of a later state.
+    n_step: Annotated[int, Range(1, 10)] = 3  # Number of rewards in a target, before the value of a later state.
     hidden: tuple[int, ...] = (128, 128)  # Units of each hidden layer.
     optimizer: Literal["adam", "rmsprop"] = "adam"  # Optimization algorithm; rmsprop as in Mnih et al. 2015.
     lr: Annotated[float, Range(1e-5, 1e-2, log=True)] = 1e-3  # Learning rate.
@@ -102,7 +103,7 @@ class DQNConfig(TrainConfig):
     """Probability of a random action after exploration_fraction."""
     normalize_observations: bool = False  # Normalize observations by their running mean and standard deviation.
     body: Kind = "auto"  # Convolutions for images: of Nature DQN, one small one, or IMPALA's residual network.
-    layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
+    layer_norm: bool = True  # Normalize the outputs of every hidden layer, before its activation.
     # What Rainbow adds, and which of its options are read only with another one.
     needs: ClassVar[dict[str, str]] = {
         "alpha": "prioritized",

@@ -24,9 +24,9 @@ class RainbowConfig(DQNConfig):
     double: bool = True  # Double Q-learning: select the next action with the online network.
     dueling: bool = True  # Separate streams for the state value and the advantages.
     prioritized: bool = True  # Sample transitions with probability proportional to |TD error|^alpha.
-    n_step: Annotated[int, Range(1, 10)] = 3  # Number of rewards in a target, before the value of a later state.
     distributional: bool = True  # Learn the distribution of returns (C51).
     noisy: bool = True  # Explore with noisy layers instead of epsilon-greedy.
+    layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
     hidden: tuple[int, ...] = (1024,)  # Units of each hidden layer. The dueling streams share the last one, 512 each.
     lr: Annotated[float, Range(1e-5, 1e-2, log=True)] = 6.25e-5  # Learning rate of Adam.
     lr_decay: bool = False  # Decrease the learning rate linearly to 0 at total_steps.

@@ -175,7 +175,9 @@ class DuelingHead(nn.Module):
         self.actions, self.atoms, width = actions, atoms, hidden // 2 if dueling else hidden
         check_layers((features, width * (1 + dueling), (actions + dueling) * atoms))
         self.hidden = linear(features, width * (1 + dueling))  # both streams in one product
-        self.layer_norm = nn.GroupNorm(1 + dueling, width * (1 + dueling)) if layer_norm else None
+        # LayerNorm is GroupNorm with one group, in less time.
+        norm = nn.GroupNorm(2, 2 * width) if dueling else nn.LayerNorm(width)
+        self.layer_norm = norm if layer_norm else None
         self.advantage = linear(width, actions * atoms)
         self.value = linear(width, atoms) if dueling else None
 

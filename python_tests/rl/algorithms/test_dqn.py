@@ -206,17 +206,19 @@ def test_learning_rate_falls_linearly_to_0_at_the_last_step(decay: bool) -> None
 
 
 def test_presets_and_rainbow_keep_the_targets_and_the_rate_of_their_papers() -> None:
-    assert (DQNConfig().n_step, DQNConfig().lr_decay) == (5, True)
-    assert (RainbowConfig().n_step, RainbowConfig().lr_decay) == (3, False)
+    assert (DQNConfig().n_step, DQNConfig().lr_decay, DQNConfig().layer_norm) == (3, True, True)
+    assert (RainbowConfig().n_step, RainbowConfig().lr_decay, RainbowConfig().layer_norm) == (3, False, False)
     paper = preset("mnih2015", DQNConfig())
     assert (paper.n_step, paper.optimizer, paper.lr, paper.lr_decay) == (1, "rmsprop", 2.5e-4, False)
+    assert not paper.layer_norm
     assert (paper.target_update_interval, paper.learning_starts, paper.final_epsilon) == (10_000, 50_000, 0.1)
     assert paper.exploration_fraction * paper.total_steps == pytest.approx(1_000_000)
     assert (paper.env.reward_clip, paper.env.terminal_on_life_loss, paper.max_grad_norm) == (1, True, math.inf)
     for name in ("minatar", "atari"):
         assert (preset(name, DQNConfig()).n_step, preset(name, RainbowConfig()).n_step) == (1, 3)
-        assert not preset(name, DQNConfig()).lr_decay
-        assert not preset(name, RainbowConfig()).lr_decay
+        for config in (DQNConfig(), RainbowConfig()):
+            assert not preset(name, config).lr_decay
+            assert not preset(name, config).layer_norm
 
 
 def test_rmsprop_is_centered_with_epsilon_in_the_root() -> None:

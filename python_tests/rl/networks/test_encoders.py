@@ -165,7 +165,7 @@ def test_an_encoder_is_trained_unless_it_is_frozen(name: str, frozen: bool) -> N
     before = copy.deepcopy(network.state_dict())
     agent: Any = agent_with(network, name)
     online = agent.network if name == "a2c" else agent.online
-    last = online.actor if name == "a2c" else online.head[-1]
+    last = online.actor if name == "a2c" else online.head.advantage
     before_last = last.weight.clone()
     assert online.body[0] is network
     assert torch.equal(network[1].weight, before["1.weight"])  # its initial weights are kept
