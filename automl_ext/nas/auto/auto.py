@@ -30,7 +30,6 @@ from automl_ext.nas.auto.auto_result import best_so_far, is_earlier, summarize
 from automl_ext.nas.auto.entrant import Entrant
 from automl_ext.nas.auto.plan import (
     BEST_RANKED,
-    RACE,
     SCREEN,
     AutoConfig,
     Networks,
@@ -39,6 +38,7 @@ from automl_ext.nas.auto.plan import (
     affordable,
     baselines_of,
     make_plan,
+    race_share,
     recipe_of,
     step_seconds,
     text_of,
@@ -245,7 +245,7 @@ class Race:
         if entrant.steps < FIRST_STEPS:
             return Task(stage, entrant.number, FIRST_STEPS)
         if not entrant.losses:
-            return self.part(entrant, stage, RACE * self.config.budget)
+            return self.part(entrant, stage, race_share(len(self.images.train.labels)) * self.config.budget)
         cost = self.step_seconds(entrant)
         left = self.config.budget - (entrant.seconds if entrant.baseline else self.search_seconds())
         unknown = MEASURED * self.config.budget - entrant.seconds  # until then, the time of a step is not known well

@@ -21,18 +21,22 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.training.training_options import LARGEST, MANY, ClassWeights, ImageConfig, check_class_weights
 from automl_ext.training.checks import MOST_WORKERS, check_range
 
-# Shares of the budget: scores of cells, and the race. The last training gets the rest: the network that is returned has
-# at least 1 - SCREEN - RACE of the budget in its weights, and its part of the race.
-SCREEN, RACE = 0.03, 0.27
+# Shares of the budget: scores of cells, and the race, which gets more of it if images are few: there the choice of the
+# network matters more than the last part of its training. The last training gets the rest: the network that is returned
+# has at least 1 - SCREEN - RACE of the budget in its weights, and its part of the race.
+SCREEN, RACE, RACE_OF_FEW = 0.03, 0.27, 0.5
 # Numbers of networks with which a race may start, and the least steps of each in the first rung: after fewer, its loss
-# says little. A rung keeps half, of three networks one.
+# says little. On few images it takes more: there a network that learns fast at first can end worse. A rung keeps half,
+# of three networks one.
 ENTRIES = ((8, 200), (4, 100), (3, 60), (2, 40))
+ENTRIES_OF_FEW = ((8, 800), (4, 400), (2, 100))
 EPOCHS, STEPS = 25.0, 1000  # length of the whole budget for which the size of networks is chosen, and its least steps
 # Multiply-adds per image from which on more budget is spent on epochs: all of it until they are MANY_EPOCHS, enough for
 # CutMix, then half of it (its square root).
 LARGE, MANY_EPOCHS = 3.4e7, 60.0
 PROBED_CHANNELS = (8, 32)
-LR, MANY_IMAGES = 0.1, 3000  # rate for batches of 64 images; number of images from which on they have 64, not 32
+LR = 0.1  # rate for batches of 64 images
+MANY_IMAGES = 3000  # number of training images from which on batches have 64 images, not 32, and the race is short
 WIDTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 PLAIN, RESIDUAL, POOLED = "plain-s{}-2-2-2", "residual-s{}-1-1-1", "pooled-s{}-1-1-1"
 BEST_RANKED = ""  # takes the place of a genotype until the cells are scored
@@ -138,12 +142,17 @@ def make_plan(config: AutoConfig, networks: Networks, images: int, probe: Sequen
     batch = recipe_of(config, networks.splits, images).batch_size
     entries = entries_for(config, networks, affordable(config, networks, images, probe))
     seconds = [step_seconds(networks, probe, batch, networks.macs(entry)) for entry in entries]
-    for count, least in ENTRIES:
+    for count, least in ENTRIES if images >= MANY_IMAGES else ENTRIES_OF_FEW:
         number = min(count, len(entries))
-        rungs = halving(number, RACE * config.budget)
+        rungs = halving(number, race_share(images) * config.budget)
         if all(rungs[0].seconds >= least * cost for cost in seconds[:number]):
             return Plan(entries[:number], rungs, seconds[:number])
-    return Plan(entries[:1], [Rung(1, RACE * config.budget)], seconds[:1])
+    return Plan(entries[:1], [Rung(1, race_share(images) * config.budget)], seconds[:1])
+
+
+def race_share(images: int) -> float:
+    """Return the share of the budget for the race, for ``images`` training images."""
+    return RACE if images >= MANY_IMAGES else RACE_OF_FEW
 
 
 def affordable(config: AutoConfig, networks: Networks, images: int, probe: Sequence[float]) -> float:

@@ -27,7 +27,7 @@ from automl_ext.nas.auto.auto_report import table_of
 from automl_ext.nas.auto.auto_result import race_row
 from automl_ext.nas.auto.auto_result import row as row_of
 from automl_ext.nas.auto.entrant import Entrant, beats_chance
-from automl_ext.nas.auto.plan import RACE, AutoConfig, NetworkSpec, Plan, Rung, halving, largest
+from automl_ext.nas.auto.plan import RACE_OF_FEW, AutoConfig, NetworkSpec, Plan, Rung, halving, largest
 from automl_ext.nas.auto.work import HELD_LEAST, Finished, Task, Worker
 from automl_ext.nas.export.export import export, load_network
 from automl_ext.nas.plot import plot_run
@@ -46,7 +46,7 @@ def clock() -> Iterator[None]:
 
     def plan(configuration: AutoConfig, *_: Any) -> Plan:
         entries = [NetworkSpec(f"plain, C = {c}", "convnet", "plain-s1-1-1-1", c) for c in (4, 6)]
-        return Plan(entries, halving(2, RACE * configuration.budget), [0.05, 0.05])
+        return Plan(entries, halving(2, RACE_OF_FEW * configuration.budget), [0.05, 0.05])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Worker, "seconds", seconds)
@@ -257,7 +257,7 @@ def test_validation_images_train_a_baseline_after_the_share_of_the_race() -> Non
         entrant.losses += [0.5] * task.measure
         tasks.append((task.last, task.measure, entrant.seconds))
     first = next(i for i, (_, measured, _) in enumerate(tasks) if measured)
-    assert tasks[first][2] == pytest.approx(RACE * 60, abs=0.1)
+    assert tasks[first][2] == pytest.approx(RACE_OF_FEW * 60, abs=0.1)
     assert [last for last, *_ in tasks] == [i > first for i in range(len(tasks))]
     assert entrant.seconds == pytest.approx(60, abs=0.1)
 
