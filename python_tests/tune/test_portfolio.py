@@ -49,10 +49,11 @@ def test_scores_go_from_the_median_to_the_best() -> None:
 
 
 def test_the_first_point_is_good_everywhere_the_next_ones_fill_gaps() -> None:
-    scores = np.array([[0.9, 1.0, 0.0, 0.0], [0.8, 0.0, 1.0, 0.1], [0.8, 0.0, 1.0, 0.0]])
-    assert greedy(scores, 10) == [0, 2, 1, 3]
+    # Column 1 has the second highest mean, and adds nothing to column 0.
+    scores = np.array([[0.7, 0.7, 0.0, 1.0], [0.8, 0.7, 0.2, 0.0], [0.2, 0.0, 1.0, 0.0]])
+    assert greedy(scores, 10) == [0, 2, 3, 1]
     assert greedy(scores, 2) == [0, 2]
-    assert greedy(scores, 10, left_out=[2]) == [0, 1, 3]
+    assert greedy(scores, 10, left_out=[2]) == [0, 3, 1]
 
 
 def test_a_point_that_is_often_good_comes_before_the_best_of_one_study() -> None:

@@ -112,13 +112,15 @@ def test_a_lucky_seed_does_not_win(tmp_path: Path) -> None:
     assert calls == {"0101": "x", "0102": "x", "0001": "x", "0002": "xx", "0201": "x", "0202": "x"}
 
 
-def test_the_given_settings_win_against_luck(tmp_path: Path) -> None:
-    """Trial 0 is the fourth by its first seed, and the best by the mean."""
+@pytest.mark.parametrize("minimize", [False, True])
+def test_the_given_settings_win_against_luck(minimize: bool, tmp_path: Path) -> None:
+    """Trial 0 is the fourth by its first seed, and the best by the mean, which is that of a score or of a loss."""
     first = [{"x": 0.5, "n": n, "kind": kind} for kind, n in (("a", 1), ("b", 2), ("b", 3), ("b", 4), ("c", 5))]
-    result = tune(steady, SPACE, TuneConfig(trials=5), tmp_path / "run", first=first, confirm=[{"seed": 1}])
+    objective, config = (loss, TuneConfig(trials=5, minimize=True)) if minimize else (steady, TuneConfig(trials=5))
+    result = tune(objective, SPACE, config, tmp_path / "run", first=first, confirm=[{"seed": 1}])
     assert result is not None
     assert [row["trial"] for row in result["confirmed"]] == [1, 2, 3, 0]
-    assert result["best"] == {"trial": 0, "value": 5.5, "point": first[0]}
+    assert result["best"] == {"trial": 0, "value": -5.5 if minimize else 5.5, "point": first[0]}
 
 
 def test_other_repetitions_are_not_those_of_an_earlier_call(tmp_path: Path) -> None:
@@ -133,6 +135,10 @@ def test_other_repetitions_are_not_those_of_an_earlier_call(tmp_path: Path) -> N
 
 def steady(point: dict[str, Any], out: Path) -> float:
     return VALUES[point["kind"]][point.get("seed", 0)]
+
+
+def loss(point: dict[str, Any], out: Path) -> float:
+    return -steady(point, out)
 
 
 def test_the_budget_in_time_holds_the_repetitions(tmp_path: Path) -> None:

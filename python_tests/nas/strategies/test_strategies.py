@@ -276,6 +276,30 @@ def test_lstm_controller_learns_rewarded_mutations() -> None:
     assert sum(p.item() for p, (_, k) in zip(policy, changes, strict=True) if k == 3) > 0.9
 
 
+@pytest.mark.parametrize(("reward", "rises"), [(0.3, False), (0.7, True)])
+def test_lstm_controller_compares_rewards_with_their_average(reward: float, rises: bool) -> None:
+    """A change gets likelier if its reward is above the moving average, not if it is positive."""
+    controller = LSTMController(SPACE, 0)
+    controller.scores, controller.baseline = [-1.0, 1.0], 0.5
+    parent, changes = (0,) * 6, [(d, k) for d in range(6) for k in range(1, 5)]
+    chosen = changes.index(controller.choose(parent, changes))
+    before = controller.log_probabilities(parent, changes)[chosen].item()
+    controller.reward = lambda *_: reward  # type: ignore[method-assign]
+    controller.learn(parent, Evaluation(reward, 0.0), (parent, Evaluation(0.0, 0.0)))
+    assert (controller.log_probabilities(parent, changes)[chosen].item() > before) == rises
+    assert controller.baseline == pytest.approx(0.9 * 0.5 + 0.1 * reward)
+
+
+def test_reinforce_compares_rewards_with_their_average() -> None:
+    for reward, rises in ((4.0, False), (6.0, True)):
+        strategy = ReinforceSearch(SPACE, 0)
+        genotype = SPACE.decode([0] * 6)
+        strategy.tell(Candidate(genotype), Evaluation(5.0, 0.0))  # the first average
+        before = strategy.log_probability(genotype).item()
+        strategy.tell(Candidate(genotype), Evaluation(reward, 0.0))
+        assert (strategy.log_probability(genotype).item() > before) == rises
+
+
 def test_successive_halving_promotes_the_best() -> None:
     strategy = SuccessiveHalving(SPACE, 0, candidates=9, budgets=(1, 3, 9), eta=3)
     for _ in range(2):  # brackets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -70,6 +71,29 @@ def test_gradient_of_imagined_trajectories_reaches_the_actions(space: gymnasium.
         (gradient,) = torch.autograd.grad(total(bias), bias)
         assert gradient.abs().min() > 0
         assert gradient.sum().abs() < 1e-9  # adding a constant to all logits does not change a softmax
+
+
+@pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.Box(-1, 1, (2,), np.float32)])
+def test_the_actor_has_no_gradient_through_the_states_that_it_reads(space: gymnasium.Space) -> None:
+    """Its gradient equals that of a policy that reads the same states as constants."""
+    torch.manual_seed(0)
+    actions = actions_of(space)
+    rssm = RSSM(actions.size, 5, deter=6, stoch=3, hidden=7).double().requires_grad_(False)
+    weight = torch.randn(9, actions.outputs, dtype=torch.float64, requires_grad=True)
+    start, seen = torch.randn(4, 9, dtype=torch.float64), list[Tensor]()
+
+    def gradient(actor: Callable[[Tensor], Tensor]) -> Tensor:
+        features, entropy = imagine(rssm, actor, actions, start, 5, torch.Generator().manual_seed(1))
+        return torch.autograd.grad(features.sin().sum() + entropy.sum(), weight)[0]
+
+    def reading(state: Tensor) -> Tensor:
+        seen.append(state.detach().clone())
+        return state @ weight
+
+    found = gradient(reading)
+    assert found.abs().min() > 0
+    constants = iter(seen)
+    torch.testing.assert_close(found, gradient(lambda _: next(constants) @ weight))
 
 
 def test_kl_divergence_and_masked_mean() -> None:

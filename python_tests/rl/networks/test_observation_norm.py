@@ -128,6 +128,18 @@ def test_acting_does_not_change_statistics_and_the_policy_includes_them(name: st
     assert other.act(FAR).tolist() == agent.act(FAR).tolist()
 
 
+@pytest.mark.parametrize("name", ["a2c", "ppo", "reinforce"])
+def test_a_rollout_changes_the_statistics_after_its_update(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Actions and loss use the same statistics, so an update does not depend on those of its own rollout."""
+    agent, constant = (AGENTS[name](normalize_observations=True) for _ in range(2))
+    agent.iterate(), constant.iterate()
+    before = norm_of(constant).count.clone()
+    monkeypatch.setattr(constant.network, "saw", lambda observations: None)
+    agent.iterate(), constant.iterate()
+    assert torch.equal(agent.parameters, constant.parameters)
+    assert norm_of(agent).count > before == norm_of(constant).count
+
+
 def test_target_network_shares_the_statistics() -> None:
     agent = AGENTS["dqn"](normalize_observations=True)
     assert agent.target.body.norm is agent.online.body.norm is not None
