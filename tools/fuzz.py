@@ -2,13 +2,14 @@
 
 It must never cause a traceback, an unreported change of files or results, a crash or a hang.
 
-    python tools/fuzz.py ops --count 12000 --workers 2 --out ops.json        # calls of ops
-    python tools/fuzz.py commands --count 2500                               # command lines
+    python tools/fuzz.py commands --count 2500 --workers 2 --out found.json  # command lines
     python tools/fuzz.py checkpoints --count 300                             # damaged run directories
     python tools/fuzz.py inputs --count 300                                  # hostile data, TOML, tables, pickles …
     python tools/fuzz.py kills --count 60                                    # SIGKILL; two runs in one directory
     python tools/fuzz.py all                                                 # all of them, with these counts
     python tools/fuzz.py all --only inputs:17                                # repeat one case and print what it found
+
+Calls of ops are in python_tests/ops/test_op_calls.py.
 
 A case depends only on --seed, its kind and its index. The exit code is 1 if there is a violation.
 """
@@ -35,8 +36,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 from fuzzing.case import Finding, rng_of, short
 
-COUNTS = {"ops": 12_000, "commands": 2_500, "checkpoints": 300, "inputs": 300, "kills": 60}  # cases of each kind
-CHUNK = 100  # number of op calls per forked child
+COUNTS = {"commands": 2_500, "checkpoints": 300, "inputs": 300, "kills": 60}  # cases of each kind
 Case = tuple[str, int]
 
 
@@ -47,7 +47,7 @@ def cases(name: str, count: int | None) -> list[Case]:
 
 
 def check(seed: int, case: Case, folder: Path, bases: Any) -> Finding:
-    """Run one case that is not an op call."""
+    """Run one case."""
     kind, index = case
     place = folder / f"{kind}-{index}"
     finding: Finding = import_module(f"fuzzing.{kind}").check(rng_of(seed, kind, index), place, bases)
@@ -69,16 +69,10 @@ def confirmed(seed: int, case: Case, folder: Path, bases: Any) -> Finding:
 
 def findings(seed: int, wanted: list[Case], folder: Path) -> Iterator[tuple[Case, Finding]]:
     from fuzzing import runs
-    from fuzzing.ops import runs as op_runs
 
     bases = runs.Bases(folder / "bases")
-    ops = [index for kind, index in wanted if kind == "ops"]
-    for begin in range(0, len(ops), CHUNK):
-        for index, finding in op_runs.many(seed, ops[begin : begin + CHUNK]):
-            yield ("ops", index), finding
     for case in wanted:
-        if case[0] != "ops":
-            yield case, confirmed(seed, case, folder, bases)
+        yield case, confirmed(seed, case, folder, bases)
 
 
 def work(seed: int, wanted: list[Case], folder: Path, report: Path) -> None:

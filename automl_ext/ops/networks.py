@@ -70,7 +70,8 @@ def mlp(
     """
     if _native.calls_directly(x):
         try:  # the kernel checks its arguments too, faster
-            y: Tensor = _native.autograd.mlp(x, weights, biases or (), _CODES[activation], activate_last, stacked_x)
+            shifts = () if biases is None else tuple(biases) or (None,)  # for the kernel, an empty tuple is None
+            y: Tensor = _native.autograd.mlp(x, weights, shifts, _CODES[activation], activate_last, stacked_x)
             return y
         except Exception:
             _check_mlp(x, weights, biases, activation, activate_last, stacked_x)

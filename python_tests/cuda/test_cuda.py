@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from accuracy import assert_accurate, misaligned
+from accuracy import assert_accurate, with_layout
 from cuda_cases import CASES, EPISODES_IN_TILES, Case, case
 from gpu import GPU, required
 from noise_error import moved_by_noise_errors
@@ -177,7 +177,7 @@ def test_misaligned_tensors(case: Case, dtype: torch.dtype) -> None:
     """Contiguous tensors that start one element after a 16-byte boundary, weights, flags and seeds included."""
     tensors = case.tensors(GPU, dtype=dtype)
     expected = [y.cpu() for y in case.outputs_and_gradients(tensors)]
-    moved = [misaligned(x.detach()).requires_grad_(x.requires_grad) for x in tensors]
+    moved = [with_layout(x.detach(), "misaligned").requires_grad_(x.requires_grad) for x in tensors]
     assert all(x.is_contiguous() and x.storage_offset() == 1 for x in moved)
     results = case.outputs_and_gradients(moved)
     if case.name == "sparsemax" and dtype in (torch.bfloat16, torch.float16):

@@ -21,8 +21,9 @@ from paths import ROOT
 from automl_ext.nas.spaces.registry import space
 from automl_ext.training.errors import UserError
 
+SUITES = "python_tests/ops/test_conformance.py", "python_tests/ops/test_op_calls.py"
 OPS_PAGE, NAS_PAGE, RL_PAGE = (ROOT / f"docs/development/extending{topic}.md" for topic in ("", "-nas", "-rl"))
-OP_FILES = 9
+OP_FILES = 10
 Runner = Callable[..., subprocess.CompletedProcess[str]]
 # A line that names a file and where the block goes, and the block below it.
 BLOCK = re.compile(
@@ -125,7 +126,7 @@ def test_the_op_is_built_and_conforms(tmp_path: Path) -> None:
     environment["CXX"] = str(quick_compiler(tmp_path, root, objects_of({block["file"] for block in found})))
     for command in (
         ["setup.py", "--quiet", "build_ext", "--inplace"],
-        ["-m", "pytest", "-q", "-p", "no:cacheprovider", "python_tests/ops/test_conformance.py", "-k", "scale"],
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider", *SUITES, "-k", "scale"],
     ):
         done = subprocess.run([sys.executable, *command], cwd=root, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]

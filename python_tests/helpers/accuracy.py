@@ -10,7 +10,9 @@ from op_spec import OpSpec
 from torch import Tensor
 
 F64 = torch.float64
+DTYPES = (F64, torch.float32, torch.bfloat16, torch.float16)
 LAYOUTS = ("contiguous", "transposed", "expanded", "sliced")
+EVERY_LAYOUT = (*LAYOUTS, "misaligned", "transposed and sliced", "rotated", "channels last", "padded", "negated")
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -23,24 +25,32 @@ def made(spec: OpSpec, size: int, dim: int, seed: int, device: str) -> tuple[lis
     return [x.to(device) for x in tensors], {name: x.to(device) for name, x in others.items()}
 
 
-def misaligned(x: Tensor) -> Tensor:
-    """Return a contiguous copy that starts one element after an aligned address."""
-    return x.new_empty(x.numel() + 1)[1:].view(x.shape).copy_(x)
-
-
 def with_layout(x: Tensor, layout: str) -> Tensor:
-    """Return x in another memory layout. `expanded` repeats the first slice with stride 0."""
-    if x.ndim < 2 or x.numel() == 0 or layout == "contiguous":
-        return x
+    """Return x in another memory layout, one of ``EVERY_LAYOUT``.
+
+    `expanded` repeats the first slice with stride 0. `misaligned` starts one element after an aligned address.
+    """
     if layout == "misaligned":
-        return misaligned(x)
+        return x.new_empty(x.numel() + 1)[1:].view(x.shape).copy_(x)
+    if x.ndim == 0 or x.numel() == 0 or layout == "contiguous":
+        return x
+    if layout == "sliced":
+        return x.repeat_interleave(2, -1)[..., ::2]
+    if layout == "padded":
+        return torch.nn.functional.pad(x, (3, 2))[..., 3 : 3 + x.shape[-1]]
+    if layout == "negated" and x.dtype in (torch.float32, F64):  # a view with the negative bit
+        return torch.complex(torch.zeros_like(x), -x).conj().imag
+    if x.ndim < 2:
+        return x
     if layout == "transposed":
         return x.transpose(0, -1).contiguous().transpose(0, -1)
-    if layout == "expanded":
-        return x[:1].expand_as(x)
     if layout == "transposed and sliced":
         return x.transpose(0, -1).repeat_interleave(2, 0)[::2].transpose(0, -1)
-    return x.repeat_interleave(2, -1)[..., ::2]
+    if layout == "rotated":
+        return x.movedim(0, -1).contiguous().movedim(-1, 0)
+    if layout == "expanded":
+        return x[:1].expand_as(x)
+    return x.contiguous(memory_format=torch.channels_last) if layout == "channels last" and x.ndim == 4 else x
 
 
 def cast(

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from accuracy import LAYOUTS, assert_accurate, cast, made, outputs_and_gradients
+from accuracy import DTYPES, LAYOUTS, assert_accurate, cast, made, outputs_and_gradients
 from op_spec import OpSpec
 from op_specs import SIZES, SPECS
 from torch import Tensor
 
 from automl_ext import _native
-
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 every_op = pytest.mark.parametrize("spec", SPECS, ids=str)
 differentiable_op = pytest.mark.parametrize("spec", [s for s in SPECS if s.differentiable], ids=str)

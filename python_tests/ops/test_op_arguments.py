@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from odd_values import Unprintable, odd_values
 
 import automl_ext as a
 import automl_ext.ops.entmax as e
@@ -18,15 +18,6 @@ X, STEPS = torch.linspace(-1, 1, 12).reshape(4, 3), torch.linspace(-1, 1, 4)
 FLAG, TARGET = torch.zeros(4, 3, dtype=torch.bool), torch.tensor([0, 1, 2, 0])
 FLAGS = {"terminated": FLAG, "truncated": FLAG, "valid": ~FLAG}
 TARGETS = {"rewards": STEPS, "terminated": FLAG[:, 0], "discounts": 0.9}
-
-
-class UnprintableError(Exception):
-    pass
-
-
-class Unprintable:
-    def __repr__(self) -> str:
-        raise UnprintableError
 
 
 def loss_module(X: object, target: object, ignore_index: object, reduction: object) -> object:
@@ -111,54 +102,7 @@ OPS: dict[str, tuple[Callable, dict]] = {
 }
 
 
-def odd_values() -> list[object]:
-    """Return values that at least one op refuses, tensors among them in shapes that the ops accept."""
-    numbers: list[object] = [
-        0,
-        -1,
-        10**30,
-        10**400,
-        -(10**5000),
-        0.5,
-        -0.5,
-        math.nan,
-        math.inf,
-        1e308,
-        5e-324,
-        1j,
-        True,
-    ]
-    others: list[object] = [None, "mean", "x" * 10_000, b"x", [], [1.0], list(range(100_000)), (1, 2), {"a": 1}, {1}]
-    objects: list[object] = [object(), Unprintable(), int, len, torch.float32, torch.Generator(), torch.nn.Identity()]
-    arrays: list[object] = [
-        np.zeros((4, 3), np.float32),
-        np.array(0.5),
-        np.float32(0.5),
-        np.float64(0.5),
-        np.int64(1),
-        np.bool_(True),
-    ]
-    tensors: list[object] = []
-    for shape in ((4, 3), (4,), (3,), (2,), (2, 2), (), (1,), (0,), (4, 0), (4, 3, 2)):
-        for dtype in (torch.float32, torch.float64, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn):
-            tensors.append(torch.zeros(shape).to(dtype))
-        for dtype in (torch.float32, torch.int64, torch.bool):
-            x = torch.zeros(shape, dtype=dtype)
-            tensors += [x.to("meta"), x.to_sparse()]
-    tensors += [torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]), X.to_mkldnn(), -torch.ones(4)]
-    tensors += [torch.tensor(math.nan), torch.tensor(-1.0), torch.tensor(10**12), torch.zeros(4, 3).requires_grad_()]
-    lists: list[object] = [
-        [X, X],
-        [X, 3.0],
-        [None] * 3,
-        [X, None, X.to_sparse()],
-        [X, None, X.half()],
-        [X, None, X[:2]],
-    ]
-    return [*numbers, *others, *objects, *arrays, *tensors, *lists]
-
-
-ODD = odd_values()
+ODD = odd_values(X)
 
 
 @pytest.mark.usefixtures("each_backend")

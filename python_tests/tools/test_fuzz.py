@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-from automl_ext import ops
-from automl_ext.ops import entmax
 from automl_ext_cli.table import COMMANDS
 
 slow = pytest.mark.slow
@@ -26,31 +24,15 @@ def run(name, *argv):
     code = fuzz.main([*argv, "--out", str(out / f"{name}.json")])
     (out / f"{name}.code").write_text(str(code))
 
-for kind, count in (("ops", "24"), ("commands", "5"), ("inputs", "8")):
+for kind, count in (("commands", "5"), ("inputs", "8")):
     run(kind, kind, "--count", count)
-fuzz.main(["all", "--only", "ops:3"])
+fuzz.main(["all", "--only", "commands:3"])
 """
 # Faults, each of which the fuzzer must find.
 PLANTED = """
 import os
-import torch
-from automl_ext import _native
 from automl_ext_cli.table import COMMANDS, Command
 from fuzzing import command_lines
-from fuzzing.ops import calls as op_calls
-
-def wrong(X, dim=-1, k=None):
-    p = torch.softmax(X, dim)
-    return p if _native.current_backend() == "reference" else p.flip(dim)
-
-def in_place(X, dim=-1, k=None):
-    return X.zero_()
-
-def raises(X, dim=-1, k=None):
-    raise KeyError("X")
-
-def ends(X, dim=-1, k=None):
-    os._exit(0)
 
 def unnamed(prog, args):
     print("error: something\\nand more", file=sys.stderr)
@@ -64,13 +46,9 @@ def leaves(prog, args):
 def fails(prog, args):
     return {}["x"]
 
-functions = {function.__name__: function for function in (wrong, in_place, raises, ends)}
-op_calls.MAKERS = {name: lambda rng: {"X": torch.tensor([[1.0, 2.0, 4.0]]), "dim": 1, "k": 1} for name in functions}
-op_calls.WRAPPED = functions
 commands = [function.__name__ for function in (unnamed, leaves, fails)]
 COMMANDS.update({name: Command("other", "", run=f"__main__:{name}") for name in commands})
 command_lines.line = lambda rng: command_lines.Line([rng.choice(commands)], {})
-run("planted-ops", "ops", "--count", "72")
 run("planted-commands", "commands", "--count", "15")
 """
 
@@ -99,15 +77,13 @@ def report(out: Path, name: str) -> list[dict]:
     return lines
 
 
-def test_every_op_and_every_command_has_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_has_a_case(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(TOOLS))
     from fuzzing.command_lines import options_of, small
     from fuzzing.command_tables import SMALL
-    from fuzzing.ops.calls import MAKERS
 
     from automl_ext.tune_command import TUNABLE
 
-    assert set(MAKERS) == {*ops.__all__, *entmax.__all__}
     assert set(SMALL) == {*COMMANDS, "tune fit"}
     for command in (*COMMANDS.keys() - {"tune"}, *(f"tune {name}" for name in TUNABLE)):
         known = {word.partition("=")[0] for word in small(command) if word.startswith("--")}
@@ -115,12 +91,10 @@ def test_every_op_and_every_command_has_a_case(monkeypatch: pytest.MonkeyPatch) 
 
 
 @slow
-def test_op_calls_and_command_lines(fast: Path) -> None:
-    ops, commands = ([line["outcome"] for line in report(fast, kind)] for kind in ("ops", "commands"))
-    assert (len(ops), len(commands)) == (24, 5)
-    assert ops.count("equal") >= 6
-    assert "TypeError" in ops
-    assert "exit 2" in commands
+def test_command_lines(fast: Path) -> None:
+    outcomes = [line["outcome"] for line in report(fast, "commands")]
+    assert len(outcomes) == 5
+    assert "exit 2" in outcomes
 
 
 @slow
@@ -132,15 +106,6 @@ def test_hostile_inputs(fast: Path) -> None:
 
 @slow
 def test_planted_faults_are_found(fast: Path) -> None:
-    ops = [line for line in report(fast, "planted-ops") if line["violation"]]
-    for name, words in (
-        ("wrong(", "differs from the reference"),
-        ("in_place(", "changed in place"),
-        ("raises(", "KeyError"),
-        ("see --only", "crash: exit 0 in an op call"),
-    ):
-        found = [line["violation"] for line in ops if line["what"].startswith(name)]
-        assert any(words in violation for violation in found), (name, found)
     commands = {line["what"]: line["violation"] for line in report(fast, "planted-commands")}
     assert "error of 2 lines" in commands["['unnamed']"]
     assert "left a run directory" in commands["['leaves']"]
@@ -150,8 +115,8 @@ def test_planted_faults_are_found(fast: Path) -> None:
 @slow
 def test_the_same_case_again(fast: Path) -> None:
     """A case is drawn from its seed, kind and index alone, so --only shows the case of the longer run."""
-    first = report(fast, "ops")[3]
-    assert first["case"] == "ops:3"
+    first = report(fast, "commands")[3]
+    assert first["case"] == "commands:3"
     assert first["what"] in (fast / "stdout").read_text().splitlines()
 
 
