@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fresh_python import run
 
+from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import largest_data
 from automl_ext.training.machine import memory
 
@@ -52,3 +53,8 @@ def test_data_may_take_half_of_the_memory_of_the_container(tmp_path: Path, monke
     limit.write_text(f"{1 << 30}\n")
     monkeypatch.setattr(memory, "CGROUP_LIMITS", (str(limit),))
     assert largest_data() == 1 << 29
+
+
+def test_a_number_that_no_float_holds_is_too_large() -> None:
+    with pytest.raises(UserError, match=r"^hidden: needs more than 1,000,000,000 GB of memory, this machine has .*"):
+        memory.check_memory("hidden", 10**400)

@@ -168,7 +168,7 @@ class PPO(OnPolicyAgent):
         There are as few as possible per epoch, and their sizes differ by at most 1.
         """
         n = len(steps.actions)
-        parts = math.ceil(n / self.config.batch_size)
+        parts = -(-n // self.config.batch_size)  # rounded up
         whole = steps._replace(advantages=normalized(steps.advantages))
         for _ in range(self.config.n_epochs):
             if parts == 1:

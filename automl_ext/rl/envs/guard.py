@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from torch.utils import _device
 
 from automl_ext.rl.envs.packed import MASK, named_parts, values
 from automl_ext.training.errors import UserError
@@ -187,16 +188,22 @@ def flag(returned: str, value: Any) -> bool:
     return bool(found)
 
 
-def torch_settings() -> tuple[torch.dtype, bool]:
-    """Return PyTorch's global settings that an environment's code may change: the default dtype and the grad mode."""
-    return torch.get_default_dtype(), torch.is_grad_enabled()
+def torch_settings() -> tuple[torch.dtype, bool, torch.device | None]:
+    """Return PyTorch's global settings that an environment's code may change: default dtype, grad mode, default device.
+
+    The device is None if none was set. ``torch.get_default_device`` takes a hundred times longer.
+    """
+    return torch.get_default_dtype(), torch.is_grad_enabled(), _device.CURRENT_DEVICE
 
 
-def restore_torch(settings: tuple[torch.dtype, bool]) -> None:
+def restore_torch(settings: tuple[torch.dtype, bool, torch.device | None]) -> None:
     """Restore :func:`torch_settings`."""
-    if settings != torch_settings():
+    now = torch_settings()
+    if settings != now:
         torch.set_default_dtype(settings[0])
         torch.set_grad_enabled(settings[1])
+        if settings[2] != now[2]:
+            torch.set_default_device(settings[2])
 
 
 def rgb(image: Any, where: str) -> np.ndarray:

@@ -19,12 +19,12 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from automl_ext.rl.envs import workers
 from automl_ext.rl.envs.given import others
 from automl_ext.rl.envs.groups import GroupedBox
-from automl_ext.rl.envs.guard import STEP, EnvError, check_observation, fault, restore_torch, torch_settings
+from automl_ext.rl.envs.guard import STEP, EnvError, Guard, check_observation, fault, restore_torch, torch_settings
 from automl_ext.rl.envs.making import make_vector
 from automl_ext.rl.envs.options import EnvOptions, frames_of
 from automl_ext.rl.envs.packed import MASK, PackedBox, add_axis, float32_array, float32_space, mask_sizes, packed_space
@@ -143,6 +143,11 @@ class Envs:
         mode = vector.metadata.get("autoreset_mode")
         if not isinstance(mode, AutoresetMode):
             raise UserError(f"autoreset mode: expected an AutoresetMode in metadata['autoreset_mode'], got {mode!r}")
+        if isinstance(vector.unwrapped, SyncVectorEnv) and mode == AutoresetMode.SAME_STEP:
+            # It resets an environment before it returns its final observation. Guard copies that, because it may be the
+            # environment's own array.
+            named = enumerate(vector.unwrapped.envs)
+            vector.unwrapped.envs = [e if isinstance(e, Guard) else Guard(e, f"environment {i}") for i, e in named]
         self._workers: Any = None  # the module that talks to worker processes, if there are any
         if isinstance(vector.unwrapped, AsyncVectorEnv):
             self._workers = workers

@@ -64,7 +64,8 @@ def check_memory(name: str, needed: int) -> None:
     """
     available = machine_memory()
     if needed > available:
-        raise UserError(f"{name}: needs {needed / 1e9:,.1f} GB of memory, this machine has {available / 1e9:,.1f} GB")
+        size = f"{needed / 1e9:,.1f}" if needed < 1e18 else "more than 1,000,000,000"  # no float holds every int
+        raise UserError(f"{name}: needs {size} GB of memory, this machine has {available / 1e9:,.1f} GB")
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -46,6 +46,12 @@ def test_minibatches_contain_every_step_once() -> None:
     assert all(abs(float(batch.advantages.mean())) < 1e-6 for batch in batches)
 
 
+def test_a_minibatch_of_any_size_is_at_most_the_rollout() -> None:
+    agent = learner(envs_in(Bandit), 0, batch_size=10**400, n_epochs=1)
+    steps = agent.transitions(rollout_of(agent, 16))
+    assert [len(batch.actions) for batch in agent.minibatches(steps)] == [len(steps.actions)]
+
+
 def test_learning_rate_and_clip_range_decay(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = learner(envs_in(Bandit, mode=AutoresetMode.SAME_STEP), 0, total_steps=512, lr_decay=True, clip_decay=True)
     clips = []

@@ -68,6 +68,7 @@ class Bad(gymnasium.Env):
         if self.fault == f"torch {call}":
             torch.set_default_dtype(torch.float64)
             torch.set_grad_enabled(False)
+            torch.set_default_device("meta")
 
 
 def _raise(error: BaseException) -> Any:

@@ -104,9 +104,11 @@ def test_changes_of_torchs_global_settings_are_undone(call) -> None:
         envs.step(np.zeros(2, np.int64))
         assert torch.get_default_dtype() == torch.float32
         assert torch.is_grad_enabled()
+        assert torch.empty(0).device.type == "cpu"
     finally:
         torch.set_default_dtype(torch.float32)
         torch.set_grad_enabled(True)
+        torch.set_default_device(None)
 
 
 def test_keyboard_interrupt_exits_with_130(capsys) -> None:

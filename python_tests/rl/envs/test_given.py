@@ -214,6 +214,31 @@ def test_nothing_is_learned_across_episodes_that_were_aborted(name: str) -> None
         assert set(moved[:, 2]) == {1, 2, 3}
 
 
+class OwnArray(gymnasium.Env):
+    """It returns the same array from every call. An episode has three steps."""
+
+    observation_space, action_space = spaces.Box(0, 9, (1,), np.float32), spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self.t = np.zeros(1, np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.t[:] = 0
+        return self.t, {}
+
+    def step(self, action: Any) -> Any:
+        self.t += 1
+        return self.t, 1.0, bool(self.t == 3), False, {}
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+def test_final_observations_of_an_environment_that_reuses_its_array(mode: AutoresetMode) -> None:
+    envs = Envs(SyncVectorEnv([OwnArray] * 2, autoreset_mode=mode), 0)
+    steps = [envs.step(np.zeros(2, np.int64)) for _ in range(7)]
+    found = [(float(s.observations[0, 0]), float(s.next_observations[0, 0])) for s in steps if s.valid[0]]
+    assert found[:6] == [(0, 1), (1, 2), (2, 3)] * 2
+
+
 def test_dict_observations_and_masks_of_a_vector_environment() -> None:
     MaskedByKey.invalid = 0
     for mode in MODES:
