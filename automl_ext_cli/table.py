@@ -312,7 +312,7 @@ LEARNERS = {
         flags="automl_ext.run_options:LearnerOptions",
         metric=("negative_loss", "negative_loss"),
     )
-    for name, run in (("lightgbm", "LightGBMRun"), ("xgboost", "XGBoostRun"), ("forest", "ForestRun"))
+    for name, run in (("lightgbm", "LightGBMOptions"), ("xgboost", "XGBoostOptions"), ("forest", "ForestOptions"))
 }
 for name, command in (COMMANDS | LEARNERS).items():
     command.name = name.split()[-1]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from automl_ext import __version__, build_info
-from automl_ext.bench import targets
+from automl_ext.bench import speed_targets
 from automl_ext.bench.cases import peers
 from automl_ext.bench.cases.case import Case
 from automl_ext.bench.cases.table import CPU_SHAPES, CUDA_SHAPES, QUICK_SHAPES, cases
@@ -85,7 +85,7 @@ def bench(options: BenchCommand) -> int:
             check_writable(options.out / "bench.json")
         result = run(options)
         report.show(result)
-    falling_short = list(targets.shortfalls(result)) if options.check else []
+    falling_short = list(speed_targets.shortfalls(result)) if options.check else []
     for line in falling_short:
         print(f"target missed: {line}")
     if options.check and not falling_short:
@@ -94,7 +94,7 @@ def bench(options: BenchCommand) -> int:
         readme.replace_table(options.readme, result)
     if options.out is not None:
         (write if options.table is None else draw)(result, options.out)
-    return 1 if falling_short or any(targets.wrong(result)) else 0
+    return 1 if falling_short or any(speed_targets.wrong(result)) else 0
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         result = read_object(path)
         readme.markdown(result)
-        targets.shortfalls(result)
+        speed_targets.shortfalls(result)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"--table: {path} is not a result of this command: {error!r}") from None
     return result

@@ -20,7 +20,7 @@ import torch
 from automl_ext.parallel.backend import Death, dumps_result
 from automl_ext.training.ctrl_c import ignore_ctrl_c, workers_ignore_ctrl_c
 from automl_ext.training.machine.memory import keep_freed_memory
-from automl_ext.training.machine.workers import worker_context
+from automl_ext.training.machine.worker_context import worker_context
 
 PATIENCE = 1.0  # seconds without a result after which dead processes are looked for
 

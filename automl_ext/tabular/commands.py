@@ -18,7 +18,7 @@ from automl_ext.tabular.reports.page import final_models, validation, write_repo
 from automl_ext.tabular.reports.pictures import first_rows
 from automl_ext.tabular.table.columns import AS_WRITTEN, table_of
 from automl_ext.tabular.table.problem import Problem
-from automl_ext.tabular.table.reading import read_table
+from automl_ext.tabular.table.table_files import read_table
 from automl_ext.tabular.table.task import HIGHER_IS_BETTER
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.errors import UserError

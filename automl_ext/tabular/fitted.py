@@ -18,7 +18,7 @@ from automl_ext.tabular.learners.job import Model
 from automl_ext.tabular.learners.registry import LEARNERS
 from automl_ext.tabular.table.cleaning import clean
 from automl_ext.tabular.table.columns import IGNORED, KINDS, Column
-from automl_ext.tabular.table.reading import check_frame
+from automl_ext.tabular.table.table_files import check_frame
 from automl_ext.tabular.table.task import Array, Kind, TableTask
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_json

@@ -19,7 +19,7 @@ from automl_ext.tabular.learners.xgboost import XGBoostSettings
 from automl_ext.tabular.search import TableSearch
 from automl_ext.tabular.table.metrics import shown
 from automl_ext.tabular.table.problem import Problem, find_problem
-from automl_ext.tabular.table.reading import read_table
+from automl_ext.tabular.table.table_files import read_table
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.clock import Clock
@@ -58,7 +58,7 @@ class TableOptions:
 
 
 @dataclass
-class LightGBMRun(LightGBMSettings, TableOptions):
+class LightGBMOptions(LightGBMSettings, TableOptions):
     """Options of ``tune fit --learner lightgbm``."""
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ class LightGBMRun(LightGBMSettings, TableOptions):
 
 
 @dataclass
-class XGBoostRun(XGBoostSettings, TableOptions):
+class XGBoostOptions(XGBoostSettings, TableOptions):
     """Options of ``tune fit --learner xgboost``."""
 
     def __post_init__(self) -> None:
@@ -76,7 +76,7 @@ class XGBoostRun(XGBoostSettings, TableOptions):
 
 
 @dataclass
-class ForestRun(ForestSettings, TableOptions):
+class ForestOptions(ForestSettings, TableOptions):
     """Options of ``tune fit --learner forest``."""
 
     def __post_init__(self) -> None:

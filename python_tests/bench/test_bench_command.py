@@ -14,7 +14,7 @@ import torch
 from fresh_python import run
 from paths import ROOT
 
-from automl_ext.bench import command, targets, timing
+from automl_ext.bench import command, speed_targets, timing
 from automl_ext.bench.cases.case import FORWARD, TRAINING
 from automl_ext.bench.measure import compared
 from automl_ext.bench.reports import terminal as report
@@ -39,10 +39,10 @@ def bench(*args: object) -> int:
 # ---- targets
 
 
-EAGER = targets.Target("gumbel_softmax", (1024, 1024), FORWARD, "eager", 15)
+EAGER = speed_targets.Target("gumbel_softmax", (1024, 1024), FORWARD, "eager", 15)
 
 
-def planted(target: targets.Target, value: float) -> dict[str, Any]:
+def planted(target: speed_targets.Target, value: float) -> dict[str, Any]:
     """Return a row in which our op takes 1 µs, a copy 0, and the target's measurement has this value."""
     seconds = {"ours": 1e-6, "copy": 1e-12, "softmax": 1e-6, "eager": 1e-6}
     if target.against == "µs":
@@ -92,39 +92,39 @@ def result_with(rows: list[dict[str, Any]], scaling: list[dict[str, Any]] | None
 
 
 @pytest.mark.parametrize("instruction_set", ["avx512", "avx2"])
-@pytest.mark.parametrize("target", targets.TARGETS, ids=str)
+@pytest.mark.parametrize("target", speed_targets.TARGETS, ids=str)
 def test_a_target_is_met_at_what_is_asked_and_not_beyond(
-    target: targets.Target, instruction_set: str, monkeypatch: pytest.MonkeyPatch
+    target: speed_targets.Target, instruction_set: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(targets, "TARGETS", [target])
-    sign = -1 if target.against in targets.AT_MOST else 1
+    monkeypatch.setattr(speed_targets, "TARGETS", [target])
+    sign = -1 if target.against in speed_targets.AT_MOST else 1
     ask = target.ask if instruction_set == "avx512" or target.without_avx512 is None else target.without_avx512
     there = {"build_info": {"instruction_set": instruction_set}}
-    assert targets.shortfalls(result_with([planted(target, ask * (1 + sign * 0.01))]) | there) == []
-    (line,) = targets.shortfalls(result_with([planted(target, ask * (1 - sign * 0.1))]) | there)
+    assert speed_targets.shortfalls(result_with([planted(target, ask * (1 + sign * 0.01))]) | there) == []
+    (line,) = speed_targets.shortfalls(result_with([planted(target, ask * (1 - sign * 0.1))]) | there)
     assert line.startswith(f"{target.op} {target.shape} {target.pass_}: ")
-    assert f"asked {targets.in_words(target, ask)}" in line
-    assert targets.in_words(target, ask * (1 - sign * 0.1)) in line
+    assert f"asked {speed_targets.in_words(target, ask)}" in line
+    assert speed_targets.in_words(target, ask * (1 - sign * 0.1)) in line
 
 
 def test_what_was_not_measured_is_not_met(monkeypatch: pytest.MonkeyPatch) -> None:
-    target = targets.Target("gae", (128, 4096), FORWARD, "stable-baselines3", 5)
-    monkeypatch.setattr(targets, "TARGETS", [target])
-    assert "no such row" in targets.shortfalls(result_with([]))[0]
+    target = speed_targets.Target("gae", (128, 4096), FORWARD, "stable-baselines3", 5)
+    monkeypatch.setattr(speed_targets, "TARGETS", [target])
+    assert "no such row" in speed_targets.shortfalls(result_with([]))[0]
     row = planted(target, 6)
     del row["seconds"]["stable-baselines3"]
     result = result_with([row]) | {"skipped": {"stable-baselines3": "not installed"}}
-    assert targets.shortfalls(result) == [
+    assert speed_targets.shortfalls(result) == [
         "gae (128, 4096) forward: not measured against stable-baselines3 (not installed), asked 5× stable-baselines3"
     ]
     row = planted(target, 6) | {"wrong": ["stable-baselines3"], "errors": {"stable-baselines3": 0.5}}
-    assert "its result is wrong, error 5.0e-01" in targets.shortfalls(result_with([row]))[0]
+    assert "its result is wrong, error 5.0e-01" in speed_targets.shortfalls(result_with([row]))[0]
     row = planted(target, 6) | {"wrong": ["ours"], "errors": {"ours": 0.5}}
-    assert targets.shortfalls(result_with([row])) == ["gae (128, 4096) float32 forward: wrong, error 5.0e-01"]
+    assert speed_targets.shortfalls(result_with([row])) == ["gae (128, 4096) float32 forward: wrong, error 5.0e-01"]
 
 
 def test_scaling_and_cuda_targets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(targets, "TARGETS", [])
+    monkeypatch.setattr(speed_targets, "TARGETS", [])
     slow = {"op": "gae", "shape": [1024, 1024], "pass": FORWARD, "float64": 2.6, "bfloat16": 2.7}
     slow |= {"two_threads": 1.6, "memory_allows": 1.95}
     expected = [
@@ -132,18 +132,18 @@ def test_scaling_and_cuda_targets(monkeypatch: pytest.MonkeyPatch) -> None:
         "float64 takes 2.60× float32's time, asked at most 2.5×",
         "bfloat16 takes 2.70× float32's time, asked at most 2.5×",
     ]
-    assert [line.split(": ")[1] for line in targets.shortfalls(result_with([], [slow]))] == expected
+    assert [line.split(": ")[1] for line in speed_targets.shortfalls(result_with([], [slow]))] == expected
     well = slow | {"two_threads": None, "float64": 1, "bfloat16": 1}
-    assert targets.shortfalls(result_with([], [well])) == []
+    assert speed_targets.shortfalls(result_with([], [well])) == []
     bound = well | {"two_threads": 1.1, "memory_allows": 1.2}
-    assert targets.shortfalls(result_with([], [bound])) == []
-    (line,) = targets.shortfalls(result_with([], [bound | {"two_threads": 1.0}]))
+    assert speed_targets.shortfalls(result_with([], [bound])) == []
+    (line,) = speed_targets.shortfalls(result_with([], [bound | {"two_threads": 1.0}]))
     assert line.endswith("two threads 1.00× one, asked 1.08×")
-    assert targets.shortfalls(result_with([], [])) == ["two threads, float64 and bfloat16: not measured"]
+    assert speed_targets.shortfalls(result_with([], [])) == ["two threads, float64 and bfloat16: not measured"]
     row = {"op": "gae", "shape": [9, 9], "dtype": "float32", "pass": FORWARD, "wrong": [], "of_copy": 0.8}
     small, large = row | {"bytes": 10**6}, row | {"bytes": 10**8}
     result = result_with([small, large]) | {"device_type": "cuda"}
-    assert targets.shortfalls(result) == ["gae (9, 9) float32 forward: 80% of a device copy, asked 90%"]
+    assert speed_targets.shortfalls(result) == ["gae (9, 9) float32 forward: 80% of a device copy, asked 90%"]
 
 
 def test_a_gpus_bandwidth_is_shown_beside_the_copys(capsys: pytest.CaptureFixture[str]) -> None:
@@ -247,7 +247,7 @@ def test_table_and_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_a_recorded_result_is_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(targets, "TARGETS", [EAGER])
+    monkeypatch.setattr(speed_targets, "TARGETS", [EAGER])
     monkeypatch.setattr(command, "run", lambda options: pytest.fail("it is not measured again"))
     path = tmp_path / "bench.json"
     for value, code, line in [(20, 0, "all targets are met"), (2, 1, "target missed: gumbel_softmax (1024, 1024)")]:

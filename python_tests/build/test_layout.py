@@ -75,7 +75,7 @@ LEARNING = ("loss", "losses", "update", "gradient", "targets", "step", "leg", "t
 LEARNING += ("forward", "policy", "log_probs", "entropy", "mode", "rmsprop", "advantages")
 ACTING = ("sample", "greedy", "act", "evaluation_actions")
 # The files and folders where these functions are looked for.
-COMPUTE = ["rl/algorithms", "rl/dreamer", "rl/extras", "rl/networks", "rl/loop/policy.py", "rl/loop/seams.py"]
+COMPUTE = ["rl/algorithms", "rl/dreamer", "rl/extras", "rl/networks", "rl/loop/policy_agent.py", "rl/loop/seams.py"]
 
 
 def module_name(path: Path, root: Path) -> str:

@@ -18,7 +18,7 @@ import torch
 
 from automl_ext.parallel.jobs import Jobs, WorkerDied
 from automl_ext.training.errors import UserError
-from automl_ext.training.machine.workers import worker_context
+from automl_ext.training.machine.worker_context import worker_context
 
 
 def work(folder: Path, number: int, deaths: int = 0) -> tuple[int, torch.Tensor, int]:

@@ -17,7 +17,7 @@ from tables import classes, numbers
 from automl_ext.tabular.table.cleaning import clean
 from automl_ext.tabular.table.columns import Column, find_column, find_columns, table_of
 from automl_ext.tabular.table.problem import find_problem
-from automl_ext.tabular.table.reading import check_frame, read_table
+from automl_ext.tabular.table.table_files import check_frame, read_table
 from automl_ext.tabular.table.task import find_task
 from automl_ext.training.errors import UserError
 

@@ -12,7 +12,7 @@ import pytest
 from tables import classes, numbers
 
 from automl_ext.tabular import load
-from automl_ext.tabular.runs import ForestRun, LightGBMRun, XGBoostRun, cross_validate
+from automl_ext.tabular.runs import ForestOptions, LightGBMOptions, XGBoostOptions, cross_validate
 from automl_ext.training.errors import UserError
 from automl_ext.tune.portfolio import portfolio
 
@@ -73,7 +73,7 @@ def test_the_smallest_budget_is_one(command: Command, files: Path) -> None:
 @pytest.mark.parametrize("learner", ["lightgbm", "xgboost", "forest"])
 def test_one_learner_is_cross_validated(learner: str, command: Command, files: Path) -> None:
     size = {"trees": 10} if learner == "forest" else {"rounds": 30}
-    config = {"lightgbm": LightGBMRun, "xgboost": XGBoostRun, "forest": ForestRun}[learner](
+    config = {"lightgbm": LightGBMOptions, "xgboost": XGBoostOptions, "forest": ForestOptions}[learner](
         table="train.csv", target="y", **size
     )
     cross_validate(learner, config, Path("run"))
@@ -115,7 +115,7 @@ def test_the_portfolio_of_a_learner_comes_after_the_given_settings(command: Comm
 
 def test_by_time_a_model_of_all_rows_is_kept(command: Command, files: Path) -> None:
     """The first folds know the earliest rows only, so their models are no part of the result."""
-    config = LightGBMRun(table="numbers.csv", target="price", time="day", rounds=30)
+    config = LightGBMOptions(table="numbers.csv", target="price", time="day", rounds=30)
     cross_validate("lightgbm", config, Path("run"))
     assert [member.weight for member in load("run").members] == [1]
 
@@ -160,7 +160,7 @@ def test_codes_of_digits_are_known_whatever_other_rows_the_file_has(command: Com
     code = ["007", "010", "A1", "1.50"] * 50
     frame = pd.DataFrame({"code": code, "y": [code[i % 4] in ("010", "1.50") and 5 + i / 1e4 for i in range(200)]})
     frame.astype({"y": float}).to_csv("codes.csv", index=False)
-    cross_validate("xgboost", XGBoostRun(table="codes.csv", target="y", rounds=20), Path("run"))
+    cross_validate("xgboost", XGBoostOptions(table="codes.csv", target="y", rounds=20), Path("run"))
     assert command("predict", "run", "codes.csv", "--out", "all.csv")[0] == 0
     for k in range(4):
         frame[k::4].to_csv("some.csv", index=False)
@@ -169,7 +169,7 @@ def test_codes_of_digits_are_known_whatever_other_rows_the_file_has(command: Com
 
 
 def test_rows_that_cannot_be_predicted_are_named(command: Command, files: Path) -> None:
-    cross_validate("lightgbm", LightGBMRun(table="train.csv", target="y", rounds=5), Path("run"))
+    cross_validate("lightgbm", LightGBMOptions(table="train.csv", target="y", rounds=5), Path("run"))
     new = pd.read_csv("new.csv")
     for frame, message in (
         (new.drop(columns="city"), "the table lacks the columns 'city'"),
@@ -189,7 +189,7 @@ def test_lists_in_a_table_are_ignored(files: Path) -> None:
     frame = classes(200)
     frame.assign(tags=[[i % 3] for i in range(200)]).to_parquet("lists.parquet")
     losses = [
-        cross_validate("lightgbm", LightGBMRun(table=table, target="y", rounds=5), Path(table).with_suffix(""))
+        cross_validate("lightgbm", LightGBMOptions(table=table, target="y", rounds=5), Path(table).with_suffix(""))
         for table in ("train.csv", "lists.parquet")
     ]
     assert losses[1]["negative_loss"] == losses[0]["negative_loss"]

@@ -12,9 +12,9 @@ import pytest
 from tables import classes, table
 
 from automl_ext.tabular import load
-from automl_ext.tabular.runs import LightGBMRun, cross_validate
+from automl_ext.tabular.runs import LightGBMOptions, cross_validate
 from automl_ext.tabular.table.problem import Problem, find_problem
-from automl_ext.tabular.table.reading import read_table
+from automl_ext.tabular.table.table_files import read_table
 from automl_ext.training.errors import UserError
 
 NUMBERS = [str(i / 4) for i in range(60)]
@@ -82,7 +82,7 @@ def test_classes_are_predicted_as_they_are_written(
     frame = table(200).drop(columns="price")
     frame["y"] = frame["y"].map({"low": low, "high": high})
     frame.to_csv("t.csv", index=False)
-    cross_validate("lightgbm", LightGBMRun(table="t.csv", target="y", rounds=30), Path("run"))
+    cross_validate("lightgbm", LightGBMOptions(table="t.csv", target="y", rounds=30), Path("run"))
     assert load("run").classes == tuple(sorted((low, high)))
     assert command("predict", "run", "t.csv", "--out", "p.csv")[0] == 0
     predicted = pd.read_csv("p.csv", dtype=str, keep_default_na=False)["y"]
@@ -94,7 +94,7 @@ def test_a_word_in_a_target_of_numbers_is_missing(tmp_path: Path, monkeypatch: p
     frame = table(100).drop(columns="y").astype({"price": str})
     frame.loc[3, "price"] = "?"
     frame.to_csv("t.csv", index=False)
-    result = cross_validate("lightgbm", LightGBMRun(table="t.csv", target="price", rounds=5), Path("run"))
+    result = cross_validate("lightgbm", LightGBMOptions(table="t.csv", target="price", rounds=5), Path("run"))
     assert (result["task"], result["rows"]) == ("regression", 99)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from automl_ext.bench.cases.case import FORWARD
 from automl_ext.bench.reports.cells import duration, left_out, machine, percent, shape_of, times
-from automl_ext.bench.targets import TARGETS
+from automl_ext.bench.speed_targets import TARGETS
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_atomic
 from automl_ext.training.files.reading import read_small

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from automl_ext._version import __version__
 from automl_ext.nas.export.program import RawImages, check, sample_images, write_program
 from automl_ext.nas.export.run_facts import check_network
-from automl_ext.nas.export.source import Sources
+from automl_ext.nas.export.source_code import Sources
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.errors import UserError

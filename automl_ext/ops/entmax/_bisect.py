@@ -22,7 +22,7 @@ from torch import Tensor
 
 from automl_ext import _native
 from automl_ext.ops._checks import check_bool, check_dim, check_float_tensor
-from automl_ext.ops.entmax._checks import check_positive_int, check_row_parameter, parameter_tensor
+from automl_ext.ops.entmax._arguments import check_positive_int, check_row_parameter, parameter_tensor
 from automl_ext.ops.entmax._exact import entmax15, sparsemax
 from automl_ext.ops.entmax._reference import compute_dtype, nan_rows, output_dtype, row_sum, shift_by_max
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from automl_ext import _native
 from automl_ext.ops._checks import check_dim, check_float_tensor
-from automl_ext.ops.entmax._checks import check_positive_int
+from automl_ext.ops.entmax._arguments import check_positive_int
 from automl_ext.ops.entmax._reference import _entmax15_reference, _sparsemax_reference
 
 

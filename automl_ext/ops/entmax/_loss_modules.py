@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from automl_ext.ops._checks import INT_DTYPES, check_float_tensor, describe, shown
-from automl_ext.ops.entmax._checks import check_class_targets
+from automl_ext.ops.entmax._arguments import check_class_targets
 from automl_ext.ops.entmax._losses import (
     entmax15_loss,
     entmax_bisect_loss,

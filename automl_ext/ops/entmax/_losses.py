@@ -18,18 +18,18 @@ from torch.autograd import forward_ad
 
 from automl_ext import _native
 from automl_ext.ops._checks import check_float_tensor
+from automl_ext.ops.entmax._arguments import (
+    check_class_targets,
+    check_row_parameter,
+    check_target_range,
+    parameter_tensor,
+)
 from automl_ext.ops.entmax._bisect import (
     NORMMAX_MIN_ALPHA,
     away_from_zero,
     entmax_bisect,
     normmax_bisect,
     sparsemax_bisect,
-)
-from automl_ext.ops.entmax._checks import (
-    check_class_targets,
-    check_row_parameter,
-    check_target_range,
-    parameter_tensor,
 )
 from automl_ext.ops.entmax._exact import entmax15, sparsemax
 from automl_ext.ops.entmax._reference import compute_dtype, output_dtype, row_sum, shift_by_max

@@ -18,7 +18,7 @@ from automl_ext.ops.policy import policy_gradient_loss
 from automl_ext.ops.returns import gae
 from automl_ext.rl.envs.rollouts import Rollout, to_rollout
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.policy import OnPolicyAgent, PolicyConfig, standardized
+from automl_ext.rl.loop.policy_agent import OnPolicyAgent, PolicyConfig, standardized
 from automl_ext.rl.loop.seams import Acted
 from automl_ext.rl.loop.train_config import GAMMAS, LAMBDAS
 from automl_ext.rl.networks.modes import evaluating
@@ -65,7 +65,7 @@ class A2C(OnPolicyAgent):
     for every number of threads, but rounding may differ between numbers of threads: PyTorch splits sums of more than
     32,768 elements over threads (here the gradient norm of a large network), and a BLAS may split large products.
 
-    Args and errors: see :class:`~automl_ext.rl.loop.policy.OnPolicyAgent`.
+    Args and errors: see :class:`~automl_ext.rl.loop.policy_agent.OnPolicyAgent`.
     """
 
     algorithm = "a2c"

@@ -27,12 +27,12 @@ from torch import Tensor
 
 from automl_ext.rl.algorithms.a2c import A2C, A2CConfig
 from automl_ext.rl.envs import callables, given
-from automl_ext.rl.loop.policy import PolicyAgent
+from automl_ext.rl.loop.policy_agent import PolicyAgent
 from automl_ext.rl.loop.worker_processes import WorkerProcesses, received
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.memory import check_memory, keep_freed_memory
-from automl_ext.training.machine.workers import worker_context
+from automl_ext.training.machine.worker_context import worker_context
 from automl_ext.training.seeding import derived_seed
 
 PROCESS = 100 << 20  # lower bound of a worker's memory in bytes, without the memory shared between processes

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from automl_ext.rl.loop.offline import OfflineAgent, OfflineConfig
-from automl_ext.rl.loop.policy import PolicyAgent
+from automl_ext.rl.loop.policy_agent import PolicyAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatten_parameters
 from automl_ext.rl.replay.uniform import Batch

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.rl.loop.offline import OfflineAgent, OfflineConfig
-from automl_ext.rl.loop.policy import PolicyAgent
+from automl_ext.rl.loop.policy_agent import PolicyAgent
 from automl_ext.rl.networks.action_spaces import discrete
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.parameters import FlatAdam, check_hidden, clipped_gradient, flatten_parameters

@@ -29,7 +29,7 @@ from automl_ext.ops.returns import gae
 from automl_ext.rl.envs.rollouts import Rollout, to_rollout
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.averages import mean_metrics
-from automl_ext.rl.loop.policy import OnPolicyAgent, PolicyConfig
+from automl_ext.rl.loop.policy_agent import OnPolicyAgent, PolicyConfig
 from automl_ext.rl.loop.seams import Acted
 from automl_ext.rl.loop.train_config import GAMMAS, LAMBDAS
 from automl_ext.rl.networks.modes import evaluating
@@ -100,7 +100,7 @@ class PPO(OnPolicyAgent):
 
     Its methods are those of :class:`automl_ext.rl.loop.agent.Agent`.
 
-    Args and errors: see :class:`~automl_ext.rl.loop.policy.OnPolicyAgent`.
+    Args and errors: see :class:`~automl_ext.rl.loop.policy_agent.OnPolicyAgent`.
     """
 
     algorithm = "ppo"

@@ -19,7 +19,7 @@ from automl_ext.ops.policy import policy_gradient_loss
 from automl_ext.ops.returns import discounted_returns
 from automl_ext.rl.envs.rollouts import Rollout, to_rollout
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.policy import OnPolicyAgent, PolicyConfig
+from automl_ext.rl.loop.policy_agent import OnPolicyAgent, PolicyConfig
 from automl_ext.rl.loop.seams import Acted
 from automl_ext.rl.loop.train_config import GAMMAS
 from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient
@@ -57,7 +57,7 @@ class Reinforce(OnPolicyAgent):
     A truncated episode bootstraps from the learned value of its final state. With ``baseline="mean"`` there is no value
     function; the return is then the sum of the rewards received.
 
-    Args and errors: see :class:`~automl_ext.rl.loop.policy.OnPolicyAgent`.
+    Args and errors: see :class:`~automl_ext.rl.loop.policy_agent.OnPolicyAgent`.
     """
 
     algorithm = "reinforce"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tyro.conf import arg
 
-from automl_ext.rl.extras.checks import image_shape
+from automl_ext.rl.extras.requirements import image_shape
 from automl_ext.rl.loop.seams import Seam
 from automl_ext.rl.networks.encoders import channels_last
 from automl_ext.rl.replay.uniform import Batch

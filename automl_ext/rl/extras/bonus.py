@@ -18,7 +18,7 @@ from torch import Tensor
 
 from automl_ext.rl.envs.transforms import add_transform
 from automl_ext.rl.envs.vector import Step
-from automl_ext.rl.extras.checks import has_replay
+from automl_ext.rl.extras.requirements import has_replay
 from automl_ext.rl.replay.uniform import Batch
 from automl_ext.training.errors import UserError
 

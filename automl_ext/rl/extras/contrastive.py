@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tyro.conf import arg
 
 from automl_ext.rl.extras.augment import RandomShift
-from automl_ext.rl.extras.checks import check_options, has_replay, image_shape
+from automl_ext.rl.extras.requirements import check_options, has_replay, image_shape
 from automl_ext.rl.loop.seams import Seam
 from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.rl.replay.uniform import Batch

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 from tyro.conf import arg
 
 from automl_ext.rl.loop.loop import BEST
-from automl_ext.rl.loop.policy import REWARD_MOMENTS
+from automl_ext.rl.loop.policy_agent import REWARD_MOMENTS
 from automl_ext.rl.loop.seams import Seam
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.weights import check_fit, read_tensors

@@ -25,7 +25,7 @@ from tyro.conf import arg
 from automl_ext.rl.envs.packed import check_not_packed
 from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.extras.bonus import add_bonus
-from automl_ext.rl.extras.checks import check_options
+from automl_ext.rl.extras.requirements import check_options
 from automl_ext.rl.loop.seams import Seam
 from automl_ext.rl.networks.body import Body, RunningNorm, orthogonal_
 from automl_ext.training.machine.device import choose_device

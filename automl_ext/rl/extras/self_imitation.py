@@ -22,7 +22,7 @@ from tyro.conf import arg
 from automl_ext.ops.returns import discounted_returns
 from automl_ext.rl.envs.packed import observation_bytes
 from automl_ext.rl.envs.rollouts import Rollout
-from automl_ext.rl.extras.checks import check_options, has_replay
+from automl_ext.rl.extras.requirements import check_options, has_replay
 from automl_ext.rl.loop.seams import Seam
 from automl_ext.rl.networks.parameters import clipped_gradient
 from automl_ext.rl.replay.episodes import RecordedEpisode, fill

@@ -14,7 +14,7 @@ from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.envs.vector import Episode
 from automl_ext.rl.envs.workers import how_ended
 from automl_ext.training.ctrl_c import ignore_ctrl_c, workers_ignore_ctrl_c
-from automl_ext.training.machine.workers import worker_context
+from automl_ext.training.machine.worker_context import worker_context
 
 START_LIMIT = 60.0  # seconds for a worker's environments and networks, which take long on a busy machine
 

@@ -19,8 +19,8 @@ from automl_ext.tabular.table.columns import (
     is_nested,
     written_numbers,
 )
-from automl_ext.tabular.table.reading import check_frame
 from automl_ext.tabular.table.splits import Kind, RowSplit, find_copies, make_folds, split_kind
+from automl_ext.tabular.table.table_files import check_frame
 from automl_ext.tabular.table.target import as_target
 from automl_ext.tabular.table.task import Array, TableTask, find_task
 from automl_ext.training.checks import LARGEST

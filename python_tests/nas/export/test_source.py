@@ -13,7 +13,7 @@ import pytest
 from paths import ROOT
 
 from automl_ext.nas.export.export import import_lines
-from automl_ext.nas.export.source import Sources
+from automl_ext.nas.export.source_code import Sources
 
 DOCS = ROOT / "docs/development/extending-nas.md"
 

@@ -21,7 +21,7 @@ from automl_ext.rl.algorithms.qmix import Monotonic
 from automl_ext.rl.algorithms.vdn import Sum, TeamNetwork, vdn_loss
 from automl_ext.rl.envs.groups import GroupedBox
 from automl_ext.rl.envs.vector import NoEnvs
-from automl_ext.rl.loop.policy import standardized
+from automl_ext.rl.loop.policy_agent import standardized
 from automl_ext.rl.replay.uniform import Batch
 
 SPACE = Box(-1, 1, (3,), np.float32)

@@ -17,7 +17,7 @@ from automl_ext.rl import A2C, PPO, A2CConfig, PPOConfig, Reinforce, ReinforceCo
 from automl_ext.rl.envs.reward_scale import RewardScale
 from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.extras import RND, CountBonus, Extras, InitialPolicy
-from automl_ext.rl.loop.policy import REWARD_MOMENTS
+from automl_ext.rl.loop.policy_agent import REWARD_MOMENTS
 from automl_ext.training.errors import UserError
 
 GAMMA = 0.9
