@@ -28,7 +28,9 @@ SINGLE = {
 }
 EXCEPTIONS = {
     "scan": "converts the discount and λ, double arguments, in the loop over overflowed chunks",
+    "carrying_scan": "as scan",
     "windows": "converts the discount, a double argument, in each step",
+    "carrying_windows": "converts the discount, a double argument, in each step",
     "gumbel_tau_gradient": "sums one double per block: little work",
     "mixed_op_weights_backward": "sums one double per tile and input: little work",
     "projection_short_rows": "atoms are computed in double, as on the CPU",

@@ -242,7 +242,7 @@ def _from_reference(
 def _gae(
     needs: Any, grads: Grads, r: Any, v: Any, n: Any, terminated: Any, truncated: Any, valid: Any, *floats: Any
 ) -> Any:
-    return *ops._gae_backward.default(*grads, terminated, truncated, valid, *floats), *(None,) * 5
+    return *ops._gae_backward.default(*grads, terminated, truncated, valid, *floats), *(None,) * 6
 
 
 def _lambda_returns(
@@ -252,16 +252,17 @@ def _lambda_returns(
         return None  # its gradient reads the returns, which are not kept
     masks = terminated, truncated, valid, rest[0]
     grad_rewards, grad_next, _ = ops._lambda_returns_backward.default(grads[0], *masks, None, None, *rest[1:])
-    return grad_rewards, grad_next, *(None,) * 6
+    return grad_rewards, grad_next, *(None,) * 7
 
 
 def _n_step_returns(
     needs: Any, grads: Grads, rewards: Any, next_values: Any, terminated: Any, truncated: Any, valid: Any, *rest: Any
 ) -> Any:
     bootstraps = next_values is not None
-    arguments = grads[0], terminated, truncated, valid, *rest, bootstraps
+    *numbers, carry = rest
+    arguments = grads[0], terminated, truncated, valid, *numbers, bootstraps, carry
     grad_rewards, grad_next = ops._n_step_returns_backward.default(*arguments)
-    return grad_rewards, grad_next if bootstraps else None, *(None,) * 5
+    return grad_rewards, grad_next if bootstraps else None, *(None,) * 6
 
 
 def _categorical(needs: Any, grads: Grads, logits: Tensor, actions: Tensor) -> Any:

@@ -82,6 +82,7 @@ def register() -> None:
         returns: Tensor | None,
         gamma: float,
         lam: float,
+        carry: bool = False,
     ) -> tuple[Tensor, ...]:
         of_lam = grad.new_empty([0]) if returns is None else contiguous_like(grad)
         return contiguous_like(grad), contiguous_like(grad), of_lam
@@ -99,6 +100,7 @@ def register() -> None:
         gamma: float,
         n: int,
         bootstraps: bool,
+        carry: bool = False,
     ) -> tuple[Tensor, ...]:
         return contiguous_like(grad), contiguous_like(grad) if bootstraps else grad.new_empty([0])
 

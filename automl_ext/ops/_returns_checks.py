@@ -15,6 +15,7 @@ from automl_ext.ops._checks import (
     check_number,
     is_dense,
     promoted,
+    shown,
     wrong_device,
     wrong_type,
 )
@@ -95,6 +96,15 @@ def check_rate(value: Any, name: str, op: str, rewards: Tensor) -> float | Tenso
         raise ValueError(f"{op}: {name}: expected {expected}, got {tuple(value.shape)}")
     expanded: Tensor = value.expand(rewards.shape)
     return expanded
+
+
+def carries(op: str, invalid: object) -> bool:
+    """Return whether the argument ``invalid`` is "carry"."""
+    if invalid == "cut":
+        return False
+    if invalid != "carry":
+        raise ValueError(f'{op}: invalid: expected "cut" or "carry", got {shown(invalid)}')
+    return True
 
 
 def check_time_dim(op: str, time_dim: int, rewards: Tensor) -> int:

@@ -55,6 +55,40 @@ def _steps(
     return _Steps(cut, live, valid, _keep(g, live))
 
 
+class _Carried:
+    """The valid steps of each column, moved to its front in their order: then invalid steps cut and carry alike.
+
+    A step and the run of invalid steps after it are one transition, which ends in the last step of the run, or in the
+    first one with a flag.
+    """
+
+    def __init__(self, terminated: Tensor | None, truncated: Tensor | None, valid: Tensor) -> None:
+        steps = torch.ones_like(valid, dtype=torch.int64).cumsum(0) - 1
+        ends = torch.cat([valid[1:], torch.ones_like(valid[:1])])
+        for flags in (terminated, truncated):
+            ends = ends if flags is None else ends | flags
+        last = torch.where(ends, steps, valid.shape[0]).flip(0).cummin(0).values.flip(0)
+        self._valid, self._steps = valid, steps
+        self._order = (~valid).byte().argsort(dim=0, stable=True)
+        self._last = last.gather(0, self._order)
+
+    def own(self, x: Any) -> Any:
+        """Return what belongs to a step itself; numbers and None unchanged."""
+        return x.gather(0, self._order) if isinstance(x, Tensor) else x
+
+    def end(self, x: Tensor | None) -> Tensor | None:
+        """Return what belongs to the end of a transition: V' and the flags."""
+        return None if x is None else x.gather(0, self._last)
+
+    def back(self, y: Tensor) -> Tensor:
+        """Return results at the steps where they belong."""
+        return torch.zeros_like(y).scatter(0, self._order, y)
+
+    def index_back(self, last: Tensor) -> Tensor:
+        """Return indices of moved steps as those of the ends of their transitions, and of invalid steps their own."""
+        return torch.where(self._valid, self.back(self._last.gather(0, last)), self._steps)
+
+
 def _scan(add: Tensor, decay: Tensor, cut: Tensor) -> Tensor:
     """Return y with y_t = add_t + decay_t y_{t+1}, and y_t = add_t at cuts."""
     decay = _keep(decay, ~cut)
@@ -84,10 +118,16 @@ def lambda_returns(
     discounts: Tensor | None,
     gamma: float | Tensor,
     lam: float | Tensor,
+    carry: bool = False,
 ) -> Tensor:
     """Compute TD(lambda) returns; see :func:`automl_ext.lambda_returns`."""
     if rewards.numel() == 0:
         return rewards.clone()
+    if carry and valid is not None:
+        c = _Carried(terminated, truncated, valid)
+        flags = c.end(terminated), c.end(truncated), c.own(valid)
+        numbers = c.own(discounts), c.own(gamma), c.own(lam)
+        return c.back(lambda_returns(c.own(rewards), c.end(next_values), *flags, *numbers))
     cut, live, valid, g = _steps(rewards, terminated, truncated, valid, gamma, discounts)
     if isinstance(lam, Tensor):
         lam = _wide(lam)
@@ -107,11 +147,18 @@ def gae(
     valid: Tensor | None,
     gamma: float | Tensor,
     lam: float | Tensor,
+    carry: bool = False,
     discounts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Compute generalized advantages and returns; see :func:`automl_ext.gae`."""
     if rewards.numel() == 0:
         return rewards.clone(), values.clone()
+    if carry and valid is not None:
+        c = _Carried(terminated, truncated, valid)
+        flags = c.end(terminated), c.end(truncated), c.own(valid)
+        floats = c.own(rewards), c.own(values), c.end(next_values)
+        advantages, returns = gae(*floats, *flags, c.own(gamma), c.own(lam), discounts=c.own(discounts))
+        return c.back(advantages), c.back(returns)
     cut, live, valid, g = _steps(rewards, terminated, truncated, valid, gamma, discounts)
     v = _keep(values, valid)
     delta = _keep(rewards, valid) + g * _keep(next_values, live) - v
@@ -128,6 +175,7 @@ def n_step_returns(
     valid: Tensor | None,
     gamma: float | Tensor,
     n: int,
+    carry: bool = False,
     discounts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute n-step returns, discounts and last steps; see :func:`automl_ext.n_step_returns`."""
@@ -135,6 +183,12 @@ def n_step_returns(
     last = steps.reshape(-1, *[1] * (rewards.dim() - 1)).expand_as(rewards).clone()
     if rewards.numel() == 0:
         return rewards.clone(), rewards.detach().clone(), last
+    if carry and valid is not None:
+        c = _Carried(terminated, truncated, valid)
+        flags = c.end(terminated), c.end(truncated), c.own(valid)
+        floats = c.own(rewards), c.end(next_values)
+        returns, product, last = n_step_returns(*floats, *flags, c.own(gamma), n, discounts=c.own(discounts))
+        return c.back(returns), c.back(product), c.index_back(last)
     cut, live, valid, g = _steps(rewards, terminated, truncated, valid, gamma, discounts)
     r = _keep(rewards, valid)
     returns, product = r, g  # product: of the discounts of the window's steps

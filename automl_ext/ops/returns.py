@@ -9,9 +9,15 @@ An episode is *cut* after step t (cut_t = 1, c_t = 0) where it is terminated or 
 ``valid[t + 1]`` is False. A cut that is not a termination bootstraps from V'_t. V' of a terminated step is never
 read. Below, g_t = gamma (1 - terminated_t).
 
-Steps with ``valid`` False have advantage 0, gradient 0 and a return equal to their value, or 0 for functions without
-values. They do not affect other steps, whatever they contain. Gymnasium's NEXT_STEP autoreset makes one such step
-after each episode.
+Steps with ``valid`` False have advantage 0 and a return equal to their value, or 0 for functions without values. These
+outputs have no gradient. ``invalid`` says what such steps are to the others:
+
+- "cut" (default): no transitions, as the one that Gymnasium's NEXT_STEP autoreset makes after each episode. They end
+  the episode before them, and affect no other step, whatever they contain.
+- "carry": masked tokens of a language model, between or after the tokens that the policy has chosen. A valid step and
+  the run of invalid steps after it are one transition to the state after the run: the recursion passes over the run
+  unchanged. V' is then that of the run's last step, and a flag in the run ends the episode. Rewards, values and
+  discounts of invalid steps, even NaN, are not read; neither is V' of another step of the run.
 
 All float tensors have the same shape, dtype (float64, float32, bfloat16 or float16) and device; the flags have the
 same shape. Any shape with a time dim and any strides are allowed; outputs have the shape of the inputs. Half
@@ -26,23 +32,31 @@ except the discounts of :func:`discounted_returns` and :func:`lambda_returns`.
 
 Raises (all functions):
     TypeError: an argument is not a tensor or has the wrong dtype.
-    ValueError: shapes or devices differ, or a number is out of range.
+    ValueError: shapes or devices differ, or a number is out of range; or ``invalid`` is no known word.
     IndexError: ``time_dim`` is out of range.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from automl_ext import _native
 from automl_ext.ops._checks import check_clip, describe, python_number, shown
-from automl_ext.ops._returns_checks import check_alike, check_rate, check_time_dim, time_back, time_first
+from automl_ext.ops._returns_checks import (
+    carries,
+    check_alike,
+    check_rate,
+    check_time_dim,
+    time_back,
+    time_first,
+)
 
 native = torch.ops.automl_ext
+Invalid = Literal["cut", "carry"]
 
 
 def _op(name: str, rewards: Tensor, *numbers: float | Tensor) -> Any:
@@ -85,6 +99,7 @@ def discounted_returns(
     *,
     discounts: Tensor | None = None,
     valid: Tensor | None = None,
+    invalid: Invalid = "cut",
     time_dim: int = 0,
 ) -> Tensor:
     """Compute discounted sums of rewards to the end of the episode, bootstrapped at cuts.
@@ -99,6 +114,7 @@ def discounted_returns(
         gamma: discount per step, in [0, 1]; a number or a tensor that broadcasts to [T, B].
         discounts: [T, B], replaces gamma (1 - terminated).
         valid: bool [T, B]; None if every step is valid.
+        invalid: what steps that are not valid are: "cut", no transitions; "carry", steps to pass over.
         time_dim: index of the time dimension.
 
     Returns:
@@ -109,8 +125,9 @@ def discounted_returns(
     rewards, next_values, discounts = check_alike(op, names, floats, flags, discounts)
     dim = check_time_dim(op, time_dim, rewards)
     gamma = check_rate(gamma, "gamma", op, rewards)
+    carry = carries(op, invalid)
     # With lambda = 1, the lambda-return uses V' at cuts only, which gives the same formula.
-    moved = time_first(dim, rewards, next_values, *flags, discounts, gamma, 1.0)
+    moved = time_first(dim, rewards, next_values, *flags, discounts, gamma, 1.0, carry)
     return time_back(dim, _op("lambda_returns", rewards, gamma)(*moved))
 
 
@@ -124,6 +141,7 @@ def n_step_returns(
     *,
     discounts: Tensor | None = None,
     valid: Tensor | None = None,
+    invalid: Invalid = "cut",
     time_dim: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute n-step returns, which end at the first cut (Watkins 1989; Sutton and Barto, eq. 7.1).
@@ -139,21 +157,22 @@ def n_step_returns(
         terminated, truncated: bool [T, B]; may be None with ``discounts``.
         gamma: discount per step, in [0, 1]; a number or a tensor that broadcasts to [T, B]. For a tensor, read
             gamma^k as the product over the k steps of the window.
-        n: number of steps, at least 1.
+        n: number of steps, at least 1. Invalid steps that carry do not count.
         discounts: [T, B], replaces gamma (1 - terminated).
         valid: bool [T, B]; None if every step is valid.
+        invalid: what steps that are not valid are: "cut", no transitions; "carry", steps to pass over.
         time_dim: index of the time dimension.
 
     Returns:
         returns: G, [T, B]; 0 at an invalid step.
         discounts: gamma^K (1 - terminated_j), [T, B]; 0 at an invalid step. Differentiable in tensors only.
-        last: j, int64 [T, B]; t at an invalid step.
+        last: j, int64 [T, B]; t at an invalid step. With "carry", the step whose V' the window uses.
     """
-    op, failed = "n_step_returns", _Failed()
+    op, failed, carry = "n_step_returns", _Failed(), carries("n_step_returns", invalid)
     if discounts is None and type(n) is int and 1 <= n < 2**63 and _calls_directly(rewards, time_dim, gamma):
         try:
             three: tuple[Tensor, Tensor, Tensor] = _native.autograd.n_step_returns(
-                rewards, next_values, terminated, truncated, valid, gamma, n
+                rewards, next_values, terminated, truncated, valid, gamma, n, carry
             )
             return three
         except Exception as error:
@@ -173,7 +192,7 @@ def n_step_returns(
     failed.reraise(floats, (rewards, *rest))
     n = min(n, max(rewards.shape[dim], 1))
     extra = () if discounts is None else (discounts,)
-    moved = time_first(dim, rewards, next_values, *flags, gamma, n, *extra)
+    moved = time_first(dim, rewards, next_values, *flags, gamma, n, carry, *extra)
     returns, product, last = _op(op, rewards, gamma, *extra)(*moved)
     return time_back(dim, returns), time_back(dim, product), time_back(dim, last)
 
@@ -189,6 +208,7 @@ def gae(
     *,
     discounts: Tensor | None = None,
     valid: Tensor | None = None,
+    invalid: Invalid = "cut",
     time_dim: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Compute generalized advantage estimates (Schulman et al. 2016, eq. 16).
@@ -202,16 +222,17 @@ def gae(
         gamma, lam: discount per step and lambda, in [0, 1]; numbers or tensors that broadcast to [T, B].
         discounts: [T, B], replaces g.
         valid: bool [T, B]; None if every step is valid.
+        invalid: what steps that are not valid are: "cut", no transitions; "carry", steps to pass over.
         time_dim: index of the time dimension.
 
     Returns:
         Advantages and returns, [T, B] each.
     """
-    op, failed = "gae", _Failed()
+    op, failed, carry = "gae", _Failed(), carries("gae", invalid)
     if discounts is None and _calls_directly(rewards, time_dim, gamma, lam):
         try:
             both: tuple[Tensor, Tensor] = _native.autograd.gae(
-                rewards, values, next_values, terminated, truncated, valid, gamma, lam
+                rewards, values, next_values, terminated, truncated, valid, gamma, lam, carry
             )
             return both
         except Exception as error:
@@ -224,7 +245,7 @@ def gae(
     gamma, lam = check_rate(gamma, "gamma", op, rewards), check_rate(lam, "lam", op, rewards)
     failed.reraise(floats, checked)
     extra = () if discounts is None else (discounts,)
-    moved = time_first(dim, *checked, *flags, gamma, lam, *extra)
+    moved = time_first(dim, *checked, *flags, gamma, lam, carry, *extra)
     advantages, returns = _op(op, rewards, gamma, lam, *extra)(*moved)
     return time_back(dim, advantages), time_back(dim, returns)
 
@@ -239,6 +260,7 @@ def lambda_returns(
     *,
     discounts: Tensor | None = None,
     valid: Tensor | None = None,
+    invalid: Invalid = "cut",
     time_dim: int = 0,
 ) -> Tensor:
     """Compute TD(lambda) returns (Sutton and Barto, eq. 12.18; Dreamer, Hafner et al. 2020, eq. 6).
@@ -252,16 +274,17 @@ def lambda_returns(
             is the number 1, V' is read at cuts only; if it is a tensor, at every step.
         discounts: [T, B], replaces g.
         valid: bool [T, B]; None if every step is valid.
+        invalid: what steps that are not valid are: "cut", no transitions; "carry", steps to pass over.
         time_dim: index of the time dimension.
 
     Returns:
         G, [T, B].
     """
-    op, failed = "lambda_returns", _Failed()
+    op, failed, carry = "lambda_returns", _Failed(), carries("lambda_returns", invalid)
     if _calls_directly(rewards, time_dim, gamma, lam):
         try:
             returns: Tensor = _native.autograd.lambda_returns(
-                rewards, next_values, terminated, truncated, valid, discounts, gamma, lam
+                rewards, next_values, terminated, truncated, valid, discounts, gamma, lam, carry
             )
             return returns
         except Exception as error:
@@ -271,7 +294,7 @@ def lambda_returns(
     dim = check_time_dim(op, time_dim, rewards)
     gamma, lam = check_rate(gamma, "gamma", op, rewards), check_rate(lam, "lam", op, rewards)
     failed.reraise(floats, (rewards, next_values))
-    moved = time_first(dim, rewards, next_values, *flags, discounts, gamma, lam)
+    moved = time_first(dim, rewards, next_values, *flags, discounts, gamma, lam, carry)
     return time_back(dim, _op(op, rewards, gamma, lam)(*moved))
 
 

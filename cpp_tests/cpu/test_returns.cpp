@@ -35,8 +35,10 @@ static void test_type() {
   const ReturnsKernels& kernels = returns_kernels();
   const Cpu cpu{kernels};
   const auto check = [&](int64_t steps, int64_t columns) {
-    const Episodes<T> episodes(steps, columns, random);
-    Scans<T, Cpu>{cpu, episodes}.check_all(random);
+    for (const bool carries : {false, true}) {
+      const Episodes<T> episodes(steps, columns, random, 0.1, carries);
+      Scans<T, Cpu>{cpu, episodes}.check_all(random);
+    }
   };
   for (const int64_t columns : {1, 2, 7, 16, 17, 33, 100, 1030})
     for (const int64_t steps : {1, 2, 29}) check(steps, columns);

@@ -38,6 +38,12 @@ static void test_case(const Case& c, Random& random) {
   Episodes<T> endless(c.steps, c.columns, random, 0);
   endless.gamma = 0.99, endless.lam = 0.95, endless.n = 2;
   Scans<T, Cuda>{cuda, endless}.check_all(random);
+  // Invalid steps carry: runs of them, also across chunks of time, with few and with no ends.
+  for (const double rate : {0.1, 0.001}) {
+    Episodes<T> masked(c.steps, c.columns, random, rate, true);
+    masked.n = c.n;
+    Scans<T, Cuda>{cuda, masked}.check_all(random);
+  }
 }
 
 // Lambda-returns with lambda = 1, these rewards and this discount; all values are 0.

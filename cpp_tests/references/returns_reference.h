@@ -15,22 +15,25 @@ struct Episodes {
   int64_t steps, columns;
   double gamma = 0.9, lam = 0.8;
   int64_t n = 3;
-  bool has_flags;
+  bool has_flags, carries;
   std::vector<uint8_t> terminated, truncated, valid;
   std::vector<T> log_rhos, rewards, values, next_values, discounts;
 
-  // rate: probability of each flag. With 0 the flag arrays are null.
-  Episodes(int64_t steps, int64_t columns, Random& random, double rate = 0.1)
-      : steps(steps), columns(columns), has_flags(rate > 0) {
+  // rate: probability of each flag; 0: the flag arrays are null. carries: half of the steps are invalid, and carry.
+  Episodes(int64_t steps, int64_t columns, Random& random, double rate = 0.1, bool carries = false)
+      : steps(steps), columns(columns), has_flags(rate > 0), carries(carries) {
     const int64_t size = steps * columns;
     for (std::vector<T>* x : {&log_rhos, &rewards, &values, &next_values, &discounts})
       *x = encoded<T>(random.normals(size, 0.5));
     for (int64_t i = 0; i < size; ++i) {
       terminated.push_back(random.uniform() < rate);
       truncated.push_back(random.uniform() < rate);
-      valid.push_back(random.uniform() >= rate);
-      if (!valid[i]) rewards[i] = next_values[i] = log_rhos[i] = discounts[i] = Element<T>::encode(std::nan(""));
-      if (terminated[i]) next_values[i] = Element<T>::encode(std::nan(""));  // must not be read, as above
+      valid.push_back(random.uniform() >= (carries ? 0.5 : rate));
+    }
+    for (int64_t i = 0; i < size; ++i) {  // what must not be read
+      const T nan = Element<T>::encode(std::nan(""));
+      if (!valid[i]) rewards[i] = log_rhos[i] = discounts[i] = nan;
+      if (terminated[i] || (carries ? transition(i).last != i : !valid[i])) next_values[i] = nan;
     }
   }
   Trajectory trajectory() const {
@@ -39,8 +42,19 @@ struct Episodes {
     if (has_flags) x.terminated = terminated.data(), x.truncated = truncated.data(), x.valid = valid.data();
     x.log_rhos = log_rhos.data(), x.rewards = rewards.data(), x.values = values.data();
     x.next_values = next_values.data();
-    x.gamma = gamma, x.lam = lam, x.rho_clip = 1.1, x.c_clip = 0.9, x.n = n;
+    x.gamma = gamma, x.lam = lam, x.rho_clip = 1.1, x.c_clip = 0.9, x.n = n, x.carries = carries;
     return x;
+  }
+  // What follows step i: with V' of step `last`, which is i itself unless invalid steps carry, step `next`, or nothing (-1).
+  struct Transition {
+    int64_t last, next;
+  };
+  Transition transition(int64_t i) const {
+    if (!carries) return {i, cut(i) ? -1 : i + columns};
+    for (;; i += columns) {
+      if (terminated[i] || truncated[i] || i + columns >= steps * columns) return {i, -1};
+      if (valid[i + columns]) return {i, i + columns};
+    }
   }
   bool cut(int64_t i) const {
     const bool last = i + columns >= steps * columns;
@@ -79,8 +93,8 @@ struct Scans {
   void check_gae() const {
     Values a(size), returns(size);
     for (int64_t i = size; i-- > 0;) {
-      if (e.valid[i])
-        a[i] = of(e.rewards, i) + bootstrap(i) - of(e.values, i) + (e.cut(i) ? 0 : gamma * lam * a[i + e.columns]);
+      if (const auto [last, next] = e.transition(i); e.valid[i])
+        a[i] = of(e.rewards, i) + bootstrap(last) - of(e.values, i) + (next < 0 ? 0 : gamma * lam * a[next]);
       returns[i] = a[i] + of(e.values, i);
     }
     const auto out = run(runner.kernels.gae, e.trajectory(), 2);
@@ -90,12 +104,13 @@ struct Scans {
     Values g(size);
     for (int64_t i = size; i-- > 0;) {
       if (!e.valid[i]) continue;
-      g[i] = of(e.rewards, i) +
-             (e.cut(i) ? bootstrap(i) : (1 - lam) * bootstrap(i) + gamma * lam * g[i + e.columns]);
+      const auto [last, next] = e.transition(i);
+      g[i] = of(e.rewards, i) + (next < 0 ? bootstrap(last) : (1 - lam) * bootstrap(last) + gamma * lam * g[next]);
     }
     compare("lambda-returns", run(runner.kernels.lambda_returns, e.trajectory(), 1)[0], g);
   }
-  // Lambda-returns with explicit discounts, and all gradients. A terminated step is then only a cut: its V' is used.
+  // Lambda-returns with explicit discounts, and all gradients, except that of the discounts if invalid steps carry. A
+  // terminated step is then only a cut: its V' is used.
   void check_lambda_discounts(Random& random) const {
     const std::vector<T> grad = encoded<T>(random.normals(size));
     Trajectory x = e.trajectory();
@@ -103,25 +118,27 @@ struct Scans {
     Values g(size), ahead(size), a(size), grad_next(size), grad_discounts(size);
     for (int64_t i = size; i-- > 0;) {
       if (!e.valid[i]) continue;
-      ahead[i] = e.cut(i) ? of(e.values, i) : (1 - lam) * of(e.values, i) + lam * g[i + e.columns];
+      const auto [last, next] = e.transition(i);
+      ahead[i] = next < 0 ? of(e.values, last) : (1 - lam) * of(e.values, last) + lam * g[next];
       g[i] = of(e.rewards, i) + of(e.discounts, i) * ahead[i];
     }
     const std::vector<T> returns = run(runner.kernels.lambda_returns, x, 1)[0];
     compare("lambda-returns with discounts", returns, g);
     for (int64_t i = 0; i < size; ++i) {
       if (!e.valid[i]) continue;
-      const int64_t before = i - e.columns;
-      a[i] = of(grad, i) + (before < 0 || e.cut(before) ? 0 : lam * of(e.discounts, before) * a[before]);
-      grad_next[i] = (e.cut(i) ? 1 : 1 - lam) * of(e.discounts, i) * a[i];
+      const auto [last, next] = e.transition(i);
+      a[i] += of(grad, i);
+      if (next >= 0) a[next] += lam * of(e.discounts, i) * a[i];
+      grad_next[last] = (next < 0 ? 1 : 1 - lam) * of(e.discounts, i) * a[i];
       // Computed from the stored returns.
-      const int64_t next = i + e.columns;
-      grad_discounts[i] = a[i] * of(e.values, i);
-      if (!e.cut(i)) grad_discounts[i] = a[i] * ((1 - lam) * of(e.values, i) + lam * of(returns, next));
+      grad_discounts[i] = a[i] * of(e.values, last);
+      if (next >= 0) grad_discounts[i] = a[i] * ((1 - lam) * of(e.values, last) + lam * of(returns, next));
     }
-    x.grad = grad.data(), x.returns = returns.data();
-    const auto out = run(runner.kernels.lambda_returns_backward, x, 3);
+    x.grad = grad.data();
+    if (!e.carries) x.returns = returns.data();
+    const auto out = run(runner.kernels.lambda_returns_backward, x, e.carries ? 2 : 3);
     compare("lambda: gradient of rewards", out[0], a), compare("lambda: gradient of V'", out[1], grad_next);
-    compare("lambda: gradient of discounts", out[2], grad_discounts);
+    if (!e.carries) compare("lambda: gradient of discounts", out[2], grad_discounts);
   }
   void check_n_step() const {
     Values returns(size), discounts(size);
@@ -131,9 +148,11 @@ struct Scans {
       if (!e.valid[i]) continue;
       int64_t j = i;
       long double power = 1;
-      for (int k = 1;; ++k, j += e.columns) {
-        returns[i] += power * of(e.rewards, j);
-        if (k == e.n || e.cut(j)) break;
+      for (int64_t k = 1, step = i;; ++k) {
+        returns[i] += power * of(e.rewards, step);
+        const auto [last, next] = e.transition(step);
+        j = last, step = next;
+        if (k == e.n || next < 0) break;
         power *= gamma;
       }
       returns[i] += power * bootstrap(j);
@@ -166,8 +185,8 @@ struct Scans {
       const int64_t next = i + e.columns;
       q[i] = of(e.rewards, i) + bootstrap(i);
       if (!e.cut(i))
-        q[i] += gamma * lam * std::min(1.0L, std::exp((long double)of(e.log_rhos, next))) *
-                (q[next] - of(e.values, next));
+        q[i] +=
+            gamma * lam * std::min(1.0L, std::exp((long double)of(e.log_rhos, next))) * (q[next] - of(e.values, next));
     }
     compare("retrace", run(runner.kernels.retrace, e.trajectory(), 1)[0], q);
   }
@@ -186,16 +205,14 @@ struct Scans {
     const std::vector<T>* input_arrays[] = {&e.rewards, inputs == 3 ? &e.values : &e.next_values, &e.next_values};
     long double forward_dot = 0, backward_dot = 0;
     for (int64_t i = 0; i < size; ++i) {
-      if (!e.valid[i]) {
-        for (int k = 0; k < inputs; ++k)
+      if (!e.valid[i])
+        for (int k = 0; k < inputs - e.carries; ++k)  // the last one is that of V'
           CHECK(of(gradients[k], i) == 0, "%s: nonzero gradient at an invalid step", what);
-        continue;
-      }
-      for (int k = 0; k < outputs; ++k) forward_dot += (long double)of(grads[k], i) * of(out[k], i);
-      for (int k = 0; k < inputs; ++k) {
+      for (int k = 0; k < outputs && e.valid[i]; ++k) forward_dot += (long double)of(grads[k], i) * of(out[k], i);
+      for (int k = e.valid[i] ? 0 : inputs - e.carries; k < inputs; ++k) {
         const double input = of(*input_arrays[k], i), g = of(gradients[k], i);
         if (input == input) backward_dot += (long double)g * input;  // V' of a terminated step is NaN here
-        if (input != input) CHECK(g == 0, "%s: nonzero gradient of V' at a terminated step", what);
+        if (input != input) CHECK(g == 0, "%s: nonzero gradient of a V' that is not used", what);
       }
     }
     CHECK(std::fabs(forward_dot - backward_dot) <= outputs * std::sqrt(double(size)) * tolerance,
@@ -205,7 +222,8 @@ struct Scans {
 
   void check_all(Random& random) const {
     const auto& k = runner.kernels;
-    check_gae(), check_lambda(), check_lambda_discounts(random), check_n_step(), check_vtrace(), check_retrace();
+    check_gae(), check_lambda(), check_lambda_discounts(random), check_n_step();
+    if (!e.carries) check_vtrace(), check_retrace();
     for (const int outputs : {1, 2}) check_transposed("gae", k.gae, k.gae_backward, outputs, 3, random);
     check_transposed("lambda", k.lambda_returns, k.lambda_returns_backward, 1, 2, random);
     check_transposed("n-step", k.n_step, k.n_step_backward, 1, 2, random);

@@ -11,6 +11,7 @@ namespace automl_ext {
 // `terminated` or `truncated` is null, no step is terminated or truncated. If `valid` is null, every step is valid.
 struct Trajectory {
   int64_t steps, columns;  // T, B
+  bool carries;            // with `valid`: invalid steps pass on what follows them, instead of a cut
   const uint8_t *terminated, *truncated, *valid;
   const void *log_rhos, *rewards, *values, *next_values, *discounts, *returns;
   const void *grad, *grad_returns;

@@ -6,6 +6,8 @@
 #include <ATen/ops/where.h>
 #include <ATen/ops/zeros_like.h>
 
+#include <limits>
+
 #include "../common/autograd.h"
 
 namespace automl_ext::returns_autograd {
@@ -19,12 +21,14 @@ using Optional = const std::optional<Tensor>&;
 using Two = std::tuple<Tensor, Tensor>;
 using Three = std::tuple<Tensor, Tensor, Tensor>;
 
-using Gae = Two(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, Optional, double, double);
-using GaeBackward = Three(Optional, Optional, const Tensor&, const Tensor&, Optional, double, double);
-using Lambda = Tensor(const Tensor&, const Tensor&, Optional, Optional, Optional, Optional, double, double);
-using LambdaBackward = Three(const Tensor&, Optional, Optional, Optional, Optional, Optional, Optional, double, double);
-using NStep = Three(const Tensor&, Optional, const Tensor&, const Tensor&, Optional, double, int64_t);
-using NStepBackward = Two(const Tensor&, const Tensor&, const Tensor&, Optional, double, int64_t, bool);
+using Gae = Two(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, Optional, double, double,
+                bool);
+using GaeBackward = Three(Optional, Optional, const Tensor&, const Tensor&, Optional, double, double, bool);
+using Lambda = Tensor(const Tensor&, const Tensor&, Optional, Optional, Optional, Optional, double, double, bool);
+using LambdaBackward = Three(const Tensor&, Optional, Optional, Optional, Optional, Optional, Optional, double, double,
+                             bool);
+using NStep = Three(const Tensor&, Optional, const Tensor&, const Tensor&, Optional, double, int64_t, bool);
+using NStepBackward = Two(const Tensor&, const Tensor&, const Tensor&, Optional, double, int64_t, bool, bool);
 
 const auto& lambda_op() {
   static const auto op = autograd::find_op<Lambda>("automl_ext::lambda_returns");
@@ -47,14 +51,38 @@ Tensor keep(const Tensor& mask, const Tensor& x) { return at::where(mask, x, at:
 // Shifts x by one step: the result at step t is x of step t + 1, and 0 at the last step.
 Tensor ahead(const Tensor& x) { return at::cat({x.slice(0, 1), at::zeros_like(x.slice(0, 0, 1))}); }
 
-// The flags of scans.inc, as tensors.
+// The flags of scans.inc, as tensors; if invalid steps carry, those of a step and the run of invalid steps after it.
 struct Masks {
   Tensor cut, live, valid;
-  Masks(const Tensor& like, Optional terminated, Optional truncated, Optional valid_) {
+  Tensor last, passes_on;  // if invalid steps carry: the step with V' and the flags; the invalid steps that are no cut
+  Masks(const Tensor& like, Optional terminated, Optional truncated, Optional valid_, bool carry) {
     valid = valid_ ? *valid_ : at::ones_like(like, at::kBool);
     const Tensor none = at::zeros_like(valid), ends = terminated ? *terminated : none;
-    cut = ends | (truncated ? *truncated : none) | ~ahead(valid) | ~valid;
-    live = valid & ~ends;
+    const Tensor done = ends | (truncated ? *truncated : none);
+    if (!carry) {
+      cut = done | ~ahead(valid) | ~valid;
+      live = valid & ~ends;
+      return;
+    }
+    const Tensor own_cut = at::cat({done.slice(0, 0, -1), at::ones_like(done.slice(0, -1))});
+    const Tensor index = at::ones_like(valid, at::kLong).cumsum(0) - 1;
+    const Tensor ends_here = at::where(own_cut | ahead(valid), index, std::numeric_limits<int64_t>::max());
+    last = std::get<0>(ends_here.flip(0).cummin(0)).flip(0);
+    passes_on = ~valid & ~own_cut;
+    cut = own_cut.gather(0, last);
+    live = valid & ~ends.gather(0, last);
+  }
+  // The V' that each step uses, and the transposed map.
+  Tensor next(const Tensor& x) const { return last.defined() ? x.gather(0, last) : x; }
+  Tensor next_transposed(const Tensor& grad) const {
+    return last.defined() ? at::zeros_like(grad).scatter_add(0, last, grad) : grad;
+  }
+  // What follows each step: x of step t + 1, or of the step after the run.
+  Tensor following(const Tensor& x) const { return next(ahead(x)); }
+  // The factors of a scan: x, and 1 at the steps that pass on.
+  Tensor decay(const Tensor& x) const {
+    const Tensor kept = keep(valid & ~cut, x);
+    return passes_on.defined() ? at::where(passes_on, at::ones_like(kept), kept) : kept;
   }
 };
 
@@ -62,7 +90,7 @@ struct Masks {
 Tensor scan_forward(const Tensor& grad, const Tensor& w) {
   const Tensor before = at::cat({at::zeros_like(w.slice(0, 0, 1)), w.slice(0, 0, -1)});
   return lambda_op()
-      .call(grad.flip(0), at::zeros_like(grad), std::nullopt, std::nullopt, std::nullopt, before.flip(0), 1, 1)
+      .call(grad.flip(0), at::zeros_like(grad), std::nullopt, std::nullopt, std::nullopt, before.flip(0), 1, 1, false)
       .flip(0);
 }
 
@@ -70,23 +98,24 @@ Tensor scan_forward(const Tensor& grad, const Tensor& w) {
 struct GaeGrad {
   static constexpr const char* kName = "GaeBackward";
   double gamma, lam;
+  bool carry;
 
   variable_list fused(const Grads& g) const {
     static const auto op = autograd::find_op<GaeBackward>("automl_ext::_gae_backward");
-    auto [r, v, next] =
-        op.call(optional(g.out[0]), optional(g.out[1]), g.saved[0], g.saved[1], optional(g.saved[2]), gamma, lam);
+    auto [r, v, next] = op.call(optional(g.out[0]), optional(g.out[1]), g.saved[0], g.saved[1], optional(g.saved[2]),
+                                gamma, lam, carry);
     return {r, v, next};
   }
   variable_list composite(const Grads& g) const {
     const Tensor& any = g.out[0].defined() ? g.out[0] : g.out[1];
-    const Masks masks(any, g.saved[0], g.saved[1], optional(g.saved[2]));
+    const Masks masks(any, g.saved[0], g.saved[1], optional(g.saved[2]), carry);
     const auto grad = [&](const Tensor& x) {
       return x.defined() ? keep(masks.valid, wide(x)) : at::zeros_like(wide(any));
     };
     const Tensor grad_return = grad(g.out[1]);
-    const Tensor decay = keep(~masks.cut, at::full_like(grad_return, gamma * lam));
-    const Tensor a = scan_forward(grad(g.out[0]) + grad_return, decay);
-    return narrow({a, grad_return - a, keep(masks.live, gamma * a)}, any.scalar_type());
+    const Tensor decay = masks.decay(at::full_like(grad_return, gamma * lam));
+    const Tensor a = keep(masks.valid, scan_forward(grad(g.out[0]) + grad_return, decay));
+    return narrow({a, grad_return - a, masks.next_transposed(keep(masks.live, gamma * a))}, any.scalar_type());
   }
 };
 
@@ -94,29 +123,33 @@ struct GaeGrad {
 struct LambdaGrad {
   static constexpr const char* kName = "LambdaReturnsBackward";
   double gamma, lam;
+  bool carry;
 
   variable_list fused(const Grads& g) const {
     static const auto op = autograd::find_op<LambdaBackward>("automl_ext::_lambda_returns_backward");
     const auto& s = g.saved;
     const bool needs_discounts = s.size() > 4 && g.needs[2];
+    if (needs_discounts && carry) return composite(g);
     auto [r, next, d] = op.call(g.out[0], optional(s[0]), optional(s[1]), optional(s[2]), optional(s[3]),
                                 needs_discounts ? optional(s[4]) : std::nullopt,
-                                needs_discounts ? optional(s[5]) : std::nullopt, gamma, lam);
+                                needs_discounts ? optional(s[5]) : std::nullopt, gamma, lam, carry);
     return {r, next, needs_discounts ? d : Tensor()};
   }
   variable_list composite(const Grads& g) const {
     const auto& s = g.saved;
     const bool has_discounts = s[3].defined();
-    const Masks masks(g.out[0], optional(s[0]), optional(s[1]), optional(s[2]));
+    const Masks masks(g.out[0], optional(s[0]), optional(s[1]), optional(s[2]), carry);
     const Tensor grad = keep(masks.valid, wide(g.out[0]));
     const Tensor discounts =
         has_discounts ? keep(masks.valid, wide(s[3])) : keep(masks.live, at::full_like(grad, gamma));
-    const Tensor a = scan_forward(grad, keep(~masks.cut, lam * discounts)), discounted = discounts * a;
-    variable_list result{a, at::where(masks.cut, discounted, (1 - lam) * discounted), Tensor()};
+    const Tensor decay = masks.decay(lam * (has_discounts ? discounts : at::full_like(grad, gamma)));
+    const Tensor a = keep(masks.valid, scan_forward(grad, decay)), discounted = discounts * a;
+    const Tensor of_next = at::where(masks.cut, discounted, (1 - lam) * discounted);
+    variable_list result{a, masks.next_transposed(of_next), Tensor()};
     if (s.size() > 4 && g.needs[2]) {
       const Tensor bootstraps = lam == 1 ? masks.valid & masks.cut : masks.valid;
-      const Tensor next = keep(bootstraps, wide(s[4]));
-      result[2] = a * at::where(masks.cut, next, (1 - lam) * next + lam * ahead(wide(s[5])));
+      const Tensor next = keep(bootstraps, masks.next(wide(s[4])));
+      result[2] = a * at::where(masks.cut, next, (1 - lam) * next + lam * masks.following(wide(s[5])));
     }
     return narrow(result, g.out[0].scalar_type());
   }
@@ -127,13 +160,14 @@ struct NStepBackwardGrad {
   static constexpr const char* kName = "NStepReturnsBackwardBackward";
   double gamma;
   int64_t n;
-  bool bootstraps;
+  bool bootstraps, carry;
 
   variable_list both(const Grads& g) const {
     const Tensor rewards = g.out[0].defined() ? g.out[0] : at::zeros_like(g.out[1]);
     std::optional<Tensor> next;
     if (bootstraps) next = g.out[1].defined() ? g.out[1] : at::zeros_like(rewards);
-    return {std::get<0>(n_step_op().call(rewards, next, g.saved[0], g.saved[1], optional(g.saved[2]), gamma, n))};
+    return {
+        std::get<0>(n_step_op().call(rewards, next, g.saved[0], g.saved[1], optional(g.saved[2]), gamma, n, carry))};
   }
   variable_list fused(const Grads& g) const { return both(g); }
   variable_list composite(const Grads& g) const { return both(g); }
@@ -143,11 +177,11 @@ struct NStepGrad {
   static constexpr const char* kName = "NStepReturnsBackward";
   double gamma;
   int64_t n;
-  bool bootstraps;
+  bool bootstraps, carry;
 
   variable_list both(const Grads& g) const {
     auto [r, next] =
-        n_step_backward_op().call(g.out[0], g.saved[0], g.saved[1], optional(g.saved[2]), gamma, n, bootstraps);
+        n_step_backward_op().call(g.out[0], g.saved[0], g.saved[1], optional(g.saved[2]), gamma, n, bootstraps, carry);
     return {r, bootstraps ? next : Tensor()};
   }
   variable_list fused(const Grads& g) const { return both(g); }
@@ -155,10 +189,11 @@ struct NStepGrad {
 };
 
 Two gae(c10::DispatchKeySet keys, const Tensor& rewards, const Tensor& values, const Tensor& next_values,
-        const Tensor& terminated, const Tensor& truncated, Optional valid, double gamma, double lam) {
+        const Tensor& terminated, const Tensor& truncated, Optional valid, double gamma, double lam, bool carry) {
   static const auto op = autograd::find_op<Gae>("automl_ext::gae");
-  const auto node = autograd::make_node("gae", GaeGrad{gamma, lam}, rewards, values, next_values);
-  auto result = autograd::redispatch(op, keys, rewards, values, next_values, terminated, truncated, valid, gamma, lam);
+  const auto node = autograd::make_node("gae", GaeGrad{gamma, lam, carry}, rewards, values, next_values);
+  auto result =
+      autograd::redispatch(op, keys, rewards, values, next_values, terminated, truncated, valid, gamma, lam, carry);
   if (node) {
     torch::autograd::set_history(std::get<0>(result), node);
     torch::autograd::set_history(std::get<1>(result), node);
@@ -170,10 +205,11 @@ Two gae(c10::DispatchKeySet keys, const Tensor& rewards, const Tensor& values, c
 }
 
 Tensor lambda_returns(c10::DispatchKeySet keys, const Tensor& rewards, const Tensor& next_values, Optional terminated,
-                      Optional truncated, Optional valid, Optional discounts, double gamma, double lam) {
-  const auto node = autograd::make_node("lambda_returns", LambdaGrad{gamma, lam}, rewards, next_values, discounts);
+                      Optional truncated, Optional valid, Optional discounts, double gamma, double lam, bool carry) {
+  const auto node =
+      autograd::make_node("lambda_returns", LambdaGrad{gamma, lam, carry}, rewards, next_values, discounts);
   Tensor result = autograd::redispatch(lambda_op(), keys, rewards, next_values, terminated, truncated, valid, discounts,
-                                       gamma, lam);
+                                       gamma, lam, carry);
   if (node) {
     torch::autograd::set_history(result, node);
     node->save_input(defined(terminated));
@@ -189,10 +225,11 @@ Tensor lambda_returns(c10::DispatchKeySet keys, const Tensor& rewards, const Ten
 }
 
 Three n_step_returns(c10::DispatchKeySet keys, const Tensor& rewards, Optional next_values, const Tensor& terminated,
-                     const Tensor& truncated, Optional valid, double gamma, int64_t n) {
-  const NStepGrad grad{gamma, n, next_values.has_value()};
+                     const Tensor& truncated, Optional valid, double gamma, int64_t n, bool carry) {
+  const NStepGrad grad{gamma, n, next_values.has_value(), carry};
   const auto node = autograd::make_node("n_step_returns", grad, rewards, next_values);
-  auto result = autograd::redispatch(n_step_op(), keys, rewards, next_values, terminated, truncated, valid, gamma, n);
+  auto result =
+      autograd::redispatch(n_step_op(), keys, rewards, next_values, terminated, truncated, valid, gamma, n, carry);
   if (node) {
     torch::autograd::set_history(std::get<0>(result), node);
     node->save_input(terminated);
@@ -203,10 +240,11 @@ Three n_step_returns(c10::DispatchKeySet keys, const Tensor& rewards, Optional n
 }
 
 Two n_step_returns_backward(c10::DispatchKeySet keys, const Tensor& grad, const Tensor& terminated,
-                            const Tensor& truncated, Optional valid, double gamma, int64_t n, bool bootstraps) {
-  const auto node = autograd::make_node("n_step_returns", NStepBackwardGrad{gamma, n, bootstraps}, grad);
+                            const Tensor& truncated, Optional valid, double gamma, int64_t n, bool bootstraps,
+                            bool carry) {
+  const auto node = autograd::make_node("n_step_returns", NStepBackwardGrad{gamma, n, bootstraps, carry}, grad);
   auto result =
-      autograd::redispatch(n_step_backward_op(), keys, grad, terminated, truncated, valid, gamma, n, bootstraps);
+      autograd::redispatch(n_step_backward_op(), keys, grad, terminated, truncated, valid, gamma, n, bootstraps, carry);
   if (node) {
     torch::autograd::set_history(std::get<0>(result), node);
     if (bootstraps) torch::autograd::set_history(std::get<1>(result), node);

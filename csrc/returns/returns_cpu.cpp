@@ -25,26 +25,27 @@ struct Cpu {
 
 STABLE_TORCH_LIBRARY_FRAGMENT(automl_ext, m) {
   // All tensors are [T, ...], of one shape, time first; flags are bool. Backward ops return the gradients of the float inputs
-  // in their order; [0] where there is none.
+  // in their order; [0] where there is none. carry: invalid steps pass on what follows them, instead of a cut.
   m.def(
       "gae(Tensor rewards, Tensor values, Tensor next_values, Tensor terminated, Tensor truncated, Tensor? valid, "
-      "float gamma, float lam) -> (Tensor advantages, Tensor returns)");
+      "float gamma, float lam, bool carry=False) -> (Tensor advantages, Tensor returns)");
   m.def(
       "_gae_backward(Tensor? grad_advantages, Tensor? grad_returns, Tensor terminated, Tensor truncated, "
-      "Tensor? valid, float gamma, float lam) -> (Tensor, Tensor, Tensor)");
+      "Tensor? valid, float gamma, float lam, bool carry=False) -> (Tensor, Tensor, Tensor)");
   m.def(
       "lambda_returns(Tensor rewards, Tensor next_values, Tensor? terminated, Tensor? truncated, Tensor? valid, "
-      "Tensor? discounts, float gamma, float lam) -> Tensor");
-  // next_values and returns are given only if discounts needs a gradient.
+      "Tensor? discounts, float gamma, float lam, bool carry=False) -> Tensor");
+  // next_values and returns are given only if discounts needs a gradient; they cannot be with carry.
   m.def(
       "_lambda_returns_backward(Tensor grad, Tensor? terminated, Tensor? truncated, Tensor? valid, "
-      "Tensor? discounts, Tensor? next_values, Tensor? returns, float gamma, float lam) -> (Tensor, Tensor, Tensor)");
+      "Tensor? discounts, Tensor? next_values, Tensor? returns, float gamma, float lam, bool carry=False) "
+      "-> (Tensor, Tensor, Tensor)");
   m.def(
       "n_step_returns(Tensor rewards, Tensor? next_values, Tensor terminated, Tensor truncated, Tensor? valid, "
-      "float gamma, int n) -> (Tensor returns, Tensor discounts, Tensor last)");
+      "float gamma, int n, bool carry=False) -> (Tensor returns, Tensor discounts, Tensor last)");
   m.def(
       "_n_step_returns_backward(Tensor grad, Tensor terminated, Tensor truncated, Tensor? valid, float gamma, int n, "
-      "bool bootstraps) -> (Tensor, Tensor)");
+      "bool bootstraps, bool carry=False) -> (Tensor, Tensor)");
   // Targets have no gradients.
   m.def(
       "vtrace(Tensor log_rhos, Tensor rewards, Tensor values, Tensor next_values, Tensor terminated, "

@@ -40,6 +40,17 @@ void launch_scan(DType dtype, const Trajectory& x, void* stream) {
     KERNEL_LAUNCH((scan<Op, T>), grid_of(blocks(x.columns, block.x)), block, 0, static_cast<cudaStream_t>(stream), x);
   });
 }
+// Scans in which invalid steps may carry.
+template <template <class> class Op>
+void launch_carrying_scan(DType dtype, const Trajectory& x, void* stream) {
+  if (!x.carries) return launch_scan<Op>(dtype, x, stream);
+  for_dtype(dtype, [&](auto element) {
+    using T = decltype(element);
+    const dim3 block = scan_block(x, kScanItems<Op<Column<T, true>>>, sizeof(T));
+    KERNEL_LAUNCH((carrying_scan<Op, T>), grid_of(blocks(x.columns, block.x)), block, 0,
+                  static_cast<cudaStream_t>(stream), x);
+  });
+}
 
 // The columns and steps of a block: up to 16 steps, whose windows overlap, and as many columns as the rest of the
 // threads can use.
@@ -53,7 +64,11 @@ template <template <class> class Window>
 void launch_windows(DType dtype, const Trajectory& x, void* stream) {
   const dim3 block = window_block(x), grid = grid_of(blocks(x.columns, block.x) * blocks(x.steps, block.y));
   for_dtype(dtype, [&](auto element) {
-    KERNEL_LAUNCH((windows<Window, decltype(element)>), grid, block, 0, static_cast<cudaStream_t>(stream), x);
+    using T = decltype(element);
+    if (x.carries)
+      KERNEL_LAUNCH((carrying_windows<Window, T>), grid, block, 0, static_cast<cudaStream_t>(stream), x);
+    else
+      KERNEL_LAUNCH((windows<Window, T>), grid, block, 0, static_cast<cudaStream_t>(stream), x);
   });
 }
 
@@ -61,10 +76,10 @@ void launch_windows(DType dtype, const Trajectory& x, void* stream) {
 
 const ReturnsLaunches& returns_launches() {
   static constexpr ReturnsLaunches launches = {
-      launch_scan<scans::Gae>,      launch_scan<scans::GaeGradient>,
-      launch_scan<scans::Lambda>,   launch_scan<scans::LambdaGradient>,
-      launch_windows<scans::NStep>, launch_windows<scans::NStepGradient>,
-      launch_scan<scans::Vtrace>,   launch_scan<scans::Retrace>,
+      launch_carrying_scan<scans::Gae>,    launch_carrying_scan<scans::GaeGradient>,
+      launch_carrying_scan<scans::Lambda>, launch_carrying_scan<scans::LambdaGradient>,
+      launch_windows<scans::NStep>,        launch_windows<scans::NStepGradient>,
+      launch_scan<scans::Vtrace>,          launch_scan<scans::Retrace>,
   };
   return launches;
 }

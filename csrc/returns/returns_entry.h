@@ -35,10 +35,11 @@ class Arrays {
   }
   const void* floats(Optional x, const char* name) { return x ? floats(*x, name) : nullptr; }
 
-  void flags(Optional terminated, Optional truncated, Optional valid) {
+  void flags(Optional terminated, Optional truncated, Optional valid, bool carry = false) {
     trajectory.terminated = bytes(terminated, "terminated");
     trajectory.truncated = bytes(truncated, "truncated");
     trajectory.valid = bytes(valid, "valid");
+    trajectory.carries = carry && valid;
   }
 
   // Allocate the kernel's next output, contiguous, in the shape of the inputs.
@@ -80,13 +81,13 @@ class Arrays {
 
 template <class Device>
 Two gae(const Tensor& rewards, const Tensor& values, const Tensor& next_values, const Tensor& terminated,
-        const Tensor& truncated, Optional valid, double gamma, double lam) {
+        const Tensor& truncated, Optional valid, double gamma, double lam, bool carry) {
   Arrays<Device> arrays("gae", rewards, "rewards");
   Trajectory& x = arrays.trajectory;
   x.rewards = arrays.floats(rewards, "rewards");
   x.values = arrays.floats(values, "values");
   x.next_values = arrays.floats(next_values, "next_values");
-  arrays.flags(terminated, truncated, valid);
+  arrays.flags(terminated, truncated, valid, carry);
   x.gamma = gamma, x.lam = lam;
   Tensor advantages = arrays.output(), returns = arrays.output();
   arrays.run(Device::kernels().gae);
@@ -95,13 +96,13 @@ Two gae(const Tensor& rewards, const Tensor& values, const Tensor& next_values, 
 
 template <class Device>
 Three gae_backward(Optional grad_advantages, Optional grad_returns, const Tensor& terminated, const Tensor& truncated,
-                   Optional valid, double gamma, double lam) {
+                   Optional valid, double gamma, double lam, bool carry) {
   CHECK_VALUE(grad_advantages || grad_returns, "gae: expected the gradient of at least one output");
   Arrays<Device> arrays("gae", grad_advantages ? *grad_advantages : *grad_returns, "grad");
   Trajectory& x = arrays.trajectory;
   x.grad = arrays.floats(grad_advantages, "grad_advantages");
   x.grad_returns = arrays.floats(grad_returns, "grad_returns");
-  arrays.flags(terminated, truncated, valid);
+  arrays.flags(terminated, truncated, valid, carry);
   x.gamma = gamma, x.lam = lam;
   Tensor grad_rewards = arrays.output(), grad_values = arrays.output(), grad_next_values = arrays.output();
   arrays.run(Device::kernels().gae_backward);
@@ -110,13 +111,13 @@ Three gae_backward(Optional grad_advantages, Optional grad_returns, const Tensor
 
 template <class Device>
 Tensor lambda_returns(const Tensor& rewards, const Tensor& next_values, Optional terminated, Optional truncated,
-                      Optional valid, Optional discounts, double gamma, double lam) {
+                      Optional valid, Optional discounts, double gamma, double lam, bool carry) {
   Arrays<Device> arrays("lambda_returns", rewards, "rewards");
   Trajectory& x = arrays.trajectory;
   x.rewards = arrays.floats(rewards, "rewards");
   x.next_values = arrays.floats(next_values, "next_values");
   x.discounts = arrays.floats(discounts, "discounts");
-  arrays.flags(terminated, truncated, valid);
+  arrays.flags(terminated, truncated, valid, carry);
   x.gamma = gamma, x.lam = lam;
   Tensor returns = arrays.output();
   arrays.run(Device::kernels().lambda_returns);
@@ -125,7 +126,8 @@ Tensor lambda_returns(const Tensor& rewards, const Tensor& next_values, Optional
 
 template <class Device>
 Three lambda_returns_backward(const Tensor& grad, Optional terminated, Optional truncated, Optional valid,
-                              Optional discounts, Optional next_values, Optional returns, double gamma, double lam) {
+                              Optional discounts, Optional next_values, Optional returns, double gamma, double lam,
+                              bool carry) {
   Arrays<Device> arrays("lambda_returns", grad, "grad");
   Trajectory& x = arrays.trajectory;
   x.grad = arrays.floats(grad, "grad");
@@ -133,7 +135,8 @@ Three lambda_returns_backward(const Tensor& grad, Optional terminated, Optional 
   x.next_values = arrays.floats(next_values, "next_values");
   x.returns = arrays.floats(returns, "returns");
   CHECK_VALUE(!returns || next_values, "lambda_returns: next_values: required together with returns");
-  arrays.flags(terminated, truncated, valid);
+  CHECK_VALUE(!returns || !carry, "lambda_returns: returns: expected none with carry");
+  arrays.flags(terminated, truncated, valid, carry);
   x.gamma = gamma, x.lam = lam;
   Tensor grad_rewards = arrays.output(), grad_next_values = arrays.output();
   Tensor grad_discounts = returns ? arrays.output() : empty({0}, grad);
@@ -143,12 +146,12 @@ Three lambda_returns_backward(const Tensor& grad, Optional terminated, Optional 
 
 template <class Device>
 Three n_step_returns(const Tensor& rewards, Optional next_values, const Tensor& terminated, const Tensor& truncated,
-                     Optional valid, double gamma, int64_t n) {
+                     Optional valid, double gamma, int64_t n, bool carry) {
   Arrays<Device> arrays("n_step_returns", rewards, "rewards");
   Trajectory& x = arrays.trajectory;
   x.rewards = arrays.floats(rewards, "rewards");
   x.next_values = arrays.floats(next_values, "next_values");
-  arrays.flags(terminated, truncated, valid);
+  arrays.flags(terminated, truncated, valid, carry);
   x.gamma = gamma, x.n = std::min(n, std::max<int64_t>(x.steps, 1));  // sums with n must not overflow
   Tensor returns = arrays.output(), discounts = arrays.output();
   Tensor last = empty(rewards.sizes(), ScalarType::Long, rewards);
@@ -159,11 +162,11 @@ Three n_step_returns(const Tensor& rewards, Optional next_values, const Tensor& 
 
 template <class Device>
 Two n_step_returns_backward(const Tensor& grad, const Tensor& terminated, const Tensor& truncated, Optional valid,
-                            double gamma, int64_t n, bool bootstraps) {
+                            double gamma, int64_t n, bool bootstraps, bool carry) {
   Arrays<Device> arrays("n_step_returns", grad, "grad");
   Trajectory& x = arrays.trajectory;
   x.grad = arrays.floats(grad, "grad");
-  arrays.flags(terminated, truncated, valid);
+  arrays.flags(terminated, truncated, valid, carry);
   x.gamma = gamma, x.n = std::min(n, std::max<int64_t>(x.steps, 1));  // sums with n must not overflow
   Tensor grad_rewards = arrays.output();
   Tensor grad_next_values = bootstraps ? arrays.output() : empty({0}, grad);

@@ -39,23 +39,24 @@ __device__ __forceinline__ Map map_below(const Map& map, unsigned distance) {
 }
 
 // The state after steps [begin, end) of a column, computed step by step. Steps are numbered in scan order.
-template <class T, class Scan>
-__device__ Compute<T> scan_walk(const Scan& op, int64_t column, int64_t begin, int64_t end, Compute<T> state) {
+template <class Column, class Scan>
+__device__ typename Column::Value scan_walk(const Scan& op, int64_t column, int64_t begin, int64_t end,
+                                            typename Column::Value state) {
 #pragma unroll 1
   for (int64_t i = begin; i < end; ++i) {
     const int64_t t = Scan::backward_in_time ? op.x.steps - 1 - i : i;
-    const typename Column<T>::Place place{t, t * op.x.columns + column, false};
-    state = op.advance(op.load(Column<T>::flags(op.x, place), place), state);
+    const typename Column::Place place{t, t * op.x.columns + column, false};
+    state = op.advance(op.load(Column::flags(op.x, place), place), state);
   }
   return state;
 }
 
 // blockDim.x columns, blockDim.y chunks of time.
-template <template <class> class Op, class T>
-__global__ void __launch_bounds__(kScanThreads, 2) scan(const Trajectory x) {
+template <template <class> class Op, class T, class Steps>
+__device__ __forceinline__ void scan_block_columns(const Trajectory& x) {
   using C = Compute<T>;
-  using Scan = Op<Column<T>>;
-  using Map = scans::Affine<Column<T>>;
+  using Scan = Op<Steps>;
+  using Map = scans::Affine<Steps>;
   constexpr int items = kScanItems<Scan>;
   constexpr bool backward = Scan::backward_in_time;
   KERNEL_SHARED(ChunkMap<C>, both_maps, 2 * kScanThreads);
@@ -89,7 +90,7 @@ __global__ void __launch_bounds__(kScanThreads, 2) scan(const Trajectory x) {
       const bool last = at >= last_row;
       const uint32_t before = valid;
       valid = backward ? valid_at(x, at) : last ? 0 : valid_at(x, at + x.columns);
-      const auto flags = backward ? Column<T>::flags(x, at, valid, before) : Column<T>::flags(x, at, before, valid);
+      const auto flags = backward ? Steps::flags(x, at, valid, before) : Steps::flags(x, at, before, valid);
       steps[j] = op.load(flags, {0, at, false, j + tile_steps < end ? stride * tile_steps : 0});
       at += j + 1 < end ? stride : 0;
     }
@@ -136,7 +137,7 @@ __global__ void __launch_bounds__(kScanThreads, 2) scan(const Trajectory x) {
             carry = Map{next.add, next.multiply, next.cut}.at(carry);
           } else {
             const int64_t from = tile + k * items, to = from + items;
-            carry = scan_walk<T>(op, column, from, to < x.steps ? to : x.steps, carry);
+            carry = scan_walk<Steps>(op, column, from, to < x.steps ? to : x.steps, carry);
           }
         }
         __syncthreads();  // before the next tile writes the maps
@@ -151,6 +152,15 @@ __global__ void __launch_bounds__(kScanThreads, 2) scan(const Trajectory x) {
     }
     if (chunks == 1) carry = state;
   }
+}
+template <template <class> class Op, class T>
+__global__ void __launch_bounds__(kScanThreads, 2) scan(const Trajectory x) {
+  scan_block_columns<Op, T, Column<T>>(x);
+}
+// Invalid steps carry.
+template <template <class> class Op, class T>
+__global__ void __launch_bounds__(kScanThreads, 2) carrying_scan(const Trajectory x) {
+  scan_block_columns<Op, T, Column<T, true>>(x);
 }
 
 }  // namespace automl_ext

@@ -12,8 +12,9 @@ __device__ __forceinline__ uint32_t flag_at(const uint8_t* flags, int64_t at, ui
 __device__ __forceinline__ uint32_t valid_at(const Trajectory& x, int64_t at) { return flag_at(x.valid, at, 1); }
 
 // What scans.inc and windows.inc compute with: one column, stored as T. Masks are 0 or 1.
-template <class T>
+template <class T, bool carries_ = false>
 struct Column {
+  static constexpr bool carries = carries_;
   using Scalar = Compute<T>;
   using Value = Compute<T>;
   using Mask = uint32_t;
@@ -31,12 +32,14 @@ struct Column {
   __device__ __forceinline__ static V choose(Mask mask, V a, V b) {
     return mask ? a : b;
   }
+  __device__ __forceinline__ static Mask at_least(Value a, Value b) { return a >= b; }
   __device__ __forceinline__ static Value exp(Value value) { return ::exp(value); }
 
   // Computed without branches, so that no branch waits for a load.
   __device__ __forceinline__ static scans::Flags<Column> flags(const Trajectory& x, int64_t at, uint32_t valid,
                                                                uint32_t next_valid) {
-    return scans::flags_of<Column>(flag_at(x.terminated, at, 0), flag_at(x.truncated, at, 0), valid, next_valid);
+    return scans::flags_of<Column>(flag_at(x.terminated, at, 0), flag_at(x.truncated, at, 0), valid, next_valid,
+                                   carries && at >= (x.steps - 1) * x.columns);
   }
   __device__ __forceinline__ static scans::Flags<Column> flags(const Trajectory& x, const Place& place) {
     const uint32_t next_valid = place.t + 1 >= x.steps ? 0u : valid_at(x, place.at + x.columns);

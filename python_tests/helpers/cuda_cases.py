@@ -150,6 +150,24 @@ CASES = [
         trained=2,
     ),
     Case(
+        "gae_carry",
+        _episode(3),
+        lambda r, v, w, e, u, on: a.gae(r, v, w, e, u, 0.97, 0.9, valid=on, invalid="carry"),
+        trained=3,
+    ),
+    Case(
+        "lambda_returns_carry",
+        _episode(2),
+        lambda r, w, e, u, on: a.lambda_returns(r, w, e, u, 0.97, 0.9, valid=on, invalid="carry"),
+        trained=2,
+    ),
+    Case(
+        "n_step_returns_carry",
+        _episode(2),
+        lambda r, w, e, u, on: a.n_step_returns(r, w, e, u, 0.97, 3, valid=on, invalid="carry"),
+        trained=2,
+    ),
+    Case(
         "vtrace",
         _episode(4),
         lambda rho, r, v, w, e, u, on: a.vtrace(rho, r, v, w, e, u, 0.97, 0.9, valid=on),

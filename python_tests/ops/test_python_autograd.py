@@ -73,6 +73,15 @@ cases = {
     ),
     "lambda_returns gamma": (lambda r, n: ops.lambda_returns(r, n, ends, cut, 0.9, 0.8), flat[:2]),
     "n_step_returns": (lambda r, n: ops.n_step_returns(r, n, ends, cut, 0.9, 3)[0], flat[:2]),
+    "gae carry": (lambda r, v, n: ops.gae(r, v, n, ends, cut, 0.9, 0.8, valid=valid, invalid="carry"), flat),
+    "lambda_returns carry": (
+        lambda r, n, d: ops.lambda_returns(r, n, ends, cut, 0.9, 0.8, discounts=d, valid=valid, invalid="carry"),
+        [*flat[:2], discounts],
+    ),
+    "n_step_returns carry": (
+        lambda r, n: ops.n_step_returns(r, n, ends, cut, 0.9, 3, valid=valid, invalid="carry")[0],
+        flat[:2],
+    ),
     "entmax15_attention": (lambda q, k, v: ops.entmax15_attention(q, k, v, ends), leaves((6, 2), (3, 2), (3, 4))),
     "entmax15_attention causal": (
         lambda q, k, v: ops.entmax15_attention(q, k, v, is_causal=True, enable_gqa=True),
