@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,8 @@ class BenchCommand:
     """Minimum time per row."""
     threads: int = 1
     """Number of CPU threads; the targets are set for 1."""
+    cpu_time: bool = False
+    """Measure the thread's CPU time, where other programs run; --threads 1 on a CPU."""
     quick: bool = False
     """Tiny shapes: a check that everything runs."""
     compile: bool = True
@@ -73,6 +76,8 @@ def bench(options: BenchCommand) -> int:
     try:
         check_range(options, "threads", low=1, high=MOST_THREADS)
         check_range(options, "seconds", above=0)
+        if options.cpu_time and (options.threads > 1 or options.device != "cpu"):
+            raise ValueError("cpu-time: expected one thread on the CPU")
     except ValueError as error:
         raise UserError(f"--{error}") from None
     if options.table is not None:
@@ -137,6 +142,7 @@ def run(options: BenchCommand) -> dict[str, Any]:
     warm_allocator()
     modules, skipped = peers.load()
     threads_before = torch.get_num_threads()
+    clock = time.thread_time if options.cpu_time else time.perf_counter
     torch.set_num_threads(options.threads)
     shapes = QUICK_SHAPES if options.quick else CUDA_SHAPES if device.type == "cuda" else CPU_SHAPES
     dtypes = options.dtype or (["float32", "bfloat16"] if device.type == "cuda" else ["float32"])
@@ -155,6 +161,7 @@ def run(options: BenchCommand) -> dict[str, Any]:
         "build_info": build_info(),
         "ops": list(options.ops),  # empty: all
         "seconds_per_row": options.seconds,
+        "clock": "the thread's CPU time" if options.cpu_time else "wall",
         "allocator": f"freed memory is kept; allocator warmed: {4 * WARM_UP_ELEMENTS // 10**6} MB allocated and freed",
         "skipped": skipped,
         "rows": [],
@@ -162,10 +169,10 @@ def run(options: BenchCommand) -> dict[str, Any]:
     }
     try:
         for case in build([DTYPES[name] for name in dtypes]):
-            for row in measure(case, device, options.seconds, options.compile):
+            for row in measure(case, device, options.seconds, options.compile, clock):
                 result["rows"].append(row)
                 print(f"{row['op']} {row['shape']} {row['dtype']} {row['pass']}", file=sys.stderr, flush=True)
-        if device.type == "cpu" and not options.quick:
+        if device.type == "cpu" and not options.quick and not options.cpu_time:
             result["scaling"] += scaling(build, options.seconds, result["cores"])
     except KeyboardInterrupt:
         print("interrupted: the rows measured so far follow", file=sys.stderr)

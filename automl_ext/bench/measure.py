@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,21 +14,30 @@ from automl_ext.bench.cases.case import FORWARD, Case, nbytes, plain
 from automl_ext.bench.checking import allowed_error, error_of, exact_sample
 from automl_ext.bench.contenders import contenders, first_results, results_of, timed
 from automl_ext.bench.reports.cells import YARDSTICKS
-from automl_ext.bench.timing import cache_bytes, interleaved
+from automl_ext.bench.timing import Clock, cache_bytes, interleaved
 
 Row = dict[str, Any]
 MOST_SETS = 64
 CUDA_COPY_BYTES = 2**29  # bytes read and written
 
 
-def measure(case: Case, device: torch.device, seconds: float, compiled: bool) -> Iterator[Row]:
+def measure(
+    case: Case, device: torch.device, seconds: float, compiled: bool, clock: Clock = time.perf_counter
+) -> Iterator[Row]:
     """Yield a row for each pass."""
     for pass_ in case.passes:
         torch.manual_seed(0)
-        yield measure_pass(case, pass_, device, seconds, compiled)
+        yield measure_pass(case, pass_, device, seconds, compiled, clock)
 
 
-def measure_pass(case: Case, pass_: str, device: torch.device, seconds: float, compiled: bool) -> Row:
+def measure_pass(
+    case: Case,
+    pass_: str,
+    device: torch.device,
+    seconds: float,
+    compiled: bool,
+    clock: Clock = time.perf_counter,
+) -> Row:
     sets = rotation(case, device)
     outputs = results_of(case.bound(case.ours), sets[0], 0, None)
     grads = None if pass_ == FORWARD else [torch.randn_like(outputs[0]) for _ in sets]
@@ -41,7 +51,7 @@ def measure_pass(case: Case, pass_: str, device: torch.device, seconds: float, c
         calls["softmax"] = timed(plain(case.softmax), sets, case.trained or 1, grads if case.trained else None)
     copied = CUDA_COPY_BYTES if device.type == "cuda" else size
     calls["copy"] = copy_call(copied, device)
-    times = interleaved(device, calls, seconds)
+    times = interleaved(device, calls, seconds, clock)
     row = {
         "op": case.op,
         "shape": list(case.shape),

@@ -15,6 +15,7 @@ FEWEST_TURNS = 5
 LONG = 2.0  # seconds; a longer call gets a single turn
 WARM_UP_ELEMENTS = 7_500_000
 Call = Callable[[], object]
+Clock = Callable[[], float]
 Times = dict[str, float]  # median, low and high quartile, in seconds; turns
 
 
@@ -27,7 +28,7 @@ def warm_allocator() -> None:
     torch.empty(WARM_UP_ELEMENTS)
 
 
-def elapsed(device: torch.device, run: Call, calls: int = 1) -> float:
+def elapsed(device: torch.device, run: Call, calls: int = 1, clock: Clock = time.perf_counter) -> float:
     """Return the seconds per call that the device spends on ``run``, measured by events on a GPU."""
     if device.type == "cuda":
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -37,10 +38,10 @@ def elapsed(device: torch.device, run: Call, calls: int = 1) -> float:
         end.record()
         end.synchronize()
         return start.elapsed_time(end) / 1e3 / calls
-    begin = time.perf_counter()
+    begin = clock()
     for _ in range(calls):
         run()
-    return (time.perf_counter() - begin) / calls
+    return (clock() - begin) / calls
 
 
 def summary(times: list[float]) -> Times:
@@ -49,7 +50,9 @@ def summary(times: list[float]) -> Times:
     return {"median": median, "low": low, "high": high, "turns": len(times)}
 
 
-def interleaved(device: torch.device, runs: dict[str, Call], seconds: float) -> dict[str, Times]:
+def interleaved(
+    device: torch.device, runs: dict[str, Call], seconds: float, clock: Clock = time.perf_counter
+) -> dict[str, Times]:
     """Return the seconds per call of each contender, from at least five turns and as many as fit into ``seconds``.
 
     Each turn starts with an untimed call, so that the cache contents left by the previous contender do not count.
@@ -59,7 +62,7 @@ def interleaved(device: torch.device, runs: dict[str, Call], seconds: float) -> 
     calls: dict[str, int] = {}
     for name, run in runs.items():
         run()
-        once = elapsed(device, run)
+        once = elapsed(device, run, clock=clock)
         times[name] = [once] if once > LONG else []
         if once <= LONG:
             calls[name] = max(1, min(1000, int(TURN / max(once, 1e-6))))
@@ -69,7 +72,7 @@ def interleaved(device: torch.device, runs: dict[str, Call], seconds: float) -> 
         taken += 1
         for name, count in calls.items():
             runs[name]()
-            times[name].append(elapsed(device, runs[name], count))
+            times[name].append(elapsed(device, runs[name], count, clock))
     return {name: summary(values) for name, values in times.items()}
 
 

@@ -20,8 +20,20 @@ def register() -> None:
     def _(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         return logits.new_empty(actions.shape), logits.new_empty(actions.shape)
 
+    @register_fake("automl_ext::_categorical_log_probs_trained")
+    def _(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        statistics = logits.new_empty([3, *actions.shape], dtype=wide)
+        return logits.new_empty(actions.shape), logits.new_empty(actions.shape), statistics
+
     @register_fake("automl_ext::_categorical_log_probs_backward")
-    def _(grad_log_probs: Tensor | None, grad_entropy: Tensor | None, logits: Tensor, actions: Tensor) -> Tensor:
+    def _(
+        grad_log_probs: Tensor | None,
+        grad_entropy: Tensor | None,
+        logits: Tensor,
+        actions: Tensor,
+        statistics: Tensor | None = None,
+    ) -> Tensor:
         return logits.new_empty(logits.shape)
 
     @register_fake("automl_ext::policy_gradient_loss")
@@ -38,6 +50,11 @@ def register() -> None:
     def _(info: Any, in_dims: Any, *tensors: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         moved = (to_front(x, d, info.batch_size) for x, d in zip(tensors, in_dims, strict=True))
         return ops.categorical_log_probs(*moved), (0, 0)
+
+    @register_vmap("automl_ext::_categorical_log_probs_trained")
+    def _(info: Any, in_dims: Any, *tensors: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        moved = (to_front(x, d, info.batch_size) for x, d in zip(tensors, in_dims, strict=True))
+        return ops._categorical_log_probs_trained(*moved), (0, 0, 1)
 
     # The kernel adds all elements, so the batch is a loop.
     def each(call: Any, batch: int, in_dims: Any, arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:

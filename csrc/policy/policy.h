@@ -13,14 +13,16 @@ struct CategoricalCall {
   const void* logits;
   const int64_t* actions;
   void *log_probs, *entropy;  // [rows]
+  void* statistics;           // null, or [3, rows] in the type of the computation, for the backward pass
 };
 
-// The gradient of the logits from those of log_probs and entropy; either may be null.
+// The gradient of the logits from those of log_probs and entropy; either may be null. So may the statistics, which are
+// then computed again.
 struct CategoricalBackward {
   int64_t rows, n;
   const void* logits;
   const int64_t* actions;
-  const void *grad_log_probs, *grad_entropy;
+  const void *grad_log_probs, *grad_entropy, *statistics;
   void* grad_logits;
 };
 

@@ -10,6 +10,7 @@ namespace automl_ext::policy_cpu {
 namespace {
 
 using Pair = std::tuple<Tensor, Tensor>;
+using Trained = std::tuple<Tensor, Tensor, Tensor>;
 using Optional = const OptionalTensor&;
 
 constexpr const char* kCategorical = "categorical_log_probs";
@@ -32,7 +33,16 @@ Tensor checked_actions(const Tensor& logits, const Tensor& actions) {
   return rows;
 }
 
-Pair categorical(const Tensor& logits, const Tensor& actions) {
+// [3, rows...] in the type of the computation.
+Tensor empty_statistics(const Tensor& logits, const Tensor& actions) {
+  std::vector<int64_t> sizes{3};
+  for (int64_t i = 0; i < actions.dim(); ++i) sizes.push_back(actions.size(i));
+  const bool wide = logits.scalar_type() == ScalarType::Double;
+  return empty(sizes, wide ? ScalarType::Double : ScalarType::Float, logits);
+}
+
+// statistics: null if no gradient is needed.
+Pair run(const Tensor& logits, const Tensor& actions, void* statistics) {
   const DType dtype = dtype_of(logits, kCategorical, "logits");
   const Tensor a = checked_actions(logits, actions), x = contiguous(logits);
   Tensor log_probs = empty(actions.sizes(), x), entropy = empty_like(log_probs);
@@ -41,14 +51,22 @@ Pair categorical(const Tensor& logits, const Tensor& actions) {
                              x.const_data_ptr(),
                              a.const_data_ptr<int64_t>(),
                              log_probs.mutable_data_ptr(),
-                             entropy.mutable_data_ptr()};
+                             entropy.mutable_data_ptr(),
+                             statistics};
   parallel_rows(call.rows, call.n,
                 [&](int64_t begin, int64_t end) { policy_kernels().categorical[dtype](call, begin, end); });
   return {log_probs, entropy};
 }
+Pair categorical(const Tensor& logits, const Tensor& actions) { return run(logits, actions, nullptr); }
+Trained categorical_trained(const Tensor& logits, const Tensor& actions) {
+  dtype_of(logits, kCategorical, "logits");
+  Tensor statistics = empty_statistics(logits, actions);
+  auto [log_probs, entropy] = run(logits, actions, statistics.mutable_data_ptr());
+  return {log_probs, entropy, statistics};
+}
 
-Tensor categorical_backward(Optional grad_log_probs, Optional grad_entropy, const Tensor& logits,
-                            const Tensor& actions) {
+Tensor categorical_backward(Optional grad_log_probs, Optional grad_entropy, const Tensor& logits, const Tensor& actions,
+                            Optional statistics) {
   const DType dtype = dtype_of(logits, kCategorical, "logits");
   const Tensor a = checked_actions(logits, actions), x = contiguous(logits);
   const auto checked = [&](const char* name, Optional grad) {
@@ -60,6 +78,14 @@ Tensor categorical_backward(Optional grad_log_probs, Optional grad_entropy, cons
   };
   const Tensor of_log_probs = checked("grad_log_probs", grad_log_probs),
                of_entropy = checked("grad_entropy", grad_entropy);
+  Tensor kept;
+  if (statistics) {
+    const Tensor like = empty_statistics(x, a);
+    CHECK_VALUE(statistics->scalar_type() == like.scalar_type() && statistics->device() == x.device() &&
+                    abi::equal(statistics->sizes(), like.sizes()),
+                kCategorical, ": statistics: expected those of _categorical_log_probs_trained");
+    kept = contiguous(*statistics);
+  }
   Tensor grad = empty_like(x);
   const CategoricalBackward call{a.numel(),
                                  x.size(-1),
@@ -67,6 +93,7 @@ Tensor categorical_backward(Optional grad_log_probs, Optional grad_entropy, cons
                                  a.const_data_ptr<int64_t>(),
                                  of_log_probs.defined() ? of_log_probs.const_data_ptr() : nullptr,
                                  of_entropy.defined() ? of_entropy.const_data_ptr() : nullptr,
+                                 kept.defined() ? kept.const_data_ptr() : nullptr,
                                  grad.mutable_data_ptr()};
   parallel_rows(call.rows, call.n,
                 [&](int64_t begin, int64_t end) { policy_kernels().categorical_backward[dtype](call, begin, end); });
@@ -80,13 +107,17 @@ STABLE_TORCH_LIBRARY_FRAGMENT(automl_ext, m) {
   // logits [..., n], actions int64 [...]; the results have the shape of actions.
   m.def("categorical_log_probs(Tensor logits, Tensor actions) -> (Tensor log_probs, Tensor entropy)");
   m.def(
-      "_categorical_log_probs_backward(Tensor? grad_log_probs, Tensor? grad_entropy, Tensor logits, Tensor actions) "
-      "-> Tensor");
+      "_categorical_log_probs_trained(Tensor logits, Tensor actions) "
+      "-> (Tensor log_probs, Tensor entropy, Tensor statistics)");
+  m.def(
+      "_categorical_log_probs_backward(Tensor? grad_log_probs, Tensor? grad_entropy, Tensor logits, Tensor actions, "
+      "Tensor? statistics=None) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
   using namespace automl_ext::policy_cpu;
   implement<categorical>(m, "categorical_log_probs", true);
+  implement<categorical_trained>(m, "_categorical_log_probs_trained", true);
   implement<categorical_backward>(m, "_categorical_log_probs_backward", true);
 }

@@ -33,9 +33,10 @@ ATTENTION = {"entmax15_attention", "entmax15_attention_causal"}  # on the CPU al
 OPS |= {"gumbel_argmax", "mixed_op"}
 OPS |= {"cell_aggregate", "gae", "lambda_returns", "discounted_returns", "n_step_returns", "vtrace", "retrace"}
 OPS |= {"categorical_projection", "td_targets"}
+LOGITS = {"token_log_probs", "token_log_probs_entropy"}  # on the CPU alone
 REPLAY = {"prioritized_replay", "prioritized_replay_3_steps"}  # on the CPU alone
 NETWORKS = {"mlp_tanh", "mlp_tanh_twin", "mlp_relu", "mlp_relu_twin", "mlp_elu", "gru_cell"}  # on the CPU alone
-OPS |= REPLAY | NETWORKS | ATTENTION
+OPS |= REPLAY | NETWORKS | ATTENTION | LOGITS
 SHORT = ["--quick", "--seconds", "0.001"]
 
 
@@ -96,7 +97,9 @@ def test_other_dtypes_are_right(dtype: torch.dtype) -> None:
 def test_tables_hold_the_shapes_of_the_targets() -> None:
     places = {(c.op, c.shape) for c in cases("cpu", CPU_SHAPES, [torch.float32], {})}
     assert {(t.op, t.shape) for t in targets.TARGETS} <= places
-    assert {c.op for c in cases("cuda", CUDA_SHAPES, [torch.float32], {})} == OPS - REPLAY - NETWORKS - ATTENTION
+    assert {
+        c.op for c in cases("cuda", CUDA_SHAPES, [torch.float32], {})
+    } == OPS - REPLAY - NETWORKS - ATTENTION - LOGITS
 
 
 def test_bytes_that_must_move() -> None:
@@ -295,6 +298,17 @@ def test_interleaved_times(monkeypatch: pytest.MonkeyPatch) -> None:
     assert summary([4.0, 1.0, 2.0, 3.0, 5.0]) == {"median": 3, "low": 2, "high": 4, "turns": 5}
 
 
+def test_another_clock() -> None:
+    """A clock that a call advances by half a second."""
+    spent = [0.0]
+
+    def run() -> None:
+        spent[0] += 0.5
+
+    times = interleaved(CPU, {"a": run}, 1e-9, clock=lambda: spent[0])
+    assert times["a"] == {"median": 0.5, "low": 0.5, "high": 0.5, "turns": timing.FEWEST_TURNS}
+
+
 @pytest.mark.parametrize(
     ("op", "sets", "beyond"), [("gumbel_softmax", 9, True), ("gae", 64, True), ("mixed_op", 64, False)]
 )
@@ -308,7 +322,9 @@ def test_inputs_rotate_on_a_gpu(op: str, sets: int, beyond: bool, monkeypatch: p
 
     monkeypatch.setattr(measuring, "cache_bytes", lambda device: 300_000)
     monkeypatch.setattr(measuring, "copy_call", lambda size, device: copy_call(size // 1000, CPU))
-    monkeypatch.setattr(measuring, "interleaved", lambda device, calls, seconds: interleaved(CPU, calls, seconds))
+    monkeypatch.setattr(
+        measuring, "interleaved", lambda device, calls, seconds, clock: interleaved(CPU, calls, seconds, clock)
+    )
     for pass_ in case.passes:
         made.clear()
         row = measure_pass(dataclasses.replace(case, make=make), pass_, cuda, 1e-3, False)

@@ -195,6 +195,7 @@ def test_cli(capsys: pytest.CaptureFixture[str]) -> None:
     for args, word in [
         (["--ops", "gea"], "'gea'"),
         (["--threads", "0"], "--threads: expected at least 1"),
+        (["--threads", "2", "--cpu-time"], "--cpu-time: expected one thread on the CPU"),
         (["--threads", "9" * 30], "--threads"),
         (["--device", "gpu"], "'gpu'"),
         (["--seconds", "nan"], "--seconds"),

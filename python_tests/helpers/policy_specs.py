@@ -23,9 +23,13 @@ def _categorical(n: int) -> OpSpec:
 
     def native(tensors: Sequence[Tensor], dim: int, actions: Tensor) -> list[tuple[str, tuple]]:
         grad = torch.randn(actions.shape, dtype=tensors[0].dtype)
+        logits = tensors[0].detach()
+        *_, statistics = torch.ops.automl_ext._categorical_log_probs_trained(logits, actions)
         return [
             ("categorical_log_probs", (tensors[0], actions)),
-            ("_categorical_log_probs_backward", (grad, grad, tensors[0].detach(), actions)),
+            ("_categorical_log_probs_trained", (tensors[0], actions)),
+            ("_categorical_log_probs_backward", (grad, grad, logits, actions)),
+            ("_categorical_log_probs_backward", (grad, None, logits, actions, statistics)),
         ]
 
     def eager(tensors: Sequence[Tensor], dim: int, actions: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,6 +41,53 @@ def test_impossible_actions_do_not_spoil_the_entropy(n):
     assert grad.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_rows_of_a_vocabulary(dtype: torch.dtype) -> None:
+    """Long rows are summed in parts: with maxima that rise from part to part or fall, and parts that are masked."""
+    torch.manual_seed(0)
+    n = 20_011
+    x = torch.randn(8, n, dtype=torch.float64)
+    x[1] += torch.linspace(0, 300, n)
+    x[2] -= torch.linspace(0, 300, n)
+    x[3, :9000] = x[4, 9000:] = -math.inf
+    x[5, :-1] = -math.inf  # one action is left
+    x[6] = 1e4 * x[6]
+    x[7] -= 1e5
+    logits = x.to(dtype, copy=True).requires_grad_()
+    actions = torch.tensor([0, n - 1, 7, n - 2, 8000, n - 1, 11, n - 1])
+    log_probs, entropy = categorical_log_probs(logits, actions)
+    wide = logits.detach().double().requires_grad_()
+    with automl_ext.backend("reference"):
+        exact = categorical_log_probs(wide, actions)
+    a, b = torch.randn(2, 8).to(dtype)
+    (got,) = torch.autograd.grad((log_probs * a + entropy * b).sum(), logits)
+    (want,) = torch.autograd.grad((exact[0] * a.double() + exact[1] * b.double()).sum(), wide)
+    eps = torch.finfo(dtype).eps * (4 if dtype == torch.float64 else 1)  # the reference in float64 is rounded, too
+    for y, z in ((log_probs, exact[0]), (entropy, exact[1])):
+        torch.testing.assert_close(y.double(), z, rtol=4 * eps, atol=4 * eps)
+    # Logits of 1e4 and more have no better probabilities in float32.
+    compute = torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
+    for row in range(8):
+        largest = float(x[row][x[row].isfinite()].abs().max())
+        near = (4 * eps + 2 * compute * largest) * float(want[row].abs().max() + 1e-9)
+        torch.testing.assert_close(got[row].double(), want[row], rtol=0, atol=near)
+    assert (got[logits == -math.inf] == 0).all()
+
+
+@pytest.mark.parametrize("position", [0, 5000, 20_010])
+def test_a_nan_in_a_long_row_is_not_lost(position: int) -> None:
+    for value, rest in ((math.nan, 0.0), (math.nan, -math.inf), (math.inf, 0.0)):
+        logits = torch.full((1, 20_011), rest)
+        logits[0, position] = value
+        log_probs, entropy = categorical_log_probs(logits.requires_grad_(), torch.tensor([3]))
+        (grad,) = torch.autograd.grad(log_probs.sum(), logits)
+        assert log_probs.isnan().all()
+        assert entropy.isnan().all()
+        assert grad.isnan().all()
+    nothing = torch.full((1, 20_011), -math.inf)
+    assert categorical_log_probs(nothing, torch.tensor([3]))[0].isnan().all()
+
+
 @pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("n", [8, 33, 200])

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from automl_ext.bench.cases.case import Case
+from automl_ext.bench.cases.logits import logits_cases
 from automl_ext.bench.cases.networks import gru_cases, mlp_cases
 from automl_ext.bench.cases.replay import replay_cases
 from automl_ext.bench.cases.returns import returns_cases
@@ -21,13 +22,14 @@ from automl_ext.bench.cases.rows import (
 )
 
 Shapes = dict[str, list[tuple[int, ...]]]
-# "rows": rows × categories. "attention": batch × heads × queries × keys. "fused attention": batch × heads ×
-# length × width. "mixed": inputs × shape of each.
+# "rows": rows × categories. "logits": tokens × vocabulary. "attention": batch × heads × queries × keys.
+# "fused attention": batch × heads × length × width. "mixed": inputs × shape of each.
 # "returns": steps × columns. "atoms": transitions × atoms of a distribution, "actions": transitions × actions.
 # "replay": capacity × batch. "mlp": batch × inputs × hidden layers × outputs. "gru": batch × units.
 BATCHES = (1, 8, 64, 256, 2048)
 CPU_SHAPES: Shapes = {
     "rows": [(14, 8), (4096, 8), (4096, 32), (262_144, 8), (1024, 1024), (64, 32_000)],
+    "logits": [(256, 50_257), (64, 151_936)],
     "attention": [(8, 8, 256, 256)],
     "fused attention": [(8, 8, 256, 32), (4, 8, 1024, 64)],
     "mixed": [(8, 16, 8, 8, 8), (5, 64, 16, 32, 32), (8, 64, 16, 32, 32)],
@@ -43,6 +45,7 @@ CPU_SHAPES: Shapes = {
 # On a GPU, cases of 64 MB or more in bfloat16 measure the bandwidth, small cases the cost of a call.
 CUDA_SHAPES: Shapes = {
     "rows": [(14, 8), (4_194_304, 8), (65_536, 512), (1024, 32_768)],
+    "logits": [],  # no kernels of our own
     "attention": [(8, 16, 1024, 1024)],
     "fused attention": [],  # no kernels of our own
     "mixed": [(8, 16, 8, 8, 8), (8, 64, 64, 32, 32)],
@@ -57,6 +60,7 @@ CUDA_SHAPES: Shapes = {
 }
 QUICK_SHAPES: Shapes = {
     "rows": [(14, 8), (60, 300)],
+    "logits": [(6, 300)],
     "attention": [(4, 2, 5, 7)],
     "fused attention": [(4, 2, 5, 3)],
     "mixed": [(4, 2, 3, 5)],
@@ -71,6 +75,7 @@ QUICK_SHAPES: Shapes = {
 }
 FAMILIES: dict[str, Callable[..., list[Case]]] = {
     "rows": row_cases,
+    "logits": logits_cases,
     "attention": attention_cases,
     "fused attention": fused_attention_cases,
     "mixed": mixed_cases,

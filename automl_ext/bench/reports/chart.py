@@ -16,6 +16,7 @@ from automl_ext.training.pictures.curves import add_title, figure
 FAMILIES = {
     "entmax": ("entmax", "sparsemax"),
     "Gumbel samples": ("gumbel",),
+    "language models": ("token_log_probs",),
     "mixed ops": ("mixed_op", "cell_aggregate"),
     "small networks": ("mlp", "gru_cell"),
     "returns": (),
@@ -32,6 +33,7 @@ STYLES = {
     "torchrl vec": ("<", SKY),
     "tianshou": (">", BROWN),
     "nn.Sequential": ("P", BROWN),
+    "cross_entropy": ("X", GREEN),
     "numpy": ("*", PURPLE),
 }
 NAMES = {"eager": "PyTorch, eager", "compiled": "torch.compile"}
