@@ -175,11 +175,18 @@ def forward_mode() -> bool:
 def use_native(x: torch.Tensor) -> bool:
     """Return whether the current backend uses a compiled kernel for tensors on ``x``'s device.
 
-    The kernels have no forward-mode derivatives: while that mode is active, all ops use the PyTorch reference.
+    The kernels have no forward-mode derivatives, and ``torch.onnx.export`` translates only PyTorch's own operations:
+    there, all ops use the PyTorch reference.
 
     Raises:
         BackendError: the backend is ``native`` and there is no kernel for this device.
     """
+    if torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export():
+        return False
+    return _has_kernel(x)
+
+
+def _has_kernel(x: torch.Tensor) -> bool:
     if _backend == "reference" or forward_ad._current_level >= 0:  # forward_mode(), inlined: each call pays for this
         return False
     if _loaded and x.device.type in _devices:
@@ -200,7 +207,7 @@ def calls_directly(x: object) -> bool:
     arguments one by one, which gives the error for people. Not for subclasses of Tensor: they may replace ops.
     """
     return (
-        autograd is not None and type(x) in _PLAIN and not torch.compiler.is_compiling() and use_native(x)  # type: ignore[arg-type]
+        autograd is not None and type(x) in _PLAIN and not torch.compiler.is_compiling() and _has_kernel(x)  # type: ignore[arg-type]
     )
 
 
