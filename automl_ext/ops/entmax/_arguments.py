@@ -68,20 +68,31 @@ def parameter_tensor(value: float | Tensor, dtype: torch.dtype, device: torch.de
     return torch.full((), min(value, torch.finfo(dtype).max), dtype=dtype, device=device)
 
 
-def check_class_targets(X: Tensor, target: object, op: str) -> None:
-    """Check the type and shape of ``target``, int64 [...], for scores ``X`` [..., C]."""
+def check_targets(X: Tensor, target: object, op: str) -> bool:
+    """Check the type and shape of ``target`` for scores ``X`` [..., C].
+
+    Returns:
+        Whether it has probabilities [..., C]; if not, it has class indices, int64 [...].
+    """
     if X.ndim == 0:
         raise ValueError(f"{op}: X: expected at least one dim, the classes, got {describe(X)}")
     if X.shape[-1] == 0 and X.shape[:-1].numel():
         raise ValueError(f"{op}: X: expected at least one class, got {describe(X)}")
-    if not isinstance(target, Tensor) or target.dtype != torch.int64 or not is_dense(target):
-        raise TypeError(f"{op}: target: expected an int64 tensor, got {describe(target)}")
-    if target.shape != X.shape[:-1]:
+    dense = isinstance(target, Tensor) and is_dense(target)
+    soft = dense and target.dtype in FLOAT_DTYPES and target.shape == X.shape  # type: ignore[attr-defined]
+    if not soft and not (dense and target.dtype == torch.int64):  # type: ignore[attr-defined]
+        raise TypeError(
+            f"{op}: target: expected class indices, int64 {tuple(X.shape[:-1])}, or probabilities, float "
+            f"{tuple(X.shape)}, got {describe(target)}"
+        )
+    assert isinstance(target, Tensor)
+    if not soft and target.shape != X.shape[:-1]:
         raise ValueError(
             f"{op}: target: expected shape {tuple(X.shape[:-1])} for X of shape {tuple(X.shape)}, "
             f"got {tuple(target.shape)}"
         )
     check_device(target, "target", op, X)
+    return soft
 
 
 def check_target_range(target: Tensor, classes: int, op: str) -> None:

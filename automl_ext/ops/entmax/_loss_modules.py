@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from automl_ext.ops._checks import INT_DTYPES, check_float_tensor, describe, shown
-from automl_ext.ops.entmax._arguments import check_class_targets
+from automl_ext.ops.entmax._arguments import check_targets
 from automl_ext.ops.entmax._losses import (
     entmax15_loss,
     entmax_bisect_loss,
@@ -33,10 +33,11 @@ class _FenchelYoungLoss(nn.Module):
     """Base class: a loss of every row of X, and their mean or sum.
 
     Shape:
-        X: scores, [..., C]. target: class indices, int64 [...]. Output: 0-dim, or [...] with reduction "none".
+        X: scores, [..., C]. target: class indices, int64 [...], or probabilities of the classes [..., C]. Output:
+        0-dim, or [...] with reduction "none".
 
     Args:
-        ignore_index: target value to ignore, negative or not. Its rows have loss 0 and gradient 0 and are excluded
+        ignore_index: class index to ignore, negative or not. Its rows have loss 0 and gradient 0 and are excluded
             from the mean.
         reduction: "sum", "none", or "mean", also called "elementwise_mean" (the default). The mean is over the rows
             that are not ignored; it is NaN if there are none.
@@ -60,25 +61,31 @@ class _FenchelYoungLoss(nn.Module):
     def forward(self, X: Tensor, target: Tensor) -> Tensor:
         op = type(self).__name__
         check_float_tensor(X, "X", op)
-        check_class_targets(X, target, op)
-        ignored = target == self.ignore_index
-        # Zero ignored rows before the loss too: a NaN there must not reach the gradient.
-        x = X.to(compute_dtype(X)).masked_fill(ignored.unsqueeze(-1), 0)
-        losses = self.loss(x, target.masked_fill(ignored, 0)).masked_fill(ignored, 0)
+        x = X.to(compute_dtype(X))
+        if check_targets(X, target, op):
+            losses = self.loss(x, target)
+            count: int | Tensor = losses.numel()
+        else:
+            ignored = target == self.ignore_index
+            # Zero ignored rows before the loss too: a NaN there must not reach the gradient.
+            x = x.masked_fill(ignored.unsqueeze(-1), 0)
+            losses = self.loss(x, target.masked_fill(ignored, 0)).masked_fill(ignored, 0)
+            count = (~ignored).sum()
         if self.reduction != "none":
             losses = row_sum(losses.flatten()).squeeze(-1)
             if self.reduction != "sum":
-                losses = losses / (~ignored).sum()
+                losses = losses / count
         return losses.to(output_dtype(X))
 
 
 class SparsemaxLoss(_FenchelYoungLoss):
-    """Compute the sparsemax loss of scores X [..., C] and class indices target [...].
+    """Compute the sparsemax loss of scores X [..., C] and targets.
 
-    The result is 0-dim, or [...] with reduction "none".
+    The targets are class indices [...] or probabilities of the classes [..., C]. The result is 0-dim, or [...] with
+    reduction "none".
 
-    ``k`` is accepted for compatibility and ignored. A target equal to ``ignore_index`` gives loss 0 and gradient 0;
-    ``reduction`` "mean" averages over the other rows.
+    ``k`` is accepted for compatibility and ignored. A class index equal to ``ignore_index`` gives loss 0 and gradient
+    0; ``reduction`` "mean" averages over the other rows.
     """
 
     def __init__(self, k: int | None = None, ignore_index: int = -100, reduction: str = "elementwise_mean") -> None:
@@ -90,7 +97,7 @@ class SparsemaxLoss(_FenchelYoungLoss):
 
 
 class Entmax15Loss(_FenchelYoungLoss):
-    """Compute the entmax-1.5 loss of scores X [..., C] and class indices target [...].
+    """Compute the entmax-1.5 loss of scores X [..., C] and targets.
 
     The result is 0-dim, or [...] with reduction "none".
 
@@ -106,7 +113,7 @@ class Entmax15Loss(_FenchelYoungLoss):
 
 
 class SparsemaxBisectLoss(_FenchelYoungLoss):
-    """Compute the sparsemax loss of scores X [..., C] and class indices target [...].
+    """Compute the sparsemax loss of scores X [..., C] and targets.
 
     The result is 0-dim, or [...] with reduction "none". It is exact; ``n_iter`` is accepted for compatibility and
     ignored. The other arguments are those of :class:`SparsemaxLoss`.
@@ -121,7 +128,7 @@ class SparsemaxBisectLoss(_FenchelYoungLoss):
 
 
 class EntmaxBisectLoss(_FenchelYoungLoss):
-    """Compute the alpha-entmax loss of scores X [..., C] and class indices target [...].
+    """Compute the alpha-entmax loss of scores X [..., C] and targets.
 
     The result is 0-dim, or [...] with reduction "none".
 
@@ -145,7 +152,7 @@ class EntmaxBisectLoss(_FenchelYoungLoss):
 
 
 class NormmaxBisectLoss(_FenchelYoungLoss):
-    """Compute the alpha-normmax loss of scores X [..., C] and class indices target [...].
+    """Compute the alpha-normmax loss of scores X [..., C] and targets.
 
     The result is 0-dim, or [...] with reduction "none".
 

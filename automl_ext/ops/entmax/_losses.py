@@ -4,6 +4,9 @@ L(x, y) = H(p) + ⟨p − e_y, x⟩, where p is the map of x, H its entropy and 
 gradient is p − e_y (Blondel, Martins and Niculae 2020, "Learning with Fenchel–Young losses", arXiv 1901.02324). L is
 zero if the score of the target exceeds the others by the margin of the map, which is 1 for sparsemax and normmax and
 1/(α − 1) for α-entmax, 2 for entmax-1.5.
+
+A target can also be a row y of probabilities. Its loss is Σᵢ yᵢ L(x, i), as in ``F.cross_entropy``, with gradient
+p − y. It is the Fenchel–Young loss of y plus H(y), which does not depend on x.
 """
 
 from __future__ import annotations
@@ -19,9 +22,9 @@ from torch.autograd import forward_ad
 from automl_ext import _native
 from automl_ext.ops._checks import check_float_tensor
 from automl_ext.ops.entmax._arguments import (
-    check_class_targets,
     check_row_parameter,
     check_target_range,
+    check_targets,
     parameter_tensor,
 )
 from automl_ext.ops.entmax._bisect import (
@@ -41,14 +44,16 @@ def sparsemax_loss(X: Tensor, target: Tensor, k: int | None = None) -> Tensor:
     Args:
         X: scores [..., C]; float64, float32, bfloat16 or float16 (half precision is computed in float32). −inf masks
             a class; a masked target has loss +inf.
-        target: class indices [...], int64.
+        target: class indices [...], int64; or probabilities of the classes [..., C], in any of these dtypes. The loss
+            of probabilities y is Σᵢ yᵢ L(X, i), as in ``F.cross_entropy``. They are not checked, and may have a
+            gradient.
         k: accepted for compatibility and ignored.
 
     Returns:
         Losses [...] in the dtype of ``X`` (float32 for half precision under autocast). Twice differentiable.
 
     Raises:
-        TypeError: ``X`` is not a tensor of these dtypes or ``target`` is not int64.
+        TypeError: ``X`` is not a tensor of these dtypes, or ``target`` is neither int64 nor of the shape of ``X``.
         ValueError: shapes do not match, devices differ, or ``k`` is not positive.
         IndexError: a target is outside [0, C−1]. On a GPU and inside torch.compile, the loss of such a row is NaN
             instead.
@@ -127,13 +132,17 @@ def _loss(
     entropy: Callable[[Tensor], Tensor],
 ) -> Tensor:
     check_float_tensor(X, "X", op)
-    check_class_targets(X, target, op)
+    soft = check_targets(X, target, op)
     classes = X.shape[-1]
-    check_target_range(target, classes, op)
+    if not soft:
+        check_target_range(target, classes, op)
     dtype, x = output_dtype(X), X.to(compute_dtype(X))
     p = project(x)
     if p.numel() == 0:
         return x.sum(-1).to(dtype)
+    function = _WithTangent if _native.forward_mode() else _WithGradient
+    if soft:
+        return _expected(x, target.to(x.dtype), p, entropy, function).to(dtype)
     class_of = torch.arange(classes, device=X.device)
     residual = p - (target.unsqueeze(-1) == class_of).to(p.dtype)
     q = residual.detach()
@@ -141,9 +150,20 @@ def _loss(
     gain = row_sum(torch.where(q == 0, 0, q * shift_by_max(x.detach())[0])).squeeze(-1)
     value = (entropy(p.detach()) + gain).clamp(min=0)
     value = torch.where((target >= 0) & (target < classes), value, torch.nan)
-    function = _WithTangent if _native.forward_mode() else _WithGradient
     loss: Tensor = function.apply(x, residual, value)  # type: ignore[no-untyped-call, unused-ignore]
     return loss.to(dtype)
+
+
+def _expected(
+    x: Tensor, target: Tensor, p: Tensor, entropy: Callable[[Tensor], Tensor], function: type[_WithGradient]
+) -> Tensor:
+    """Compute Σᵢ yᵢ (Ω*(x) − xᵢ) for probabilities y, where Ω*(x) = H(p) + ⟨p, x⟩ has the gradient p."""
+    z = shift_by_max(x)[0]  # it changes no term of the sum, and large scores do not cancel
+    q = p.detach()
+    value = entropy(q) + row_sum(torch.where(q == 0, 0, q * z.detach())).squeeze(-1)
+    conjugate: Tensor = function.apply(x, p, value)  # type: ignore[no-untyped-call, unused-ignore]
+    z = torch.where((target == 0) & (z == -torch.inf), 0, z)  # 0 · −inf counts as 0
+    return row_sum(target).squeeze(-1) * conjugate - row_sum(target * z).squeeze(-1)
 
 
 class _WithGradient(torch.autograd.Function):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 
+import automl_ext
 import automl_ext.ops.entmax as entmax
 
 INF, NAN = math.inf, math.nan
@@ -81,6 +82,68 @@ def test_derivatives(loss, Loss, sparse_map):
     torch.testing.assert_close(torch.func.jacfwd(loss)(X, target), torch.func.jacrev(loss)(X, target))
     gradient = torch.func.grad(lambda x: loss(x, target).square().sum())
     torch.testing.assert_close(torch.func.jacfwd(gradient)(X), torch.func.jacrev(gradient)(X))
+
+
+def soft_batch(n=6, classes=5, dtype=torch.float64):
+    X, target = batch(n, classes, dtype)
+    y = (2 * torch.randn(n, classes, dtype=dtype, generator=torch.Generator().manual_seed(1))).softmax(-1)
+    y[0], y[1] = F.one_hot(target[0], classes), torch.tensor([0.9, -0.3, 0.0, 1.0, 0.1])  # also weights of any sign
+    return X, y
+
+
+@every_loss
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_probabilities_as_targets(loss, Loss, sparse_map, backend):
+    X, y = soft_batch()
+    X.requires_grad_()
+    y.requires_grad_()
+    with automl_ext.backend(backend):
+        each = torch.stack([loss(X, torch.full((6,), k)) for k in range(5)], -1)
+        got = loss(X, y)
+        torch.testing.assert_close(got, (y * each).sum(-1))
+        torch.testing.assert_close(loss(X[2:].detach() + 2.0**30, y[2:].detach()), got[2:], atol=1e-5, rtol=0)
+        for reduction, expected in (("none", got), ("sum", got.sum()), ("mean", got.mean())):
+            torch.testing.assert_close(Loss(reduction=reduction)(X, y), expected)
+        dx, dy = torch.autograd.grad(got.sum(), (X, y))
+    torch.testing.assert_close(dx, y.sum(-1, keepdim=True) * sparse_map(X) - y)
+    torch.testing.assert_close(dy, each)
+
+
+@every_loss
+def test_derivatives_for_probabilities(loss, Loss, sparse_map):
+    X, y = soft_batch()
+    X.requires_grad_()
+    y.requires_grad_()
+    assert gradcheck(loss, (X, y))
+    assert gradgradcheck(loss, (X, y))
+    X, y = X.detach(), y.detach()
+    for argnum in (0, 1):
+        forward, backward = torch.func.jacfwd(loss, argnum), torch.func.jacrev(loss, argnum)
+        torch.testing.assert_close(forward(X, y), backward(X, y))
+    torch.testing.assert_close(torch.vmap(loss)(X, y), loss(X, y))
+    few = {"n_iter": 2} if Loss in (entmax.EntmaxBisectLoss, entmax.NormmaxBisectLoss) else {}
+    compiled = torch.compile(Loss(**few), fullgraph=True, dynamic=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(X, y), Loss(**few)(X, y))
+
+
+def test_probabilities_at_alpha_1_are_those_of_cross_entropy():
+    X, y = soft_batch()
+    torch.testing.assert_close(entmax.entmax_bisect_loss(X, y, 1), F.cross_entropy(X, y, reduction="none"))
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_probabilities_of_masked_classes_and_in_half_precision(loss, Loss, sparse_map, dtype):
+    X = torch.tensor([[-INF, 0, 0.5], [0, -INF, 2.0], [NAN, 0, 0]], dtype=dtype, requires_grad=True)
+    y = torch.tensor([[0, 0.25, 0.75], [0.5, 0.5, 0], [0.5, 0.5, 0]], dtype=dtype)
+    got = loss(X, y)
+    assert got.dtype == dtype
+    torch.testing.assert_close(got[0], loss(X[0, 1:].double(), y[0, 1:].float()).to(dtype))
+    assert got[1] == INF
+    assert got[2].isnan()
+    (grad,) = torch.autograd.grad(got[0], X)
+    assert grad[:2, 0].tolist() == [0, 0]
+    assert loss(X[:0], y[:0]).shape == (0,)
 
 
 def test_alpha_per_row_and_cross_entropy():
@@ -206,11 +269,18 @@ X, Y = torch.randn(2, 3), torch.tensor([0, 2])
     [
         (X, torch.tensor([0, 3]), IndexError, r"target: .*\[0, 2\], got 3"),
         (X, torch.tensor([-1, 0]), IndexError, r"target: .*got -1"),
-        (X, torch.tensor([0.0, 1.0]), TypeError, r"target: expected an int64 tensor, got float32"),
+        (
+            X,
+            torch.tensor([0.0, 1.0]),
+            TypeError,
+            r"target: expected .* int64 \(2,\), or .*, float \(2, 3\), got float32",
+        ),
         (X, Y.int(), TypeError, "target"),
         (X, [0, 2], TypeError, "target"),
         (X, Y[:1], ValueError, r"target: expected shape \(2,\)"),
         (X, Y[:, None], ValueError, "target"),
+        (X, torch.ones(3, 2), TypeError, r"target: .* got float32 tensor of shape \(3, 2\)"),
+        (X, torch.ones(2, 3, dtype=torch.int64), ValueError, r"target: expected shape \(2,\)"),
         (X.long(), Y, TypeError, "X"),
         (X[0, 0], Y[0], ValueError, "X: expected at least one dim"),
     ],
