@@ -74,8 +74,8 @@ class UniformSupernet:
     """Trains a supernet on one uniformly drawn architecture per step; a :class:`~automl_ext.training.epochs.Job`.
 
     Raises:
-        UserError: ``config`` sets cutout, CutMix, drop-path, the auxiliary head or bfloat16, which a supernet does not
-            have; or :func:`choices_of` does not know the space.
+        UserError: ``config`` sets cutout, CutMix, drop-path, the auxiliary head or bfloat16, which it does not
+            support; or :func:`choices_of` does not know the space.
     """
 
     def __init__(self, config: TrainingConfig, space: Space[Any], splits: Splits, device: torch.device) -> None:

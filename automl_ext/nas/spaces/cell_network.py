@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.nas.spaces.cell_genotype import Nodes
-from automl_ext.nas.spaces.operations import FactorizedReduction, ReluConvBN, make_operation
+from automl_ext.nas.spaces.operations import FactorizedReduction, ReluConvBN, channels_last, make_operation
 
 
 class Place(NamedTuple):
@@ -174,8 +174,7 @@ class CellNetwork(nn.Module):
 
         In training mode with an auxiliary head, return the pair of its logits and the auxiliary ones.
         """
-        if x.device.type == "cpu":
-            x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)  # faster on the CPU
+        x = channels_last(x)
         before_previous = previous = self.stem(x)
         auxiliary = None
         for i, cell in enumerate(self.cells):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.nas.spaces.draw import draw_graph
-from automl_ext.nas.spaces.operations import ResidualBlock, make_operation
+from automl_ext.nas.spaces.operations import ResidualBlock, channels_last, make_operation
 from automl_ext.nas.spaces.space import DecisionSpace, check_indices
 from automl_ext.nas.spaces.supernet import Form, SuperCell, Supernet
 from automl_ext.training.files.reading import short
@@ -145,11 +145,7 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, *cell_arguments: Any) -> Tensor:
         """Compute logits [N, num_classes] from images [N, in_channels, H, W]."""
-        if x.device.type == "cpu":
-            # On a CPU, convolutions, batch norms and pools are faster in channels-last, unless they have few channels.
-            # For one-channel images, .contiguous() would not change the strides, which decide the layout of the layers.
-            x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
-        x = self.stem(x)
+        x = self.stem(channels_last(x))
         for reduction, stage in zip(self.reductions, self.stages, strict=True):
             x = reduction(x)
             for cell in cast(nn.ModuleList, stage):

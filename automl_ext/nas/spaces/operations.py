@@ -10,6 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """Return images in the memory layout in which the layers are faster.
+
+    That is channels-last on a CPU, unless there are few channels, and under autocast on a GPU, whose matrix units
+    compute in it. For one-channel images, ``.contiguous()`` would not change the strides, which decide the layout of
+    the layers.
+    """
+    if x.device.type != "cpu" and not torch.is_autocast_enabled(x.device.type):
+        return x
+    return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
+
+
 class Conv1x1(nn.Conv2d):
     """1×1 convolution without a bias that subsamples its input first, then convolves with stride 1.
 

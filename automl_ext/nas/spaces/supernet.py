@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from automl_ext.nas.spaces.operations import make_operation
 from automl_ext.ops.mixed import cell_aggregate
+from automl_ext.training.machine.device import send
 
 # How operations that did not run enter a node. It affects only the gradient of α; see SuperCell.
 Form = Literal["nb201", "darts"]
@@ -42,9 +43,8 @@ class Choice(NamedTuple):
     @classmethod
     def fixed(cls, indices: Sequence[int], num_operations: int, device: torch.device | str = "cpu") -> Choice:
         """Run the architecture ``indices``, one operation per edge, without a gradient of α."""
-        index = torch.tensor(indices, device=device)
-        weights = torch.nn.functional.one_hot(index, num_operations).float()
-        return cls(weights, [[i] for i in indices], one_hot=True)
+        weights = torch.nn.functional.one_hot(torch.tensor(indices), num_operations).float()
+        return cls(*send([weights], torch.device(device)), [[i] for i in indices], one_hot=True)
 
 
 class SuperEdge(nn.ModuleList):

@@ -95,7 +95,9 @@ class SupernetAlgorithm(Generic[Config]):
 
     def loss(self, batch: Split, choices: list[Choice]) -> Tensor:
         """Compute the mean loss of a batch, 0-dim, of the network with these choices."""
-        return F.cross_entropy(self.network(batch.images, *choices), batch.labels, self.class_weights)
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+            logits = self.network(batch.images, *choices)
+        return F.cross_entropy(logits.float(), batch.labels, self.class_weights)
 
 
 class AlphaAlgorithm(SupernetAlgorithm[AnyAlphaConfig]):

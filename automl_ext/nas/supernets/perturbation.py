@@ -266,13 +266,14 @@ def measure(supernet: Supernet, images: Split, batch_size: int, choices: list[Ch
     Returns:
         (accuracy, −mean loss), so that a larger pair is a better network.
     """
-    correct, loss = 0, 0.0
+    correct, losses = [], []
     parts = math.ceil(len(images.labels) / batch_size)
     for x, y in zip(images.images.tensor_split(parts), images.labels.tensor_split(parts), strict=True):
         logits = supernet(x, *choices)
-        correct += int((logits.argmax(-1) == y).sum())
-        loss += float(F.cross_entropy(logits, y, reduction="sum"))
-    return correct / len(images.labels), -loss / len(images.labels)
+        correct.append((logits.argmax(-1) == y).double().sum())
+        losses.append(F.cross_entropy(logits, y, reduction="sum").double())
+    accuracy, loss = (torch.stack([sum(correct), sum(losses)]) / len(images.labels)).tolist()
+    return accuracy, -loss
 
 
 def best_by_rank(genotypes: Sequence[Any], space: Space[Any], splits: Splits, device: torch.device, seed: int) -> int:

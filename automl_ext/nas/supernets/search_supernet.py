@@ -129,7 +129,7 @@ def retrain_config(config: SupernetConfig, genotype: Any) -> RetrainConfig:
 
     Learning rate and batch size are the defaults of ``retrain``, whatever those of the search are.
     """
-    same = {name: getattr(config, name) for name in (*SAME_IMAGES, "device")}
+    same = {name: getattr(config, name) for name in (*SAME_IMAGES, "device", "bfloat16")}
     return RetrainConfig(
         genotype=str(genotype),
         channels=config.retrain_channels,

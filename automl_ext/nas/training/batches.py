@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from automl_ext.data.images import Split, Splits
 from automl_ext.training import ranks
 from automl_ext.training.errors import UserError
+from automl_ext.training.machine.device import send
 
 
 def to_device(split: Split, device: torch.device) -> Split:
@@ -43,7 +44,7 @@ def check_batches(batch_size: int, images: int) -> None:
 
 def take(split: Split, index: Tensor) -> Split:
     """Return the images at ``index`` and their labels."""
-    index = index.to(split.labels.device)
+    (index,) = send([index], split.labels.device)
     return Split(split.images[index], split.labels[index])
 
 
@@ -65,7 +66,7 @@ def augment(images: Tensor, shift: int, flip: bool, generator: torch.Generator) 
     if flip:
         mirrored = torch.rand(n, 1, generator=generator) < 0.5
         columns = torch.where(mirrored, columns.flip(-1), columns)
-    rows, columns = rows.to(images.device), columns.to(images.device)
+    rows, columns = send([rows, columns], images.device)
     image = torch.arange(n, device=images.device)[:, None, None, None]
     channel = torch.arange(c, device=images.device)[:, None, None]
     return images[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
@@ -89,8 +90,8 @@ def cutout(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
         start = torch.randint(length, (n, 1), generator=generator) - size // 2
         place = torch.arange(length)
         inside.append((place >= start) & (place < start + size))
-    square = inside[0][:, :, None] & inside[1][:, None, :]
-    return images.masked_fill(square[:, None].to(images.device), 0.0)
+    rows, columns = send(inside, images.device)
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
 
 
 def cutmix(
@@ -119,9 +120,9 @@ def cutmix(
         start = torch.randint(length, (), generator=generator) - side * length / 2
         place = torch.arange(length)
         inside.append((place >= start) & (place < start + side * length))
-    rectangle = (inside[0][:, None] & inside[1]).to(images.device)
-    other = torch.randperm(n, generator=generator).to(images.device)
+    rectangle = inside[0][:, None] & inside[1]
     share = 1 - rectangle.double().mean().item()
+    rectangle, other = send([rectangle, torch.randperm(n, generator=generator)], images.device)
     return torch.where(rectangle, images[other], images), labels[other], share
 
 

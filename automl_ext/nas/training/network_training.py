@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.machine.clock import Clock
+from automl_ext.training.machine.device import send
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import generator, rng_state, seed_everything, set_rng_state
 
@@ -99,6 +101,8 @@ class NetworkTraining:
                 images = cutout(images, self.config.cutout, self.generator)
                 images, others, share = cutmix(images, batch.labels, self.config.cutmix, self.generator)
                 own = ranks.part(len(index))
+                if self.drop_path is not None:
+                    self.drop_path.draw(len(index), own, images.device)
                 labels = batch.labels[own]
                 loss, logits = self.loss_and_logits(images[own], labels, others[own], share)
                 self.optimizer.zero_grad()
@@ -168,6 +172,7 @@ class DropPath:
     Attributes:
         operations: those whose outputs are dropped.
         probability: the present drop probability, initially 0.
+        factors: what multiplies the outputs, [operations, images]; None: nothing is dropped.
 
     Raises:
         UserError: the network has no method ``paths``.
@@ -176,15 +181,20 @@ class DropPath:
     def __init__(self, network: nn.Module, generator: torch.Generator) -> None:
         if not hasattr(network, "paths"):
             raise UserError("--drop-path: networks of this space have no method paths, so drop-path is not supported")
-        self.generator, self.probability = generator, 0.0
+        self.generator, self.probability, self.factors = generator, 0.0, cast(Tensor | None, None)
         self.operations: list[nn.Module] = list(network.paths())  # type: ignore[operator]
-        for operation in self.operations:
-            operation.register_forward_hook(self._drop)
+        for number, operation in enumerate(self.operations):
+            operation.register_forward_hook(partial(self._drop, number))
 
-    def _drop(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if not module.training or not self.probability:
+    def draw(self, images: int, own: slice, device: torch.device) -> None:
+        """Draw what the next step drops: of a whole batch of images, for those that are this process's ``own``."""
+        self.factors = None
+        if self.probability:
+            keep = 1 - self.probability
+            kept = torch.rand(len(self.operations), images, generator=self.generator) < keep
+            (self.factors,) = send([kept[:, own] / keep], device)
+
+    def _drop(self, number: int, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if not module.training or self.factors is None:
             return output
-        keep = 1 - self.probability
-        images = len(output) * ranks.count()  # of the whole batch
-        kept = (torch.rand(images, generator=self.generator) < keep)[ranks.part(images)]
-        return output * (kept / keep).to(output)[:, None, None, None]
+        return output * self.factors[number].to(output.dtype)[:, None, None, None]

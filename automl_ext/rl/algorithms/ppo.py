@@ -158,7 +158,8 @@ class PPO(OnPolicyAgent):
         advantages, returns = gae(*sequences, config.gamma, config.gae_lambda, valid=rollout.valid)
         log_probs = network.distribution.log_probs(outputs[: len(valid)], rollout.actions)
         flat = values.flatten(), advantages.flatten(), returns.flatten()
-        steps = Transitions(*(x[valid] for x in (rollout.acted, rollout.actions, log_probs, *flat)))
+        rows = valid.nonzero().squeeze(1)  # one synchronization with a GPU; x[valid] has one for each x
+        steps = Transitions(*(x[rows] for x in (rollout.acted, rollout.actions, log_probs, *flat)))
         network.saw_returns(steps.observations, steps.returns)  # changes nothing without PopArt
         return steps._replace(advantages=network.scaled(steps.advantages, steps.observations))
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from automl_ext.rl.envs.vector import Step
+from automl_ext.training.machine.device import send
 
 
 class Rollout(NamedTuple):
@@ -69,4 +70,4 @@ def to_rollout(taken: Sequence[Step], actions: Sequence[np.ndarray], device: tor
     observations += [step.next_observations[step.truncated] for step in taken if step.truncated.any()]
     weights = (valid.ravel() / max(valid.sum(), 1)).astype(np.float32)
     arrays = np.concatenate(observations), np.concatenate(actions), rewards, terminated, truncated, valid, weights
-    return Rollout(*(torch.from_numpy(x).to(device) for x in arrays))
+    return Rollout(*send([torch.from_numpy(x) for x in arrays], device))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from automl_ext.rl.envs.vector import Step
+from automl_ext.training.machine.device import send
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
 
 FIELDS = ("observations", "actions", "rewards", "terminated")
@@ -145,8 +146,8 @@ class SequenceReplay:
                 sampled[name][: stop - start, b] = array[start:stop]
             valid[: stop - start, b] = True
             has_reward[int(start == 0) : stop - start, b] = True
-        tensors = [torch.from_numpy(x).to(device) for x in (*(sampled[name] for name in FIELDS), valid, has_reward)]
-        return Sequences(*tensors)
+        tensors = [torch.from_numpy(x) for x in (*(sampled[name] for name in FIELDS), valid, has_reward)]
+        return Sequences(*send(tensors, torch.device(device)))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the complete state, the generator included, as tensors and plain Python values."""

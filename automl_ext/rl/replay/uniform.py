@@ -26,6 +26,7 @@ from automl_ext.ops._checks import check_count, check_number, describe
 from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.replay import _windows_reference
 from automl_ext.rl.replay._ring import Ring
+from automl_ext.training.machine.device import send
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
 
 
@@ -193,8 +194,4 @@ class UniformReplay:
             arrays = ring.stacks(rows), ring.actions[rows], returns, ring.stacks(last, after=True), discounts
             batch = tuple(torch.from_numpy(x) for x in (*arrays, terminated, ids))
         *tensors, indices = batch
-        tensors.append(torch.from_numpy(weights))
-        if self.device.type != "cpu":
-            tensors = [x.to(self.device) for x in tensors]
-        tensors.append(indices)
-        return Batch(*tensors)
+        return Batch(*send([*tensors, torch.from_numpy(weights)], self.device), indices)

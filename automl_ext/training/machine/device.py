@@ -1,10 +1,13 @@
-"""Selection of a torch device by its name."""
+"""Selection of a torch device by its name, and copies to it that the CPU does not wait for."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
+from torch import Tensor
 
 from automl_ext.training.errors import UserError
 
@@ -14,6 +17,29 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+ALIGNMENT = 16  # bytes, of each tensor in the buffer of `send`
+
+
+def send(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Copy CPU tensors to ``device``, all in one copy from pinned memory, for which the CPU does not wait.
+
+    Tensors that are there already, or go to the CPU, are returned as they are.
+    """
+    if device.type == "cpu" or all(x.device.type == device.type for x in tensors):
+        return list(tensors)
+    starts = [0, *accumulate(-(-x.nbytes // ALIGNMENT) * ALIGNMENT for x in tensors)]
+    buffer = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
+
+    def part(whole: Tensor, i: int) -> Tensor:
+        x = tensors[i]
+        return whole[starts[i] : starts[i] + x.nbytes].view(x.dtype).view(x.shape)
+
+    for i, x in enumerate(tensors):
+        part(buffer, i).copy_(x)
+    there = buffer.to(device, non_blocking=True)
+    return [part(there, i) for i in range(len(tensors))]
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -16,6 +16,7 @@ from torch import Tensor
 from automl_ext.data.images import Split
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.supernet import Choice, Supernet, recalibrate
+from automl_ext.nas.supernets.darts import mix
 from automl_ext.nas.supernets.entmax_gdas import EntmaxGDASConfig
 from automl_ext.nas.supernets.gdas import GDAS, GDASConfig, sample
 from automl_ext.nas.supernets.search_supernet import search_supernet
@@ -54,6 +55,18 @@ def test_alpha_step_changes_only_alpha_and_computes_no_other_gradient() -> None:
     assert changed(net, before) == {"alphas.0"}
     assert all(p.grad is None for p in net.weights())
     assert all(p.requires_grad for p in net.parameters())
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_bfloat16_is_only_less_exact(mixed: bool) -> None:
+    net, images = supernet(), batch()
+    choices = mix(net.alphas) if mixed else sample(net.alphas, 1.0, torch.Generator().manual_seed(0))
+    exact, rough = (algorithm(net, bfloat16=b).loss(images, choices) for b in (False, True))
+    assert exact != rough
+    assert rough.item() == pytest.approx(exact.item(), rel=0.02)
+    expected, found = (torch.autograd.grad(loss, net.alphas[0], retain_graph=True)[0] for loss in (exact, rough))
+    assert found.dtype == torch.float32
+    assert torch.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.95
 
 
 def test_weights_require_gradients_after_a_failed_alpha_step() -> None:
