@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -137,7 +137,12 @@ def as_json(result: dict[str, Any]) -> str:
     return "{\n " + ",\n ".join(facts) + "\n}\n"
 
 
-def run(options: BenchCommand) -> dict[str, Any]:
+def show_progress(row: dict[str, Any]) -> None:
+    print(f"{row['op']} {row['shape']} {row['dtype']} {row['pass']}", file=sys.stderr, flush=True)
+
+
+def run(options: BenchCommand, on_row: Callable[[dict[str, Any]], None] = show_progress) -> dict[str, Any]:
+    """Return the result; ``on_row`` gets each row when it has been measured."""
     device = choose_device(options.device)
     warm_allocator()
     modules, skipped = peers.load()
@@ -171,7 +176,7 @@ def run(options: BenchCommand) -> dict[str, Any]:
         for case in build([DTYPES[name] for name in dtypes]):
             for row in measure(case, device, options.seconds, options.compile, clock):
                 result["rows"].append(row)
-                print(f"{row['op']} {row['shape']} {row['dtype']} {row['pass']}", file=sys.stderr, flush=True)
+                on_row(row)
         if device.type == "cpu" and not options.quick and not options.cpu_time:
             result["scaling"] += scaling(build, options.seconds, result["cores"])
     except KeyboardInterrupt:

@@ -74,12 +74,16 @@ def results_of(bind: Bind, tensors: Sequence[Tensor], trained: int, grad: Tensor
     return with_gradients(as_list(bind(leaves)()), leaves, trained, grad)
 
 
+def calls_on(bind: Bind, sets: Sequence[Sequence[Tensor]], trained: int, grads: Sequence[Tensor] | None) -> list[Call]:
+    """Return a call for each of the sets of tensors."""
+    if grads is None:
+        return [bind(tensors) for tensors in sets]
+    return [training_call(bind, as_leaves(x, trained), trained, grad) for x, grad in zip(sets, grads, strict=True)]
+
+
 def timed(bind: Bind, sets: Sequence[Sequence[Tensor]], trained: int, grads: Sequence[Tensor] | None) -> Call:
     """Return a function that makes one call on the next of the sets of tensors, in rotation."""
-    if grads is None:
-        calls = [bind(tensors) for tensors in sets]
-    else:
-        calls = [training_call(bind, as_leaves(x, trained), trained, grad) for x, grad in zip(sets, grads, strict=True)]
+    calls = calls_on(bind, sets, trained, grads)
     if len(calls) == 1:
         return calls[0]
     turn = itertools.cycle(calls)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from automl_ext.bench.cases.case import FORWARD, Case, nbytes, plain
 from automl_ext.bench.checking import allowed_error, error_of, exact_sample
-from automl_ext.bench.contenders import contenders, first_results, results_of, timed
+from automl_ext.bench.contenders import calls_on, contenders, first_results, results_of, timed
 from automl_ext.bench.reports.cells import YARDSTICKS
-from automl_ext.bench.timing import Clock, cache_bytes, interleaved
+from automl_ext.bench.timing import Clock, cache_bytes, interleaved, on_device
 
 Row = dict[str, Any]
 MOST_SETS = 64
@@ -52,6 +52,8 @@ def measure_pass(
     copied = CUDA_COPY_BYTES if device.type == "cuda" else size
     calls["copy"] = copy_call(copied, device)
     times = interleaved(device, calls, seconds, clock)
+    del calls
+    of_graph = graph_seconds(case, device, sets, grads, failed) if device.type == "cuda" else {}
     row = {
         "op": case.op,
         "shape": list(case.shape),
@@ -61,12 +63,33 @@ def measure_pass(
         "copied_bytes": copied,
         "beyond_cache": sum(nbytes(tensors) for tensors in sets) > cache_bytes(device),
         "seconds": times,
+        "graph_seconds": of_graph,
         "errors": errors,
         "wrong": [name for name, error in errors.items() if not error <= allowed_error(case.dtype, name == "ours")],
         "skipped": skipped,
         "failed": failed,
     }
     return row | compared(row)
+
+
+def graph_seconds(
+    case: Case, device: torch.device, sets: list[list[Tensor]], grads: list[Tensor] | None, failed: dict[str, str]
+) -> dict[str, float]:
+    """Return the seconds per call in a CUDA graph, of our op and of softmax. The reason for a missing one: ``failed``.
+
+    The seed of a sampler is fixed: drawing one is another launch.
+    """
+    functions = {"ours": case.bound(case.seeded or case.ours)}
+    if case.softmax:
+        functions["softmax"] = plain(case.softmax)
+    times = {}
+    for name, bind in functions.items():
+        trained = case.trained if name == "ours" else case.trained or 1
+        try:
+            times[name] = on_device(device, calls_on(bind, sets, trained, grads))
+        except RuntimeError as error:  # it cannot be captured, or the memory does not suffice for all results
+            failed[f"{name} in a CUDA graph"] = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
+    return times
 
 
 def rotation(case: Case, device: torch.device) -> list[list[Tensor]]:

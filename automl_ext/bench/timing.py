@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -14,6 +14,7 @@ TURN = 2e-3  # seconds of calls between two clock readings, so that the clock's 
 FEWEST_TURNS = 5
 LONG = 2.0  # seconds; a longer call gets a single turn
 WARM_UP_ELEMENTS = 7_500_000
+REPLAYS = 7  # of a CUDA graph
 Call = Callable[[], object]
 Clock = Callable[[], float]
 Times = dict[str, float]  # median, low and high quartile, in seconds; turns
@@ -42,6 +43,29 @@ def elapsed(device: torch.device, run: Call, calls: int = 1, clock: Clock = time
     for _ in range(calls):
         run()
     return (clock() - begin) / calls
+
+
+def on_device(device: torch.device, calls: Sequence[Call]) -> float:
+    """Return the median seconds per call on the GPU, of all calls in one CUDA graph: Python's dispatch does not count.
+
+    The results of all calls are kept, so that each call writes to memory of its own. On a CPU, which rehearses this,
+    the calls run one after another.
+    """
+    if device.type != "cuda":
+        return statistics.median(elapsed(device, lambda: [call() for call in calls]) for _ in range(3)) / len(calls)
+    with torch.cuda.device(device):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # loading and allocation at first use must not be captured
+            for call in calls[:3]:
+                call()
+        torch.cuda.current_stream().wait_stream(side)
+        graph, results = torch.cuda.CUDAGraph(), []
+        with torch.cuda.graph(graph):
+            for call in calls:
+                results.append(call())
+        graph.replay()
+        return statistics.median(elapsed(device, graph.replay) for _ in range(REPLAYS)) / len(calls)
 
 
 def summary(times: list[float]) -> Times:

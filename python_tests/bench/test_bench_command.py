@@ -16,6 +16,7 @@ from paths import ROOT
 
 from automl_ext.bench import command, speed_targets, timing
 from automl_ext.bench.cases.case import FORWARD, TRAINING
+from automl_ext.bench.cases.table import CUDA_SHAPES, cases
 from automl_ext.bench.measure import compared
 from automl_ext.bench.reports import terminal as report
 from automl_ext.bench.reports.readme import BEGIN, END, markdown
@@ -123,7 +124,7 @@ def test_what_was_not_measured_is_not_met(monkeypatch: pytest.MonkeyPatch) -> No
     assert speed_targets.shortfalls(result_with([row])) == ["gae (128, 4096) float32 forward: wrong, error 5.0e-01"]
 
 
-def test_scaling_and_cuda_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scaling_targets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed_targets, "TARGETS", [])
     slow = {"op": "gae", "shape": [1024, 1024], "pass": FORWARD, "float64": 2.6, "bfloat16": 2.7}
     slow |= {"two_threads": 1.6, "memory_allows": 1.95}
@@ -140,10 +141,33 @@ def test_scaling_and_cuda_targets(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = speed_targets.shortfalls(result_with([], [bound | {"two_threads": 1.0}]))
     assert line.endswith("two threads 1.00× one, asked 1.08×")
     assert speed_targets.shortfalls(result_with([], [])) == ["two threads, float64 and bfloat16: not measured"]
-    row = {"op": "gae", "shape": [9, 9], "dtype": "float32", "pass": FORWARD, "wrong": [], "of_copy": 0.8}
-    small, large = row | {"bytes": 10**6}, row | {"bytes": 10**8}
-    result = result_with([small, large]) | {"device_type": "cuda"}
-    assert speed_targets.shortfalls(result) == ["gae (9, 9) float32 forward: 80% of a device copy, asked 90%"]
+
+
+def test_a_gpu_must_reach_the_predicted_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed_targets, "PREDICTED", {("gae", (9, 9)): 7.0, ("entmax15", (9, 9)): 3.0})
+    on_gpu = {"device_type": "cuda", "device": "NVIDIA H100 80GB HBM3", "ops": ["gae"]}
+    row = {"op": "gae", "shape": [9, 9], "dtype": "float32", "pass": FORWARD, "wrong": [], "failed": {}}
+
+    def missed(microseconds: float, **facts: object) -> list[str]:
+        rows = [row | {"graph_seconds": {"ours": microseconds * 1e-6}} | facts]
+        return speed_targets.shortfalls(result_with(rows) | on_gpu)
+
+    asked = "asked 10 µs (predicted 7 µs / 0.7)"
+    assert missed(9.9) == []
+    assert missed(10.1) == [f"gae (9, 9) forward: 10.1 µs, {asked}"]
+    assert missed(9.9, dtype="bfloat16") == [f"gae (9, 9) forward: not measured (no such row in this run), {asked}"]
+    failed = {"graph_seconds": {}, "failed": {"ours in a CUDA graph": "RuntimeError: no"}}
+    assert missed(9.9, **failed) == [f"gae (9, 9) forward: not measured (RuntimeError: no), {asked}"]
+    assert len(speed_targets.shortfalls(result_with([]) | on_gpu | {"ops": []})) == 2
+    elsewhere = result_with([]) | on_gpu | {"device": "NVIDIA A100-SXM4-40GB"}
+    assert speed_targets.shortfalls(elsewhere) == [
+        "predicted times: for an H100 or H200, not for NVIDIA A100-SXM4-40GB"
+    ]
+
+
+def test_every_predicted_time_has_a_case() -> None:
+    todo = {(case.op, case.shape) for case in cases("meta", CUDA_SHAPES, [torch.float32])}
+    assert todo >= set(speed_targets.PREDICTED)
 
 
 def test_a_gpus_bandwidth_is_shown_beside_the_copys(capsys: pytest.CaptureFixture[str]) -> None:

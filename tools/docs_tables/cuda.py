@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-from docs_tables.text import load, percent, table
+import runpy
 
-PROCESSORS, ISSUED, BANDWIDTH = 132, 4 * 1.7e3, 3.35e6  # an H100: instructions per µs and multiprocessor, bytes per µs
+from docs_tables.text import ROOT, load, percent, span, table
+
+PROCESSORS, ISSUED, BANDWIDTH = 132, 4 * 1.7e3, 3.0e6  # an H100: instructions per µs and multiprocessor, bytes per µs
+SLOTS = (0.85, 0.60)  # shares of the issue slots that kernels use
 BARRIER, TILE, START = 0.04, 0.3, 2.0  # µs: a barrier; a tile from the L2 cache; the launch and the first load
 LIST_STEPS = 6  # Newton's steps on the candidates of a row of normal numbers
 COLUMN_STEPS = 7  # the most of 32 such rows
-# Predicted for the kernels of version 0.1, in µs, from their instructions at that time.
-BEFORE = {
-    "entmax15 (64, 32000)": 45,
-    "entmax15 (1024, 1024)": 8.5,
-    "entmax15 (65536, 512)": 155,
-    "entmax15 (16384, 2048)": 96,
-    "entmax15 (262144, 8)": 18,
-    "entmax15 (64, 32, 4096), dim 1": 66,
-    "entmax15 (64, 32, 4096), dim 1, backward": 98,
-    "entmax15 (16, 512, 1024), dim 1": 66,
-    "gumbel_softmax (64, 32, 4096), dim 1": 66,
-    "entmax_bisect (1024, 1024)": 2500,
-    "gumbel_softmax (1024, 1024)": 9,
-    "gumbel_softmax (4194304, 8)": 140,
-    "gae (1024, 1024)": 15,
-    "gae (1024, 8)": 13,
-    "gae (128, 262144)": 250,
-    "td_targets (65536, 18)": 5,
-    "categorical_projection (32768, 51)": 44,
-    "mixed_op (8, 1048576)": 13.5,
-    "mixed_op (8, 1048576), backward": 28,
+READ = {
+    f"{op} {shape}": microseconds
+    for (op, shape), microseconds in runpy.run_path(str(ROOT / "automl_ext/bench/predicted.py"))["PREDICTED"].items()
 }
 
 
@@ -115,6 +100,12 @@ def gumbel_shared(rows: int, n: int) -> tuple[float, int, int]:
     return rows * n / 32 * (kernel.loops[0][0] / 4 + kernel.packed(1, 3, 7, 9)), rows // 4, 2
 
 
+def gumbel_huge(rows: int, n: int) -> tuple[float, int, int]:
+    """The noise of four elements in each of three passes."""
+    kernel = Kernel("gumbel_huge_rows<false, float>")
+    return rows * n / 4 / 32 * sum(instructions for instructions, _ in kernel.loops[:3]), rows, 4
+
+
 def gumbel_registers(rows: int, n: int) -> tuple[float, int, int]:
     """16 elements per thread: four of loop 0, two rows, and the rest once."""
     kernel = Kernel("gumbel_short_rows<false, float, 1, 8>")
@@ -153,13 +144,15 @@ def mixed_op_backward(inputs: int, n: int) -> tuple[float, int, int]:
     return n / 16 / 32 * (kernel.all + (inputs / 2 - 1) * kernel.loops[-1][0]), n // 2048, 2
 
 
-def cuda_predictions() -> str:
+def estimates() -> dict[str, tuple[float, tuple[float, int, int], float]]:
+    """Return for each op and shape: bytes; (instructions of all warps, blocks, barriers); further µs."""
     elements = 1024 * 1024
-    rows = {  # bytes; (instructions of all warps, blocks, barriers); further µs
+    return {
         "entmax15 (64, 32000)": (8 * 64 * 32000, entmax_shared(64, 32000), candidates(32000, 0.018)),
         "entmax15 (1024, 1024)": (8 * elements, entmax_medium(1024, 1024), candidates(1024, 0.116)),
         "entmax15 (65536, 512)": (8 * 65536 * 512, entmax_medium(65536, 512, 0.15), 0.0),
         "entmax15 (16384, 2048)": (8 * 16384 * 2048, entmax_medium(16384, 2048, 0.085), 0.0),
+        "entmax15 (1024, 32768)": (8 * 1024 * 32768, entmax_shared(1024, 32768), 0.0),
         "entmax15 (262144, 8)": (8 * 262144 * 8, entmax_thread(262144), 0.0),
         "entmax15 (64, 32, 4096), dim 1": (
             8 * 8 * elements,
@@ -180,6 +173,7 @@ def cuda_predictions() -> str:
         "gumbel_softmax (1024, 1024)": (8 * elements, gumbel_shared(1024, 1024), 0.0),
         "gumbel_softmax (64, 32, 4096), dim 1": (8 * 8 * elements, gumbel_columns(64 * 4096), 0.0),
         "gumbel_softmax (4194304, 8)": (8 * 4194304 * 8, gumbel_registers(4194304, 8), 0.0),
+        "gumbel_softmax (8, 128256)": (8 * 8 * 128256, gumbel_huge(8, 128256), 0.0),
         "gae (1024, 1024)": (22 * elements, gae(1024, 1024, 128, 4), 3 * TILE),
         "gae (1024, 8)": (22 * 1024 * 8, gae(1024, 8, 4, 1), 0.0),
         "gae (128, 262144)": (22 * 128 * 262144, gae(128, 262144, 2048, 0), 0.0),
@@ -188,10 +182,22 @@ def cuda_predictions() -> str:
         "mixed_op (8, 1048576)": (4 * 9 * elements, mixed_op(8, elements), 0.0),
         "mixed_op (8, 1048576), backward": (4 * 17 * elements, mixed_op_backward(8, elements), START),
     }
+
+
+def predicted(size: float, kernel: tuple[float, int, int], more: float) -> list[float]:
+    """Return the least and the greatest predicted µs."""
+    instructions, blocks, barriers = kernel
+    issued = instructions / (min(blocks, PROCESSORS) * ISSUED)
+    return [max(size / BANDWIDTH, issued / share) + barriers * BARRIER + more + START for share in SLOTS]
+
+
+def cuda_predictions() -> str:
     lines = []
-    for name, (size, (instructions, blocks, barriers), more) in rows.items():
+    for name, (size, kernel, more) in estimates().items():
+        instructions, blocks, barriers = kernel
         moved, issued = size / BANDWIDTH, instructions / (min(blocks, PROCESSORS) * ISSUED)
-        predicted = max(moved, issued) + barriers * BARRIER + more + START
+        times = predicted(size, kernel, more)
+        read = READ.get(name)
         lines.append(
             [
                 f"`{name.replace(' ', '` ', 1)}",
@@ -199,11 +205,10 @@ def cuda_predictions() -> str:
                 f"{issued:.1f}",
                 str(barriers),
                 f"{more:.1f}" if more else "–",
-                f"{predicted:.0f}" if predicted >= 10 else f"{predicted:.1f}",
-                percent(moved / predicted),
-                f"{BEFORE[name]:g}",
+                span(times) if times[0] >= 10 else " to ".join(f"{t:.1f}" for t in dict.fromkeys(times)),
+                f"{read:g}" if read else "–",
+                percent(moved / (read or times[1])),
             ]
         )
-    return table(
-        "op, shape | bytes, µs | instructions, µs | barriers | other, µs | predicted, µs | share | before", lines
-    )
+    header = "op, shape | bytes, µs | instructions, µs | barriers | other, µs | predicted, µs | read, µs | share"
+    return table(header, lines)

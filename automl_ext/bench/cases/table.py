@@ -42,15 +42,19 @@ CPU_SHAPES: Shapes = {
     "mlp elu": [(batch, 230, 400, 400, 400, 400, 1) for batch in BATCHES],
     "gru": [(16, 200), (50, 400)],
 }
-# On a GPU, cases of 64 MB or more in bfloat16 measure the bandwidth, small cases the cost of a call.
+# On a GPU, cases of 64 MB or more in bfloat16 measure the bandwidth, small cases the cost of a call. The others have a
+# predicted time.
 CUDA_SHAPES: Shapes = {
-    "rows": [(14, 8), (4_194_304, 8), (65_536, 512), (1024, 32_768)],
+    "rows": [
+        *[(14, 8), (4_194_304, 8), (65_536, 512), (1024, 32_768)],
+        *[(262_144, 8), (1024, 1024), (64, 32_000), (8, 128_256)],
+    ],
     "logits": [],  # no kernels of our own
     "attention": [(8, 16, 1024, 1024)],
     "fused attention": [],  # no kernels of our own
-    "mixed": [(8, 16, 8, 8, 8), (8, 64, 64, 32, 32)],
-    "returns": [(128, 8), (128, 262_144), (1024, 32_768)],
-    "atoms": [(256, 51), (655_360, 51)],
+    "mixed": [(8, 16, 8, 8, 8), (8, 64, 64, 32, 32), (8, 1_048_576)],
+    "returns": [(128, 8), (128, 262_144), (1024, 32_768), (1024, 1024)],
+    "atoms": [(256, 51), (655_360, 51), (32_768, 51)],
     "actions": [(256, 18), (2_097_152, 18)],
     "replay": [],  # the buffer is in the host's memory
     "mlp tanh": [],  # no kernels of our own
