@@ -9,11 +9,11 @@
 # make wheel  a wheel in dist/ for Linux, without CUDA: every Python from 3.10 and every torch from 2.10 on
 # make release    the same with gradients in C++ for torch 2.10 to 2.15, the sources, their checksums and a list of parts
 # make cuda-build  compile the CUDA kernels in build/cuda, and check their resources; no GPU needed
-# make cuda-test   build, then the tests and the benchmark that need a GPU
+# make cuda-test   build, then what needs a GPU: tests, times, compute-sanitizer and the benchmark
 #
 # PYTHON=python3.12   the interpreter for the virtual environment
 # AUTOML_EXT_CUDA=1   build for CUDA although there is no GPU here; =0 never
-# AUTOML_EXT_PYTHON=/path/to/python   for cuda-test: build in place with this one (torch, numpy, pytest, ninja)
+# AUTOML_EXT_PYTHON=/path/to/python   for cuda-test: use this one, which installs nothing (docs/development/cuda.md)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -73,7 +73,9 @@ cuda-build:
 	@$(PYTHON) tools/cuda_build.py
 
 cuda-test:
-	@sh tools/cuda_test.sh
+	@[ -n "$$AUTOML_EXT_PYTHON" ] || nvidia-smi -L > /dev/null || { echo "make cuda-test: no GPU found (nvidia-smi -L)" >&2; exit 1; }
+	@[ -n "$$AUTOML_EXT_PYTHON" ] || $(MAKE) --no-print-directory setup
+	@"$${AUTOML_EXT_PYTHON:-$(BIN)/python}" tools/cuda_day.py build/cuda_test
 
 # A source distribution, which must hold every file that a build reads; a wheel; and the wheel used on its own, away from
 # the sources. The wheel is built in the checkout, whose object files make it a matter of seconds.

@@ -13,10 +13,11 @@ import pytest
 import automl_ext
 from automl_ext import _native
 
-# The tests need the extra test, except those of the ops and of their CUDA kernels.
+# The tests need the extra test and what the package itself needs, except those of the ops and of their CUDA kernels.
 WITHOUT_EXTRA = {"cuda", "helpers", "ops"}
 FOLDERS = {folder.name for folder in Path(__file__).parent.iterdir() if folder.is_dir()}
-collect_ignore = [] if importlib.util.find_spec("sklearn") else sorted(FOLDERS - WITHOUT_EXTRA)
+NEEDED = ("gymnasium", "tyro", "rich", "sklearn")
+collect_ignore = [] if all(map(importlib.util.find_spec, NEEDED)) else sorted(FOLDERS - WITHOUT_EXTRA)
 
 
 @pytest.fixture(params=["native", "reference"])

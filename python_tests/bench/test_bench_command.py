@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -203,12 +202,6 @@ def test_in_python_without_tyro_and_rich() -> None:
     assert status == 0, err
     assert "entmax15" in out
     assert "entmax: skipped, not installed" in out
-
-
-def test_the_cuda_test_runs_it() -> None:
-    script = (ROOT / "tools/cuda_day.py").read_text()
-    (code,) = re.findall(r"command\.run\(command\.(BenchCommand\(.*?\))\)", script)
-    assert eval(code, vars(command)) == command.BenchCommand(device="cuda", seconds=0.15, compile=False)
 
 
 def test_cli(capsys: pytest.CaptureFixture[str]) -> None:
