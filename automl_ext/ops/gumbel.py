@@ -209,8 +209,8 @@ def gumbel_argmax(
 
 
 def _calls_directly(logits: Tensor) -> bool:
-    """Return whether to call the kernel before the checks. It does not compare the devices of logits and generator."""
-    return _native.calls_directly(logits) and logits.is_cpu and logits.numel() > 0
+    """Return whether to call the kernel before the checks. It refuses what they refuse; that of meta does not."""
+    return _native.calls_directly(logits) and (logits.is_cpu or logits.is_cuda) and logits.numel() > 0
 
 
 def _sample(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
-from automl_ext import gumbel_argmax, gumbel_entmax15, gumbel_softmax
+from automl_ext import _native, gumbel_argmax, gumbel_entmax15, gumbel_softmax
 
 each_sample = pytest.mark.parametrize("sample", [gumbel_softmax, gumbel_entmax15])
 each_op = pytest.mark.parametrize("op", [gumbel_softmax, gumbel_entmax15, gumbel_argmax])
@@ -34,6 +36,24 @@ def test_an_invalid_traced_tau_gives_nan(sample: Callable, hard: bool) -> None:
     mapped = torch.func.vmap(lambda tau: sample(logits, tau, hard, seed=1))(torch.tensor([1.0, 0.0, -2.0]))
     torch.testing.assert_close(mapped[0], sample(logits, 1.0, hard, seed=1))
     assert mapped[1:].isnan().all()
+
+
+@each_op
+def test_cuda_tensors_reach_the_op_before_the_checks(op: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tensors are fake, since there may be no GPU."""
+    if not _native.is_loaded() or _native.current_backend() == "reference":
+        pytest.skip("without kernels")
+    calls: list[tuple] = []
+    monkeypatch.setattr(_native, "autograd", SimpleNamespace(**{op.__name__: lambda *given: calls.append(given)}))
+    monkeypatch.setattr(_native, "_devices", frozenset({"cuda", "meta"}))
+    monkeypatch.setattr(_native, "_PLAIN", (FakeTensor,))
+    with FakeTensorMode():
+        logits = torch.empty(2, 3, device="cuda")
+        op(logits)
+        op(logits, generator=(generator := torch.Generator()))
+        assert [given[:2] for given in calls] == [(logits, None), (logits, generator)]
+        op(torch.empty(2, 3, device="meta"))  # its kernels check nothing
+    assert len(calls) == 2
 
 
 @each_sample
