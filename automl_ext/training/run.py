@@ -6,10 +6,11 @@
     .lock                                                   while a process writes the run
 
 A run can be killed at any moment. Resumed with the same configuration, it ends with the result of the uninterrupted
-run, bit for bit. Its state must hold everything that changes: parameters, optimizers, schedulers and random states
-(:mod:`~automl_ext.training.seeding`). The results are equal for the same number of threads, PyTorch version, backend
-and kind of processor: PyTorch's own sums (batch norm, gradients of convolutions) round differently with another number
-of threads, and training amplifies the difference. The ops of automl_ext do not depend on the number of threads.
+run, bit for bit; on a GPU, only under :func:`torch.use_deterministic_algorithms`. Its state must hold everything that
+changes: parameters, optimizers, schedulers and random states (:mod:`~automl_ext.training.seeding`). The results are
+equal for the same number of threads, PyTorch version, backend and kind of processor: PyTorch's own sums (batch norm,
+gradients of convolutions) round differently with another number of threads, and training amplifies the difference. The
+ops of automl_ext do not depend on the number of threads.
 """
 
 from __future__ import annotations

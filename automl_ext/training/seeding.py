@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from automl_ext.training.checks import check_seed
-from automl_ext.training.errors import UserError
 
 if TYPE_CHECKING:
     import numpy
@@ -39,9 +40,23 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+class _Generator(torch.Generator):
+    """A generator that also takes the state of one on another kind of device."""
+
+    def set_state(self, state: torch.Tensor) -> torch.Generator:
+        """Restore a state. That of another kind of device, whose stream cannot go on here, seeds this generator."""
+        if state.numel() == self.get_state().numel():
+            return super().set_state(state)
+        digest = hashlib.sha256(bytes(state.tolist())).digest()
+        return self.manual_seed(int.from_bytes(digest[:8], "little") >> 2)
+
+
 def generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
-    """Return a new torch generator with a seed. Its state for a checkpoint is ``get_state()``, a tensor."""
-    return torch.Generator(device).manual_seed(seed)
+    """Return a new torch generator with a seed. Its state for a checkpoint is ``get_state()``, a tensor.
+
+    A generator on a GPU takes a state of one on the CPU, and the reverse, but then draws other numbers.
+    """
+    return _Generator(device).manual_seed(seed)
 
 
 def draw_seed(rng: torch.Generator) -> int:
@@ -78,15 +93,18 @@ def rng_state() -> dict[str, Any]:
 def set_rng_state(state: dict[str, Any]) -> None:
     """Restore the states that :func:`rng_state` returned.
 
-    Raises:
-        UserError: the states were saved with another number of GPUs.
+    With another number of GPUs, those that exist in both get their states, and a warning says so.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if state["cuda"] and len(state["cuda"]) != gpus:
-        raise UserError(f"the random state was saved with {len(state['cuda'])} GPUs, here there are {gpus}")
+        warnings.warn(
+            f"the random state was saved with {len(state['cuda'])} GPUs, here there are {gpus}: "
+            "the result is not that of the uninterrupted run, bit for bit",
+            stacklevel=2,
+        )
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    for device, saved in enumerate(state["cuda"][:gpus]):
+        torch.cuda.set_rng_state(saved, device)
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     if state["numpy"] is not None:

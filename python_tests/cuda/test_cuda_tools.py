@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -98,18 +100,51 @@ def test_extreme_words() -> None:
 # ---- torch.compile
 
 
-@pytest.mark.parametrize("name", ["entmax15", "gumbel_softmax", "gumbel_argmax", "mixed_op_3", "gae", "td_targets"])
-def test_inductor(name: str) -> None:
-    """Compile with inductor; the conformance suite uses aot_eager."""
+each_mode = pytest.mark.parametrize("mode", ["default", "reduce-overhead"])  # the second one records CUDA graphs
+CALLS = 4  # the first ones of reduce-overhead warm up and record
+
+
+@pytest.fixture
+def inductor() -> None:
     if not REHEARSAL:
         pytest.importorskip("triton", reason="inductor needs Triton")
     torch._dynamo.reset()
+
+
+@each_mode
+@pytest.mark.parametrize("name", ["entmax15", "gumbel_softmax", "gumbel_argmax", "mixed_op_3", "gae", "td_targets"])
+def test_inductor(name: str, mode: str, inductor: None) -> None:
+    """Compile with inductor; the conformance suite uses aot_eager."""
     c = case(name)
-    compiled = torch.compile(lambda *xs: c.outputs([2 * x if x.is_floating_point() else x for x in xs]), fullgraph=True)
-    tensors = c.tensors(GPU)
-    expected = c.outputs([2 * x if x.is_floating_point() else x for x in tensors])
-    for got, want in zip(compiled(*tensors), expected, strict=True):
-        torch.testing.assert_close(got, want)
+
+    def doubled(*tensors: Tensor) -> tuple[Tensor, ...]:
+        return c.outputs([2 * x if x.is_floating_point() else x for x in tensors])
+
+    compiled = torch.compile(doubled, fullgraph=True, mode=mode)
+    for call in range(CALLS):
+        tensors = c.tensors(GPU, seed=call)
+        if mode != "default":  # a graph waits for the backward pass of the one before
+            tensors = [x.detach() for x in tensors]
+        torch.compiler.cudagraph_mark_step_begin()
+        for got, want in zip(compiled(*tensors), doubled(*tensors), strict=True):
+            torch.testing.assert_close(got, want)
+
+
+@each_mode
+@pytest.mark.parametrize("op", [a.gumbel_softmax, a.gumbel_entmax15, a.gumbel_argmax], ids=lambda op: op.__name__)
+def test_inductor_without_a_seed(op: Callable[..., Tensor], mode: str, inductor: None) -> None:
+    """Each call draws new noise, of the right distribution."""
+    rows, n = 4000, 8
+    compiled = torch.compile(lambda x: op(2 * x), fullgraph=True, mode=mode)
+    draws = []
+    for _ in range(CALLS):
+        torch.compiler.cudagraph_mark_step_begin()
+        draws.append(compiled(torch.zeros(rows, n, device=GPU)).clone())
+    for x, y in itertools.combinations(draws, 2):
+        assert not torch.equal(x, y)
+    for y in draws:
+        counts = torch.bincount(y if op is a.gumbel_argmax else y.argmax(-1), minlength=n)
+        assert (counts - rows / n).abs().max() < 120  # 5.7 standard deviations
 
 
 def test_autocast_keeps_the_sample() -> None:

@@ -13,6 +13,8 @@ import pytest
 import torch
 from training_helpers import Config, Optimizer, logged, make, train
 
+from automl_ext.nas.supernets.gdas import GDASConfig
+from automl_ext.rl.algorithms.ppo import PPOConfig
 from automl_ext.training import progress
 from automl_ext.training.epochs import Steps
 from automl_ext.training.errors import UserError
@@ -179,6 +181,20 @@ def test_a_missing_path_and_a_wrong_folder(tmp_path):
                 make(out, resume=str(path))
             assert str(caught.value) == f"--resume: expected a checkpoint, a folder checkpoints/step-…, got {path}"
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("config", [PPOConfig, GDASConfig])
+def test_a_run_on_a_gpu_goes_on_on_the_cpu(tmp_path, monkeypatch, config):
+    with monkeypatch.context() as on_gpu:
+        on_gpu.setattr(torch.cuda, "is_initialized", lambda: True)
+        on_gpu.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
+        with make(tmp_path, config(device="cuda")) as run:
+            run.save(1, {"w": torch.zeros(3)})
+    with (
+        pytest.warns(UserWarning, match="made with GPU A GPU, now it is none: the result may differ .* last bits"),
+        make(tmp_path, config(device="cpu"), resume="auto") as run,
+    ):
+        assert run.step == 1
 
 
 @pytest.mark.parametrize("path", ["auto", "PATH"])

@@ -1,5 +1,6 @@
 """Seeds, and saved and restored random states."""
 
+import contextlib
 import random
 
 import numpy as np
@@ -7,7 +8,6 @@ import pytest
 import torch
 from training_helpers import make
 
-from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import (
     derived_seed,
     generator,
@@ -70,13 +70,33 @@ def test_global_states_survive_a_checkpoint(tmp_path):
     assert [draw(), draw()] == expected
 
 
-def test_states_of_missing_gpus_are_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    before = draw, rng_state()
-    state = rng_state() | {"cuda": [torch.zeros(16, dtype=torch.uint8)]}
-    with pytest.raises(UserError, match="saved with 1 GPUs, here there are 0"):
+@pytest.mark.parametrize("gpus", [0, 1, 2, 3])
+def test_states_of_another_number_of_gpus(monkeypatch, gpus):
+    """Those of the GPUs that exist are restored, with a warning."""
+    restored = {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: restored.update({device: int(state[0])}))
+    seed_everything(5)
+    state = rng_state() | {"cuda": [torch.full((16,), 7 + i, dtype=torch.uint8) for i in range(2)]}
+    expected = draw()
+    expectation = pytest.warns(UserWarning, match=f"saved with 2 GPUs, here there are {gpus}: .* bit for bit")
+    with contextlib.nullcontext() if gpus == 2 else expectation:
         set_rng_state(state)
-    assert torch.equal(torch.get_rng_state(), before[1]["torch"])
+    assert restored == dict(list({0: 7, 1: 8}.items())[:gpus])
+    assert draw() == expected
+
+
+def test_a_generator_takes_the_state_of_another_kind_of_device():
+    """States of generators on GPUs have 16 bytes."""
+    states = [torch.arange(16, dtype=torch.uint8), torch.arange(1, 17, dtype=torch.uint8)]
+    drawn = []
+    for state in [*states, states[0]]:
+        rng = generator(3)
+        rng.set_state(state)
+        drawn.append(torch.rand(3, generator=rng).tolist())
+    assert drawn[0] == drawn[2]
+    assert drawn[0] != drawn[1]
 
 
 @pytest.mark.parametrize("kind", ["PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"])

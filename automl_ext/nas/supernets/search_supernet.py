@@ -39,11 +39,12 @@ def search_supernet(
 ) -> dict[str, Any] | None:
     """Search, then train the found architecture on the training and validation images and test it once.
 
-    The result is bitwise reproducible for the same configuration, number of threads, PyTorch version, backend and
-    processor type. The number of threads changes the rounding, because some sums have one part per thread: those of
-    batch norm statistics of channels-last images (PyTorch) and of weight gradients of convolutions (oneDNN). The
-    reference backend rounds the gradients of α differently. Training amplifies rounding differences, so such a search
-    may find another architecture. The architectures that a step samples depend on α and the seed only, not on threads.
+    On a CPU, the result is bitwise reproducible for the same configuration, number of threads, PyTorch version, backend
+    and processor type; on a GPU, only under :func:`torch.use_deterministic_algorithms`. The number of threads changes
+    the rounding, because some sums have one part per thread: those of batch norm statistics of channels-last images
+    (PyTorch) and of weight gradients of convolutions (oneDNN). The reference backend rounds the gradients of α
+    differently. Training amplifies rounding differences, so such a search may find another architecture. The
+    architectures that a step samples depend on α and the seed only, not on threads.
 
     Args:
         config: of the search, for example :class:`automl_ext.nas.supernets.gdas.GDASConfig`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch
@@ -35,7 +35,7 @@ class ImageConfig:
     image_mode: str = "auto"  # Color mode: rgb, gray, or auto (RGB if any image has color).
     seed: int = 0
     """Seed of all random numbers, except that the subset and the split of the images are the same for every seed."""
-    device: str = "auto"  # Device: auto, cpu or cuda.
+    device: str = field(default="auto", metadata={"without_effect": True})  # Device: auto, cpu or cuda.
     channels: int = 16  # Number of channels C of the first stage; later stages have 2C and 4C.
     cells: int = 1  # Number of cells N per stage, all with the same genotype.
 

@@ -61,7 +61,8 @@ class A2CConfig(PolicyConfig):
 class A2C(OnPolicyAgent):
     """The A2C agent; see :class:`automl_ext.rl.loop.agent.Agent`.
 
-    Training is reproducible bit for bit on one machine with a fixed number of threads. The initial weights are the same
+    Training on a CPU is reproducible bit for bit on one machine with a fixed number of threads; on a GPU, only under
+    :func:`torch.use_deterministic_algorithms`. The initial weights are the same
     for every number of threads, but rounding may differ between numbers of threads: PyTorch splits sums of more than
     32,768 elements over threads (here the gradient norm of a large network), and a BLAS may split large products.
 

@@ -43,7 +43,8 @@ class TrainConfig:
     total_steps: int = 100_000  # Number of environment steps, summed over the environments.
     seed: int = 0  # Seed of the weights, the exploration, the batches and the environments.
     n_envs: int = 1  # Number of parallel environments; with several agents or tasks, number of copies of each.
-    device: str = "cpu"  # Device of the networks: cpu, cuda or auto. Small networks are faster on the CPU.
+    device: str = field(default="cpu", metadata={"without_effect": True})
+    """Device of the networks: cpu, cuda or auto. Small networks are faster on the CPU."""
     eval_every: int = 10_000  # Steps between evaluations.
     eval_episodes: int = 10  # Episodes per evaluation.
     eval_max_steps: int = MAX_STEPS

@@ -109,7 +109,7 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any], c
     for key, label in MAY_DIFFER.items():
         if was.get(key) != now[key]:
             warnings.warn(
-                f"{name} was made with {label} {was.get(key)}, now it is {now[key]}: "
+                f"{name} was made with {label} {was.get(key) or 'none'}, now it is {now[key] or 'none'}: "
                 "the result may differ from the uninterrupted one in the last bits",
                 stacklevel=5,
             )
