@@ -100,6 +100,7 @@ def test_extreme_words() -> None:
 # ---- torch.compile
 
 
+compiles = pytest.mark.timeout(180)
 each_mode = pytest.mark.parametrize("mode", ["default", "reduce-overhead"])  # the second one records CUDA graphs
 CALLS = 4  # the first ones of reduce-overhead warm up and record
 
@@ -111,6 +112,7 @@ def inductor() -> None:
     torch._dynamo.reset()
 
 
+@compiles
 @each_mode
 @pytest.mark.parametrize("name", ["entmax15", "gumbel_softmax", "gumbel_argmax", "mixed_op_3", "gae", "td_targets"])
 def test_inductor(name: str, mode: str, inductor: None) -> None:
@@ -130,6 +132,7 @@ def test_inductor(name: str, mode: str, inductor: None) -> None:
             torch.testing.assert_close(got, want)
 
 
+@compiles
 @each_mode
 @pytest.mark.parametrize("op", [a.gumbel_softmax, a.gumbel_entmax15, a.gumbel_argmax], ids=lambda op: op.__name__)
 def test_inductor_without_a_seed(op: Callable[..., Tensor], mode: str, inductor: None) -> None:
