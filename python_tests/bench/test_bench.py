@@ -22,7 +22,7 @@ from automl_ext.bench.cases import replay as replay_cases
 from automl_ext.bench.cases.case import FORWARD, TRAINING, Case, as_list, plain
 from automl_ext.bench.cases.table import CPU_SHAPES, CUDA_SHAPES, QUICK_SHAPES, cases
 from automl_ext.bench.contenders import contenders, first_results, timed
-from automl_ext.bench.measure import copy_call, measure, measure_pass
+from automl_ext.bench.measure import copy_call, graph_seconds, measure, measure_pass
 from automl_ext.bench.reports.terminal import SCALING
 from automl_ext.bench.scaling import scaling
 from automl_ext.bench.timing import interleaved, summary
@@ -355,3 +355,28 @@ def test_scaling_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(row["op"], row["pass"]) for row in rows] == [("entmax15", FORWARD), ("entmax15", TRAINING)]
     for row in rows:
         assert min(row[key] for key in SCALING) > 0
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_calls_of_a_graph_are_rehearsed_on_the_cpu(trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All sets are used, and what cannot be captured is named."""
+    (case,) = (c for c in cases("cpu", QUICK_SHAPES, [torch.float32]) if (c.op, c.shape) == ("gumbel_softmax", (14, 8)))
+    op, sets, used = case.seeded, [case.make() for _ in range(3)], set()
+    assert op is not None
+
+    def seeded(x: Tensor) -> Tensor:
+        used.add(x.data_ptr())
+        return op(x)
+
+    case = dataclasses.replace(case, seeded=seeded)
+    grads = [torch.ones_like(x) for (x,) in sets] if trained else None
+    failed: dict[str, str] = {}
+    times = graph_seconds(case, torch.device("cpu"), sets, grads, failed)
+    assert not failed
+    assert set(times) == {"ours", "softmax"}
+    assert min(times.values()) > 0
+    assert used == {x.data_ptr() for (x,) in sets}
+    refused = RuntimeError("operation not permitted when stream is capturing\nmore")
+    monkeypatch.setattr(measuring, "on_device", lambda device, calls: (_ for _ in ()).throw(refused))
+    assert graph_seconds(case, torch.device("cpu"), sets, grads, failed) == {}
+    assert failed["ours in a CUDA graph"] == "RuntimeError: operation not permitted when stream is capturing"
