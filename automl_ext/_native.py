@@ -83,7 +83,7 @@ def _load_autograd() -> tuple[Any, str]:
     """Import the autograd library for the minor version of torch that is running.
 
     Returns:
-        The module, None if there is none; and a description for people.
+        The module, None if there is none; and a description for :func:`build_info`.
     """
     running = "{}.{}".format(*_minor(torch.__version__))
     name = f"_autograd_{running.replace('.', '_')}"
@@ -203,8 +203,9 @@ def _has_kernel(x: torch.Tensor) -> bool:
 def calls_directly(x: object) -> bool:
     """Return whether to call the function of :data:`autograd` for an op on x, before any checks.
 
-    It converts its arguments faster than torch.ops, and the kernels check them too. If it raises, the caller checks the
-    arguments one by one, which gives the error for people. Not for subclasses of Tensor: they may replace ops.
+    That function converts its arguments faster than torch.ops, and the kernels check them too. If it raises, the caller
+    checks the arguments one by one, which gives a readable error. Subclasses of Tensor are excluded, because they may
+    replace ops.
     """
     return (
         autograd is not None and type(x) in _PLAIN and not torch.compiler.is_compiling() and _has_kernel(x)  # type: ignore[arg-type]

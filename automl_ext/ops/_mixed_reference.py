@@ -44,7 +44,10 @@ class _MixedOp(torch.autograd.Function):
 
 
 class _MixedOpForward(_MixedOp):
-    """With a forward-mode derivative. A class of its own: torch.compile does not support a Function that has one."""
+    """:class:`_MixedOp` with a forward-mode derivative.
+
+    It is a class of its own because torch.compile does not support a Function that has such a derivative.
+    """
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -1,8 +1,8 @@
 """Gradients of the compiled ops in Python, for a version of torch that no autograd library was built for.
 
-They are those of csrc/*/*_autograd.cpp: a backward op, or, if the gradient is batched or must be differentiable,
-PyTorch's own ops. Values are the same; a small call takes longer. PyTorch's ops are written out for entmax, Gumbel
-sampling and mixed ops, whose references take more than 1.5 times as long if their gradients are differentiated.
+The formulas are those of csrc/*/*_autograd.cpp: a backward op, or PyTorch's own ops if the gradient is batched or must
+be differentiable. Values are the same; a small call takes longer. The formulas in PyTorch's ops are written out for
+entmax, Gumbel sampling and mixed ops, because differentiating their references twice takes more than 1.5 times as long.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Grads = Sequence[Tensor | None]
 
 
 def _differentiable(*grads: Tensor | None) -> bool:
-    """Return whether the gradients must be differentiable, or are batched: the backward ops are and take neither."""
+    """Return whether the gradients must be differentiable or are batched, which the backward ops do not support."""
     batched = torch._C._functorch.is_batchedtensor
     return torch.is_grad_enabled() or any(g is not None and batched(g) for g in grads)
 
@@ -47,7 +47,7 @@ def _as_tuple(x: Any) -> tuple[Tensor, ...]:
 
 
 def _register(name: str, save: Callable[[Any, Any, Any], None], backward: Callable[..., Any]) -> None:
-    """save(ctx, inputs, output) keeps what ``backward(ctx, *grads)`` reads."""
+    """Register a gradient: ``save(ctx, inputs, output)`` keeps what ``backward(ctx, *grads)`` reads."""
     register_autograd(f"automl_ext::{name}", backward, setup_context=save)
 
 
@@ -55,13 +55,13 @@ def _register(name: str, save: Callable[[Any, Any, Any], None], backward: Callab
 
 
 def _masked_sqrt(p: Tensor) -> Tensor:
-    """√p with derivative 0, not infinite, at p = 0."""
+    """Return √p, with derivative 0 instead of infinity at p = 0."""
     off = p == 0
     return torch.where(off, 0, torch.where(off, 1, p).sqrt())
 
 
 def _centered(s: Tensor, grad: Tensor, dim: int) -> Tensor:
-    """s(g − ⟨s, g⟩/⟨s, 1⟩); zero outside the support for any g."""
+    """Return s(g − ⟨s, g⟩/⟨s, 1⟩); zero outside the support for any g."""
     off = s == 0
     g, total = torch.where(off, 0, grad), s.sum(dim, keepdim=True)
     mean = (s * g).sum(dim, keepdim=True) / torch.where(total == 0, 1, total)
@@ -121,7 +121,10 @@ def _entmax_terms(y: Tensor, grad: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _gumbel(name: str, terms: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]) -> None:
-    """terms(y, grad, dim) returns dz, with dz/τ the gradient of the logits, and t, with −Σ t/τ that of τ."""
+    """Register the gradient of a Gumbel op.
+
+    ``terms(y, grad, dim)`` returns dz and t: the gradient of the logits is dz/τ, and that of τ is −Σ t/τ.
+    """
 
     def save(ctx: Any, inputs: Any, output: Any) -> None:
         _, _, ctx.tau, tau_tensor, ctx.dim, hard, _ = inputs

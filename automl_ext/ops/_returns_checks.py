@@ -53,7 +53,7 @@ def check_alike(
         floats: the float tensors; rewards comes first.
         flags: terminated, truncated and valid.
         discounts: checked like ``floats``, or None.
-        optional: number of the last flags that may be None; with discounts, all of them may.
+        optional: how many flags, counted from the last one, may be None. With discounts, all flags may be None.
 
     Returns:
         ``floats`` and the discounts, promoted under autocast.

@@ -21,7 +21,7 @@ REFUSED = {
 
 
 def register(op: Callable[..., Tensor]) -> None:
-    """Make the implementation by ``op`` known; masks of padding and of sliding windows are as for ``"sdpa"``."""
+    """Register an implementation that calls ``op``, with the masks of padding and sliding windows of ``"sdpa"``."""
     AttentionInterface.register(NAME, functools.partial(_attend, op))
     AttentionMaskInterface.register(NAME, sdpa_mask)
 

@@ -43,9 +43,9 @@ def entmax15_attention(
     matrix of weights is never stored: memory is linear in the lengths. Results are bitwise equal for any number of
     threads. On other devices, this is a composition of :func:`entmax15` and products of matrices.
 
-    A query that sees no key has the result 0. A NaN or +inf score makes the result of its query NaN. What a key or a
-    value holds that a bool mask hides, or whose weight is 0, has no effect on a CPU; in the composition, a NaN or
-    infinity there spreads.
+    A query that sees no key has the result 0. A NaN or +inf score makes the result of its query NaN. On a CPU, keys and
+    values that a bool mask hides, and values of weight 0, have no effect even if they are NaN or infinite. In the
+    composition, such a NaN or infinity spreads.
 
     Args:
         query: [..., L, d].
@@ -59,7 +59,7 @@ def entmax15_attention(
             ``value``.
 
     Returns:
-        [..., L, d_v] in the dtype of ``query``, or under autocast in its dtype.
+        [..., L, d_v] in the dtype of ``query``, or under autocast in the dtype of autocast.
 
     Raises:
         TypeError: an argument is not a float tensor, dtypes differ, or the mask is neither bool nor float.

@@ -129,7 +129,7 @@ def gumbel_softmax(
         TypeError: an argument has the wrong type or dtype, is given twice, or there are more than five positional
             arguments.
         ValueError: τ is not positive and finite or does not broadcast, ``seed`` and ``generator`` are both given, or
-            one of the three is on another device.
+            τ, ``seed`` or ``generator`` is on another device than ``logits``.
         IndexError: ``dim`` is out of range.
     """
     given = _dim_of("gumbel_softmax", args, dim, eps)

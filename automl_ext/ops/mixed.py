@@ -72,7 +72,7 @@ def cell_aggregate(inputs: Sequence[Sequence[Tensor | None]], weights: Tensor) -
 
 
 def _direct(inputs: Sequence[Tensor | None], weights: Tensor, op: str) -> Tensor | None:
-    """Return the result of the compiled call, which checks its arguments; None if the dispatcher has to be asked."""
+    """Return the result of the compiled call, which checks its arguments; None if the dispatcher must be called."""
     if not _native.calls_directly(weights):
         return None
     try:

@@ -42,7 +42,7 @@ class EntmaxMultiheadAttention(nn.MultiheadAttention):
         """Return the result and, with ``need_weights``, the sparse weights.
 
         Raises:
-            ValueError: shapes do not fit together, or ``is_causal`` without ``attn_mask``, whose hint it is.
+            ValueError: shapes do not fit together, or ``is_causal``, which is a hint about ``attn_mask``, without it.
         """
         batched = query.ndim == 3
         q, k, v = self._projected(*self._batch_first(query, key, value))

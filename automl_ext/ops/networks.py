@@ -279,7 +279,7 @@ class FusedMLP(nn.Sequential):
     It contains the modules of the ``nn.Sequential`` that it replaces, so its ``state_dict``, its initialization and its
     use of random numbers are the same. The forward pass reads their parameters and does not call them, unless one of
     them has a hook: then they run one by one. Layers whose weight is computed (a parametrization, pruning) are refused.
-    A module may be replaced by one of its type and settings only, and none can be added or removed;
+    A module may only be replaced by one of the same type and settings, and none can be added or removed;
     ``nn.Sequential(*network)`` and slices are plain containers of the same modules.
 
     Args:
@@ -290,7 +290,7 @@ class FusedMLP(nn.Sequential):
 
     Raises:
         ValueError: a size below 1, or an unknown activation.
-        TypeError: a size is not an int, or the activation no str.
+        TypeError: a size is not an int, or the activation is not a str.
     """
 
     def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, activation: str = "tanh") -> None:
@@ -318,7 +318,7 @@ class FusedMLP(nn.Sequential):
                 with ``inplace=True`` is taken like one without.
 
         Raises:
-            TypeError: ``network`` is no ``nn.Sequential``, or contains other modules.
+            TypeError: ``network`` is not an ``nn.Sequential``, or contains other modules.
             ValueError: the layers' sizes do not fit together.
         """
         if not isinstance(network, nn.Sequential):

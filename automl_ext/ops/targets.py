@@ -99,7 +99,7 @@ def td_targets(
 
 
 def _in_range(discounts: object) -> bool:
-    """Return whether discounts are a tensor, whose values count as they are, or a number in [0, 1]."""
+    """Return whether discounts are a number in [0, 1], or a tensor, whose values are not checked."""
     return isinstance(discounts, Tensor) or (type(discounts) in (float, int) and 0 <= discounts <= 1)  # type: ignore[operator]
 
 
@@ -118,8 +118,8 @@ def categorical_projection(
 ) -> Tensor:
     """Project r + d (1 - terminated) z back onto the atoms z (C51, Bellemare et al. 2017, algorithm 1).
 
-    Positions on the grid are computed in float64. An atom that falls on the grid keeps all its mass, and each row has
-    the sum of its row of ``next_probs``.
+    Positions on the grid are computed in float64. An atom that falls on the grid keeps all its mass, and the sum of
+    each row is that of the row of ``next_probs``.
 
     Args:
         next_probs: [N, atoms], distribution of the next state over the atoms z = linspace(v_min, v_max, atoms).

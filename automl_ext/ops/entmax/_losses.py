@@ -190,7 +190,10 @@ class _WithGradient(torch.autograd.Function):
 
 
 class _WithTangent(_WithGradient):
-    """With a forward-mode derivative. A class of its own: torch.compile does not support a Function that has one."""
+    """:class:`_WithGradient` with a forward-mode derivative.
+
+    It is a class of its own because torch.compile does not support a Function that has such a derivative.
+    """
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
