@@ -95,8 +95,8 @@ def load(path: str | Path, env: Env | None = None, trust: Iterable[str] = ()) ->
     """Load an agent from a file that :meth:`Agent.save` wrote. Nothing in the file is executed.
 
     The agent needs no environment to predict. ``learn`` and ``evaluate`` make the environments of the configuration.
-    Training continues from the saved policy, with a new optimizer and an empty replay, and new networks of what is no
-    part of the policy: Dreamer's values, IQL's Q.
+    Training continues from the saved policy, with a new optimizer and an empty replay. Networks that are not part of
+    the policy are new: Dreamer's value network, IQL's Q-networks.
 
     Args:
         path: the file.

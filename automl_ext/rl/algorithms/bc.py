@@ -4,8 +4,8 @@ repeat:
     sample (s, a, G) from the episodes; G: discounted return until the end of the episode
     one step of Adam on  −log π(a|s) + vf_coef (G − V(s))²
 
-V is not needed to act, and does not change π. A policy-gradient agent that starts from the clone
-(``--initial-policy.path``) has it.
+V is not needed to act, and learning it does not change π. A policy-gradient agent that starts from the clone
+(``--initial-policy.path``) also starts with this V.
 """
 
 from __future__ import annotations

@@ -216,8 +216,8 @@ class DQN(Agent):
     def iterate(self) -> dict[str, Any]:
         """Act up to the next multiple of ``train_freq`` steps, then learn; return scalar metrics.
 
-        The agent learns once for each multiple of ``train_freq`` that was passed. One step of more environments than
-        ``train_freq`` passes several multiples.
+        The agent learns once for each multiple of ``train_freq`` that was passed. If there are more environments than
+        ``train_freq``, one step of all of them passes several multiples.
         """
         envs, config = self.envs, self.config
         before = envs.steps
@@ -243,7 +243,7 @@ class DQN(Agent):
         return metrics | self.seams.updated()
 
     def explore(self, observations: np.ndarray) -> np.ndarray:
-        """Choose training actions in 0 … A − 1, int64 [B]: ε-greedy ones."""
+        """Choose ε-greedy training actions in 0 … A − 1, int64 [B]."""
         epsilon, n = self.epsilon, len(observations)
         if epsilon == 0.0:
             return self.greedy(observations)
@@ -525,7 +525,7 @@ class SupportCheck:
         self.calls, self.warned = 0, False
 
     def check(self, targets: Tensor) -> None:
-        """Check the expected returns [N] of a batch of targets, before their projection, of every tenth batch."""
+        """Check the expected returns [N] of a batch of targets, before their projection; only in every tenth call."""
         self.calls += 1
         if self.warned or self.calls % CHECK_EVERY != 1:
             return

@@ -6,7 +6,8 @@ repeat, on batches of recorded transitions:
     π: maximize  E[exp(β (min_i Q̂_i(s, a) − V(s))) log π(a|s)]                               eq. 7
     Q̂_i ← Q̂_i + polyak (Q_i − Q̂_i)
 
-Only actions of the data are evaluated. V is an expectile over them: the closer τ is to 1, the closer V is to the best.
+Only actions of the data are evaluated. V is an expectile over them: the closer τ is to 1, the closer V is to the value
+of the best action in the data.
 """
 
 from __future__ import annotations
@@ -99,7 +100,10 @@ class IQL(PolicyAgent, OfflineAgent):
         return metrics
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the sum of the losses of V, Q and π, and metrics. The losses share no parameters with vectors."""
+        """Compute the sum of the losses of V, Q and π, and metrics.
+
+        For vectors, the three losses have no parameters in common; for images, V and π share the convolutions.
+        """
         config, actions = self.config, batch.actions.unsqueeze(1)
         outputs, values = self.network(batch.observations)
         with torch.no_grad():

@@ -6,12 +6,12 @@ repeat:
     ``n_epochs`` times, for each minibatch of a new permutation of the steps:
         A ← (A − mean A) / std A;  r ← π(a|s) / π_old(a|s)
         one Adam step on  −min(r A, clip(r, 1 − ε, 1 + ε) A) + vf_coef (G − V)² − ent_coef H(π);
-        ``target_kl``: none of the rest if KL(π_old ‖ π) on the minibatch exceeds 1.5 ``target_kl``
+        with ``target_kl``: skip the rest of the update once KL(π_old ‖ π) on the minibatch exceeds 1.5 ``target_kl``
 
-Of the details that Huang et al. 2022 list (https://iclr-blog-track.github.io/2022/03/25/ppo-implementation-details),
-those of networks and their initial weights are in ``networks/actor_critic.py``, of actions in
-``networks/distributions.py``, of Atari in ``envs/making.py``. Rewards are divided in ``envs/reward_scale.py`` and
-observations normalized by ``RunningNorm`` in ``networks/body.py``. There is no LSTM.
+Huang et al. 2022 list implementation details (https://iclr-blog-track.github.io/2022/03/25/ppo-implementation-details).
+Those of networks and their initial weights are in ``networks/actor_critic.py``, those of actions in
+``networks/distributions.py``, those of Atari in ``envs/making.py``. Rewards are divided in ``envs/reward_scale.py``,
+and observations are normalized by ``RunningNorm`` in ``networks/body.py``. There is no LSTM.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class PPO(OnPolicyAgent):
     def minibatches(self, steps: Transitions) -> Iterator[Transitions]:
         """Yield the minibatches of ``n_epochs`` random permutations, each with normalized advantages.
 
-        There are as few as possible per epoch, and their sizes differ by at most 1.
+        There are as few minibatches as possible per epoch, and their sizes differ by at most 1.
         """
         n = len(steps.actions)
         parts = -(-n // self.config.batch_size)  # rounded up

@@ -5,11 +5,11 @@ act ε-greedily, each agent by its own Q_i; store the joint step; on a batch of 
     minimize (Q_tot(s, a) − y)²,  Q_tot = Σ Q_i
 Q_target ← Q every ``target_update_interval`` gradient steps
 
-A team shares one reward, here the mean of the agents' rewards. Q-learning of the team's value Q_tot(s, a), which is a
-function of the agents' values Q_i(o_i, a_i): their sum in VDN, a monotonic network in QMIX. Each agent then acts
-greedily by its own Q_i, and together they act greedily by Q_tot.
+A team shares one reward, here the mean of the agents' rewards. The algorithm is Q-learning of the team's value
+Q_tot(s, a), which is computed from the agents' values Q_i(o_i, a_i): by their sum in VDN, by a monotonic network in
+QMIX. If each agent acts greedily by its own Q_i, they together act greedily by Q_tot.
 
-The agents share one network, which reads from the observation which agent it is. Policies have no memory.
+The agents share one network, whose input contains the agent's one-hot vector. Policies have no memory.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class TeamNetwork(nn.Module):
         return q
 
     def total(self, values: Tensor, observations: Tensor) -> Tensor:
-        """Mix values [N, A]. The state is that of all agents' observations [N, A, L], without their one-hot vectors."""
+        """Mix values [N, A]. The state consists of all agents' observations [N, A, L], without the one-hot vectors."""
         mixed: Tensor = self.mixer(values, observations[..., : self.own].flatten(1) * self.scale)
         return mixed
 

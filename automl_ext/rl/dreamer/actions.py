@@ -66,7 +66,7 @@ class TanhNormal:
 
     Args:
         space: action space.
-        mode_samples: number of samples of which :meth:`mode` returns the likeliest; 0: the tanh of the mean.
+        mode_samples: number of samples of which :meth:`mode` returns the most probable one; 0: the tanh of the mean.
 
     Attributes:
         size: numbers per action, A.
@@ -110,8 +110,9 @@ class TanhNormal:
     def mode(self, outputs: Tensor) -> Tensor:
         """Return the most probable actions, [N, A] for outputs [N, 2 A].
 
-        It is the likeliest of ``mode_samples`` samples, as in the authors' code (``SampleDist``), or the tanh of the
-        means. The tanh of a normal distribution with a large standard deviation has its modes near −1 and 1.
+        An action is the most probable one of ``mode_samples`` samples, as in the authors' code (``SampleDist``), or the
+        tanh of the means. These differ: the tanh of a normal variable with a large standard deviation has its modes
+        near −1 and 1.
         """
         if not len(self.mode_noise):
             return self._mean_std(outputs)[0].tanh()

@@ -119,8 +119,8 @@ def imagine(
 ) -> tuple[Tensor, Tensor]:
     """Follow the policy in the world model for H steps (Hafner et al. 2020, section 3).
 
-    Gradients flow through the states and the actions. The actor reads detached states: its gradient is that of the
-    consequences of its actions only.
+    Gradients flow through the states and the actions. The actor's inputs are detached states, so its gradient comes
+    from the consequences of its actions only.
 
     Args:
         rssm: the recurrent model.
@@ -149,7 +149,7 @@ def imagined_returns(
 ) -> tuple[Tensor, Tensor]:
     """Compute differentiable λ-returns of the imagined states s_0 … s_{H−1}, and the weights of these states.
 
-    Different from the paper (equation 6), V(s) and the returns of s exclude r(s), the reward of s itself:
+    Unlike in the paper (equation 6), V(s) and the return of s exclude r(s), the reward of s itself:
     G_t = r(s_{t+1}) + γ[(1 − λ)V(s_{t+1}) + λG_{t+1}]. As in Gymnasium, a reward follows an action, so an episode's
     first state has none.
 
@@ -262,9 +262,9 @@ class Dreamer(Agent):
     def iterate(self) -> dict[str, Any]:
         """Act up to the next multiple of ``train_every`` steps, then update; return scalar metrics.
 
-        There are ``updates_each`` updates for each multiple of ``train_every`` that was passed. One step of more
-        environments than ``train_every`` passes several multiples. There are no updates before ``prefill`` steps. The
-        first call that updates does ``pretrain`` additional updates.
+        There are ``updates_each`` updates for each multiple of ``train_every`` that was passed. If there are more
+        environments than ``train_every``, one step of all of them passes several multiples. There are no updates before
+        ``prefill`` steps. The first call that updates does ``pretrain`` additional updates.
         """
         envs, config = self.envs, self.config
         before = envs.steps

@@ -132,8 +132,8 @@ def sample(distribution: Normal, noise: Tensor) -> Tensor:
 class ImageNorm(RunningNorm):
     """Normalize images by the running mean of every pixel, and by one standard deviation, that of all pixels.
 
-    What never moves becomes 0. In images of [−½, ½], a small object on a large background changes embeddings and losses
-    by little, so that the model learns to encode it late.
+    Pixels that never change become 0. In images scaled to [−½, ½] instead, a small object on a large background changes
+    embeddings and losses by little, so the model is slow to learn to encode it.
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -222,8 +222,8 @@ def model_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute the loss of the world model (Hafner et al. 2020, equation 10, with a loss of the continuation).
 
-    Each term is a mean over the steps that are not padding. The mean of the divergence counts at least as
-    ``config.free_nats``; below that it has no gradient.
+    Each term is a mean over the steps that are not padding. A mean KL divergence below ``config.free_nats`` is replaced
+    by this number, so it has no gradient.
 
     Args:
         model: the predictors.
@@ -322,7 +322,7 @@ class Doubling(nn.ConvTranspose2d):
 
 
 def keras_(network: nn.Module) -> None:
-    """Initialize the weights of a network in place as Keras does, and so the authors' code of Dreamer.
+    """Initialize the weights of a network in place as Keras does, which the authors' code of Dreamer uses.
 
     Weights are Glorot uniform, ±√(6 / (inputs + outputs)) (Glorot and Bengio 2010), the recurrent weights of a GRU
     orthogonal, and biases zero.
@@ -343,9 +343,9 @@ def keras_(network: nn.Module) -> None:
 def he_(network: nn.Module) -> None:
     """Initialize convolutions in place so that their outputs keep the scale of their inputs (He et al. 2015).
 
-    An output of a transposed convolution depends on every second row and column of the kernel, and of one whose inputs
-    are points, on one position. PyTorch's and Keras's initial weights do not count that, so images of a network with
-    their weights are about a hundredth of what they should be, and it takes long to learn.
+    In a transposed convolution of stride 2, an output depends on every second row and column of the kernel only; in one
+    whose inputs are points, on one position of the kernel. The initializations of PyTorch and Keras ignore this. With
+    them, the decoder's first images are about a hundred times too small, and learning takes long.
     """
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):

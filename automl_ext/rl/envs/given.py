@@ -47,7 +47,7 @@ def as_vector(env: Any) -> VectorEnv[Any, Any, Any]:
 
     Raises:
         UserError: an environment of EnvPool in asynchronous mode, or a wrapper that normalizes by statistics.
-        EnvError: a space is missing or is none of Gymnasium.
+        EnvError: a space is missing or is not one of Gymnasium's.
     """
     wrapper = next((w for w in _wrappers(env) if type(w).__name__ in STATISTICS), None)
     if wrapper is not None:
@@ -65,15 +65,15 @@ def as_vector(env: Any) -> VectorEnv[Any, Any, Any]:
 
 
 def others(vector: Any, n: int, seed: int, limit: float) -> VectorEnv[Any, Any, Any] | None:
-    """Make n environments like those of :func:`as_vector`; None if nothing says how.
+    """Make n environments like those of :func:`as_vector`; None if the object does not say how it was made.
 
-    Gymnasium's vector environments have the functions that made their environments. ``gymnasium.make`` and ``make_vec``
-    leave a specification in the environment, and so does EnvPool. It does not contain later changes of the object.
+    Gymnasium's vector environments keep the functions that made their environments. ``gymnasium.make``, ``make_vec``
+    and EnvPool leave a specification in the environment. Neither contains later changes of the object.
 
     Args:
         vector: may have Gymnasium's ``RecordEpisodeStatistics`` around it, and no other wrapper of vector environments.
         n: number of environments.
-        seed: of EnvPool, which takes none in ``reset()``.
+        seed: seed of an environment of EnvPool, which takes none in ``reset()``.
         limit: time limit of a step of worker processes, in seconds.
 
     Raises:
@@ -122,7 +122,7 @@ class Pool(VectorEnv[Any, Any, Any]):
         n: number of environments.
 
     Raises:
-        UserError: the asynchronous mode, or spaces that are none of Gymnasium.
+        UserError: the asynchronous mode, or spaces that are not Gymnasium's.
     """
 
     def __init__(self, pool: Any, n: int) -> None:

@@ -65,7 +65,7 @@ def names_of(space: gymnasium.Space | None) -> tuple[str, ...]:
 def joint_space(spaces: Sequence[gymnasium.Space], names: Sequence[str], hidden: int = 0) -> GroupedBox:
     """Return the space of the observations of all groups, padded to the longest last axis.
 
-    Of it, ``hidden`` entries at the end are for a centralized critic only.
+    The last ``hidden`` entries are for a centralized critic only.
 
     Raises:
         UserError: a space that is not a Box, or other axes or dtypes differ.

@@ -53,9 +53,9 @@ def fault(where: str, call: str, error: BaseException) -> BaseException:
 class Guard(gymnasium.Wrapper):
     """A stateless wrapper that checks the results of one environment.
 
-    It changes two of them. A rendered image becomes uint8 [height, width, 3] (:func:`rgb`). Observations are copied,
-    because an environment may write each one into the same array. Of the info dictionaries, only action masks are kept:
-    nothing else is used, and Gymnasium's vector environments fail on some.
+    It changes some of them. A rendered image becomes uint8 [height, width, 3] (:func:`rgb`). Observations are copied,
+    because an environment may write each one into the same array. From info dictionaries, only action masks are kept:
+    nothing else is used, and Gymnasium's vector environments fail on some entries.
 
     Raises:
         EnvError: an exception in ``reset``, ``step`` or ``render``; a result that does not follow Gymnasium's API; an
@@ -133,7 +133,7 @@ def check_observation(returned: str, observation: Any, space: gymnasium.Space) -
     Args:
         returned: the call, and whose observation it is: the start of the message.
         observation: what the environment returned.
-        space: of a fixed shape and dtype, such as a Box.
+        space: a space of a fixed shape and dtype, such as a Box.
 
     Raises:
         EnvError: the shape differs, or the dtype cannot be cast within its kind.
@@ -169,7 +169,7 @@ def number(returned: str, value: Any, expected: str = "a number") -> float:
         expected: what it should be.
 
     Raises:
-        EnvError: ``value`` is no number.
+        EnvError: ``value`` is not a number.
     """
     try:
         found = np.asarray(value)
@@ -213,7 +213,7 @@ def rgb(image: Any, where: str) -> np.ndarray:
     in the range 0 to 1 and are scaled to 0 to 255; other values are clipped to 0 to 255.
 
     Raises:
-        EnvError: ``image`` is no image; ``where`` is the start of the message.
+        EnvError: ``image`` is not an image; ``where`` is the start of the message.
     """
     found = image[..., None] if isinstance(image, np.ndarray) and image.ndim == 2 else image
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "biuf" or not _is_image(found.shape):

@@ -1,9 +1,8 @@
 """Observations of several parts, and action masks: one row of bytes for each observation.
 
 Dict, Tuple, Discrete, MultiDiscrete and MultiBinary observations are packed into one array, each part in its own dtype.
-Rollouts, replays and checkpoints keep such rows like other arrays. The networks unpack them. An action mask is a part
-of the observation that it belongs to, so that it is wherever the observation is; networks read it by
-:meth:`PackedBox.mask`, and it is not one of their inputs.
+Rollouts, replays and checkpoints keep such rows like other arrays. The networks unpack them. An action mask is stored
+as a part of its observation; networks read it by :meth:`PackedBox.mask`, but it is not one of their inputs.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ class ObservationPart(NamedTuple):
 
     Attributes:
         name: its keys, with dots between them; empty if the observation is the part.
-        space: its space, which is no Dict and no Tuple.
-        dtype: in which it is stored.
+        space: its space, which is neither a Dict nor a Tuple.
+        dtype: dtype in which it is stored.
         start, stop: its bytes in a row.
     """
 
@@ -236,7 +235,7 @@ def has_mask(space: gymnasium.Space) -> bool:
 
 
 def mask_sizes(space: gymnasium.Space) -> tuple[int, ...]:
-    """Return the numbers of values of a discrete action, one for each of its components. A mask has their sum.
+    """Return the number of values of each component of a discrete action. A mask has as many entries as their sum.
 
     Raises:
         UserError: the action space is neither Discrete nor MultiDiscrete.
@@ -265,7 +264,7 @@ def check_not_packed(space: gymnasium.Space | None, who: str, hint: str = "") ->
 
 
 def named_parts(space: gymnasium.Space, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield name and space of every part of a space that is no Dict and no Tuple.
+    """Yield name and space of every part of a space that is neither a Dict nor a Tuple.
 
     Raises:
         UserError: a space without arrays of a fixed size, such as Text.

@@ -87,7 +87,8 @@ class Envs:
         vector: a Gymnasium vector environment, in any autoreset mode.
         seed: determines all episodes. Adjacent seeds have no episodes in common.
         reward_clip: clip the rewards of :class:`Step` to ±this value. Returns of episodes are not clipped.
-        env_id: the environment's id, for messages and for agents, which evaluate policies in environments of this id.
+        env_id: the environment's id, for messages and for agents, which make the environments of evaluations by this
+            id.
         step_timeout: time limit of a reset or a step of worker processes (AsyncVectorEnv), in seconds.
 
     Attributes:
@@ -98,7 +99,7 @@ class Envs:
         episodes: the finished episodes. The reader empties the list.
         steps: number of transitions so far, over all environments. Steps that are not valid do not count.
         frame_stack: number of the last frames that observations stack along their first axis, so that a replay can
-            store each frame once. 1, unless :func:`make_envs` sets it: observations are no stacks.
+            store each frame once; set by :func:`make_envs`. 1: observations are not stacks.
         heartbeat: if not None, called after every step, so that another process can detect a hang.
         transforms: applied to the result of every :meth:`step`, in this order.
 
@@ -323,7 +324,7 @@ class Envs:
         self._check_finite("observation", self.observations, self._no_observations)
 
     def others(self, n: int, seed: int) -> Envs | None:
-        """Make n environments like these, with returns that are not clipped; None if nothing says how.
+        """Make n environments like these, without clipping of rewards; None if it is not known how they were made.
 
         Raises:
             EnvError: the environments' own code failed.
@@ -387,7 +388,7 @@ class Envs:
         self.observation_space = self._packed = PackedBox(float32_space(space), mask_sizes(self.action_space))
 
     def _read(self, call: str, observations: Any, info: dict[str, Any]) -> np.ndarray:
-        """Return checked observations [B, ...], packed if they are no plain arrays."""
+        """Return checked observations [B, ...], packed if they are not plain arrays."""
         if self._packed is None:
             space: Any = self.vector.observation_space
             if getattr(observations, "shape", None) != space.shape or observations.dtype != space.dtype:

@@ -90,7 +90,7 @@ def step(
 
 
 def close(vector: AsyncVectorEnv, broken: bool) -> None:
-    """Close the environments and end the workers; kill those that do not end, or may never reply (``broken``)."""
+    """Close the environments and end the workers; kill those that do not end. ``broken``: some may never reply."""
     if broken:
         terminate(vector)
         return

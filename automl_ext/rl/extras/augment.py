@@ -1,6 +1,6 @@
 """Random shifts of images in Q-learning: DrQ (Kostrikov, Yarats and Fergus 2021, https://arxiv.org/abs/2004.13649).
 
-Each transition of a batch is copied twice, and every image of a copy is shifted by its own f_m or f_m':
+Each transition of a batch is copied twice. f_m and f_m' are the random shifts of the images of copy m:
 
     y = ½ Σ_m target(f_m'(s′))
     minimize ½ Σ_m loss(Q(f_m(s), a) − y)          equations 1 to 3 with K = M = 2
@@ -89,11 +89,11 @@ def mean_of_copies(values: Tensor) -> Tensor:
 
 
 class RandomShift:
-    """Shifts images by up to 4 of 84 pixels, as in the paper, and as far in proportion if they have another size.
+    """Shifts images by up to 4 pixels if they have 84 × 84, as in the paper, and in proportion for other sizes.
 
     Args:
         shape: shape of an observation: [H, W, C], [C, H, W], a stack of gray images [n, H, W] or of others
-            [n, H, W, C]. The images of a stack are shifted alike.
+            [n, H, W, C]. All images of a stack are shifted by the same number of pixels.
         rng: random generator on the device of the images.
     """
 
@@ -103,7 +103,7 @@ class RandomShift:
         self.rng = rng
 
     def __call__(self, observations: Tensor) -> Tensor:
-        """Return observations [N, ...], each shifted by a random number of pixels of its own in both directions."""
+        """Return observations [N, ...], each shifted in both directions by its own random numbers of pixels."""
         offsets = torch.randint(
             -self.most, self.most + 1, (2, len(observations)), generator=self.rng, device=self.rng.device
         )

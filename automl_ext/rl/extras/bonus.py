@@ -1,8 +1,8 @@
-"""What exploration bonuses share: rewards for novelty that an agent learns from in addition to the task's rewards.
+"""Exploration bonuses: rewards for novelty that an agent learns from in addition to the task's rewards.
 
-On-policy agents see r + weight · b(s′) in every step (:class:`StepBonus`). In a replay a bonus would go out of date
-while the state becomes familiar. Q-learning therefore stores the task's rewards and adds the current bonus to each
-batch (:class:`BatchBonus`). Reported returns and evaluations are those of the task.
+On-policy agents see r + weight · b(s′) in every step (:class:`StepBonus`). In a replay, a bonus would go out of date
+while the state becomes familiar. Q-learning therefore stores the task's rewards, and adds the bonuses of the moment to
+each batch (:class:`BatchBonus`). Reported returns and evaluations do not contain bonuses.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def add_bonus(agent: Any, name: str, weight: float, once: bool, novelty: Novelty
 
     Args:
         agent: on-policy, or Q-learning with targets of one step.
-        name: of the extra; the mean addition to a reward is logged under it.
+        name: name of the extra, under which the mean bonus per step is logged.
         weight: factor of the bonus.
         once: whether an observation gets the bonus only when it is reached for the first time in its episode.
         novelty: measures b and learns from the agent's steps.
@@ -96,7 +96,7 @@ class StepBonus:
         return step._replace(rewards=step.rewards + added)
 
     def mean(self) -> float:
-        """Return the mean addition to a reward since the last call."""
+        """Return the mean bonus per step since the last call."""
         mean = self._sum / max(self._count, 1)
         self._sum, self._count = 0.0, 0
         return mean
@@ -119,7 +119,7 @@ class StepBonus:
 class BatchBonus:
     """Add ``weight`` · b(s′) to the returns of a batch of single steps.
 
-    A :class:`StepBonus` of weight 0 teaches the novelty and has its state.
+    A :class:`StepBonus` of weight 0 trains the measure of novelty on every step, and saves its state.
     """
 
     def __init__(self, novelty: Novelty, weight: float) -> None:
@@ -132,13 +132,13 @@ class BatchBonus:
         return dataclasses.replace(batch, returns=batch.returns + added)
 
     def mean(self) -> Tensor | None:
-        """Return the mean addition to a return since the last call; None for no batches."""
+        """Return the mean bonus per transition since the last call; None if there were no batches."""
         means, self._means = self._means, []
         return torch.stack(means).mean() if means else None
 
 
 class FirstVisits:
-    """Tells which steps reach an observation that their running episode has not had before (NovelD, Zhang et al. 2021).
+    """Tells which steps reach an observation for the first time in their episode (NovelD, Zhang et al. 2021).
 
     Without this limit, the bonuses of a long episode can exceed the reward of the task, and an agent that reaches the
     goal ends the episode and so loses them.

@@ -34,7 +34,7 @@ MOMENTUM = 0.95  # m
 
 @dataclass
 class Contrastive:
-    """An encoder of Q-learning that also learns to recognize an image after another random shift.
+    """A loss with which the encoder of Q-learning learns to recognize an image after another random shift.
 
     Attaching it raises UserError to an agent without a replay, or for observations that are not images.
     """

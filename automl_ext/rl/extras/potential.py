@@ -53,8 +53,8 @@ class Shaping:
 
     Args:
         potential: Φ, from observations [B, ...] to numbers [B].
-        gamma: the discount factor with which the agent learns. With another one the optimal policy may change.
-        name: of the potential, for messages.
+        gamma: the discount factor of the agent. With another one, the optimal policy may change.
+        name: name of the potential, for messages.
     """
 
     def __init__(self, potential: Function, gamma: float, name: str = "function") -> None:

@@ -42,8 +42,9 @@ Taken = tuple[Tensor, Tensor, Tensor]  # observation, action and reward of a ste
 class SelfImitation:
     """Imitation of an on-policy agent's own past actions that turned out better than V predicts.
 
-    Attaching it raises UserError to an agent that learns from a replay or divides rewards by a changing deviation, with
-    which returns of the past and V have different units; or if its own replay does not fit into memory.
+    Attaching it raises UserError for an agent that learns from a replay, for one that divides rewards by a running
+    standard deviation (returns of the past would then have another scale than V), or if its replay does not fit into
+    memory.
     """
 
     name: ClassVar[str] = "self-imitation"

@@ -102,8 +102,8 @@ class Agent(ABC):
     def set_initial_policy(self) -> None:
         """Set the initial weights that extras ask for, unless training has begun or a policy was loaded.
 
-        Not in the constructor, because a loaded agent and a resumed run must not need the file. So the methods to which
-        the weights matter call it: ``iterate`` of algorithms with the seam ``initial``, and those below.
+        The constructor does not do this, because a loaded agent and a resumed run must not need the file. Instead, the
+        methods that use the weights call it: ``iterate`` of algorithms with the seam ``initial``, and those below.
         """
         if not (self.envs.steps or self._policy_given):
             for change in self.seams.initial:
@@ -126,8 +126,8 @@ class Agent(ABC):
     ) -> dict[str, Any]:
         """Train, with evaluations every ``config.eval_every`` steps. Afterwards the agent has the last policy.
 
-        A second call continues the training, with new episodes if the environments are an object that ``rl.make`` was
-        given. After ``rl.load`` all is new but the policy; see :func:`rl.load`.
+        A second call continues the training, with new episodes if the environments are an object that was passed to
+        ``rl.make``. After ``rl.load``, everything except the policy is new; see :func:`rl.load`.
 
         Args:
             total_steps: number of steps of this call. None: up to ``config.total_steps``.
@@ -207,11 +207,11 @@ class Agent(ABC):
         """Play whole episodes in new environments; return their returns, float64 [episodes].
 
         The actions are deterministic, unless the configuration has ``eval_sample``.
-        With several agents or tasks there are ``episodes`` returns of each, in turn.
+        With several agents or tasks, each has ``episodes`` returns, and the returns alternate between them.
         ``automl-ext eval`` plays the same episodes for the same seed.
 
         Raises:
-            ValueError: ``episodes`` is not an int of at least 1, or ``seed`` is none.
+            ValueError: ``episodes`` is not an int of at least 1, or ``seed`` is not a valid seed.
             UserError: the environment is not known in this process, or has other spaces than the agent.
         """
         if type(episodes) is not int or episodes < 1:
@@ -255,7 +255,7 @@ class Agent(ABC):
 
     @property
     def given(self) -> Envs | None:
-        """The training environments, if they are others than those of ``config.env_id``."""
+        """The training environments, if they are not those of ``config.env_id`` but were passed as an object."""
         envs = self.envs
         return envs if isinstance(envs, Envs) and envs.env_id != self.config.env_id else None
 
@@ -265,7 +265,7 @@ class Agent(ABC):
         self.cut()
 
     def cut(self) -> None:  # noqa: B027  # most agents remember nothing
-        """Forget the running episodes: new ones have started, without an end of the others."""
+        """Forget the running episodes: they were aborted, and new ones have started."""
 
     # Methods that the algorithms implement or override.
 

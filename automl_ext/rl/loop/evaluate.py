@@ -42,7 +42,7 @@ def play(
         envs: new environments; they are closed afterwards.
         begin: called before ``act`` with bool [B], True where an episode starts; recurrent policies reset there.
         max_steps: longer episodes are truncated, so that an endless episode does not block.
-        number: B, the number of environments that count, the first ones; None: all.
+        number: B: only the first B environments are evaluated; None: all.
     """
     returns = np.zeros(envs.n_envs)
     running = np.arange(envs.n_envs) < (envs.n_envs if number is None else number)
@@ -94,8 +94,9 @@ def warn_of_cut(played: EpisodeReturns, max_steps: int) -> None:
 def play_policy(agent: Any, config: TrainConfig, episodes: int, seed: int) -> tuple[EpisodeReturns, tuple[str, ...]]:
     """Play ``episodes`` episodes of the agent's policy; ``seed`` determines them. Return also the names of the groups.
 
-    They are played in new environments: of ``config.env_id``, or like those that the agent was given. Where nothing
-    says how to make those, they are played in the training environments, whose running episodes are aborted.
+    They are played in new environments: those of ``config.env_id``, or copies of the environments that were passed to
+    the agent. If it is not known how to make copies, they are played in the training environments, whose running
+    episodes are aborted.
 
     Raises:
         UserError: the environment does not exist, or has other spaces than the agent.

@@ -73,9 +73,10 @@ def train(
     Returns:
         The content of ``result.json``; None when stopped. ``eval_return_*`` belong to the last policy and
         ``best_eval_return`` to the best policy. Both are evaluated on the same ``final_episodes`` new episodes. The
-        best policy is the one with the best evaluation during training, or the last one if it does as well on the new
-        episodes. ``seconds``, ``cpu_seconds``, ``steps_per_second`` and ``updates_per_second`` measure acting and
-        learning without evaluation. ``updates`` and ``updates_per_second`` exist if the agent counts its updates.
+        best policy is the one with the best evaluation during training, or the last one if its mean on the new episodes
+        is at least as high. ``seconds``, ``cpu_seconds``, ``steps_per_second`` and ``updates_per_second`` measure
+        acting and learning without evaluation. ``updates`` and ``updates_per_second`` exist if the agent counts its
+        updates.
 
     Raises:
         UserError: a wrong configuration or run directory, or losses that are not finite.
@@ -289,7 +290,8 @@ class Training:
     def result(self) -> dict[str, Any]:
         """Evaluate the last and the best policy on the same ``final_episodes`` new episodes.
 
-        The best policy was chosen by few episodes, so the last one replaces it if it does as well on these.
+        The best policy was chosen by few episodes, so the last one replaces it if its mean is at least as high on
+        these.
         """
         steps, episodes = self.agent.envs.steps, self.config.final_episodes
         last, cut = self.returns(episodes, number=0), self.cut

@@ -66,11 +66,11 @@ class PolicyAgent(Agent):
     """An agent whose policy is an :class:`ActorCritic`. Subclasses set the attributes and learn.
 
     Attributes:
-        device: of the network.
+        device: device of the network.
         network: policy and value function.
         rng: random generator of the actions in training.
         eval_rng: random generator of the actions in evaluations; each evaluation begins with the same state.
-        encoder_modules: the modules of an encoder of the user's. They act in evaluation mode, and learn in their own.
+        encoder_modules: the modules of the user's encoder. They are in evaluation mode while the agent acts.
     """
 
     device: torch.device
@@ -82,7 +82,8 @@ class PolicyAgent(Agent):
     def sample(self, observations: np.ndarray, rng: torch.Generator | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Sample actions a ~ π(·|s) for observations [B, ...], with the generator of the training or ``rng``.
 
-        Callers turn gradients off, which takes time. Returns the actions as sampled, and as the environment takes them.
+        Callers must turn gradients off; doing it here would take time in every step. Returns the actions as sampled,
+        and as the environment takes them.
         """
         distribution = self.network.distribution
         outputs = self.outputs(observations)
@@ -118,7 +119,7 @@ class PolicyAgent(Agent):
 
     @torch.inference_mode()
     def evaluation_actions(self, observations: np.ndarray) -> np.ndarray:
-        """Return the most probable actions, or sampled ones with ``config.eval_sample``; draws nothing from ``rng``."""
+        """Return the most probable actions, or sampled ones with ``config.eval_sample``. ``rng`` is not used."""
         sampled = getattr(self.config, "eval_sample", False)
         return self.sample(observations, self.eval_rng)[1] if sampled else self.act(observations)
 
@@ -138,12 +139,13 @@ class OnPolicyAgent(PolicyAgent):
         encoder: a network from observations to features, see :class:`~automl_ext.rl.networks.body.Body`; it is trained
             with the policy. Runs and saved agents do not contain its architecture.
         steps: steps per environment and rollout, which must fit into memory. 0: not checked.
-        popart: normalize the values by PopArt. Rewards are not divided then: it needs returns of a constant scale.
+        popart: normalize the values by PopArt. Then rewards are not divided, because PopArt needs rewards of a constant
+            scale.
 
     Attributes:
         parameters: all parameters of the network as one vector.
         optimizer: optimizer of ``parameters``.
-        reward_scale: what divides the rewards of training, if ``config.normalize_rewards`` and not ``popart``.
+        reward_scale: the divisor of the training rewards, with ``config.normalize_rewards`` and without ``popart``.
 
     Raises:
         UserError: unsupported observation or action space; environments or a rollout that do not fit into memory.
@@ -178,7 +180,7 @@ class OnPolicyAgent(PolicyAgent):
         self.eval_rng = generator(derived_seed(config.seed, 8), self.device)
 
     def policy_state(self) -> dict[str, Any]:
-        """Return the state of the network, and the statistics of rewards, from which training may go on."""
+        """Return the state of the network, and the statistics of rewards, with which training may continue."""
         scale = self.reward_scale
         return super().policy_state() | ({} if scale is None else {REWARD_MOMENTS: scale.moments})
 

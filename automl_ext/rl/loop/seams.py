@@ -1,12 +1,12 @@
-"""The five places where extras act on an agent. Algorithms call :class:`Seams`; without extras it changes nothing.
+"""The places where extras act on an agent. Algorithms call :class:`Seams`; without extras it changes nothing.
 
 1. ``initial``: the weights before training
-2. ``Envs.transforms``: every step, see :class:`automl_ext.rl.envs.vector.StepTransform`; ``rewards`` if it is a
-   function of the step, ``steps`` if it has a state
+2. ``rewards`` and ``steps``: every step, by a transform in ``Envs.transforms``
+   (:class:`automl_ext.rl.envs.vector.StepTransform`): ``rewards`` if it has no state, ``steps`` if it has one
 3. ``batch``: every batch of a replay, before its targets are computed, for example its rewards. If a transform puts
-   several copies of each transition into the batch, ``merge`` says what becomes of the copies' targets and errors
+   several copies of each transition into the batch, ``merge`` combines the targets and the errors of the copies
 4. ``terms``: terms that are added to the loss
-5. ``after``: calls after an update
+5. ``after``: functions that are called after an update
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Acted(NamedTuple):
     Attributes:
         observations: [N, ...].
         actions: [N, ...], as sampled from the policy.
-        weights: float32 [N], 0 where the step is not a transition; otherwise equal, with sum 1. None: all are equal.
+        weights: float32 [N], sum 1: 0 where the step is not a transition, equal elsewhere. None: all are equal.
     """
 
     observations: Tensor
@@ -35,7 +35,7 @@ class Acted(NamedTuple):
 
 
 class StatefulPart(Protocol):
-    """What an extra adds to an agent, if it has a state. It may have ``cut()``, which forgets running episodes."""
+    """A part with a state that an extra adds to an agent. It may have ``cut()``, which forgets running episodes."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -56,11 +56,11 @@ class LossTerm(Protocol):
         """
 
     def step(self) -> None:
-        """Update parameters of its own, if any; called after each backward pass, by DQN after its own step."""
+        """Update the term's own parameters, if any. Called after each backward pass (DQN: after its optimizer step)."""
 
 
 class Extra(Protocol):
-    """An addition to an agent: its options, and what they do. See :mod:`automl_ext.rl.extras`.
+    """An addition to an agent, with its options. See :mod:`automl_ext.rl.extras`.
 
     Attributes:
         name: its name in checkpoints.
@@ -88,7 +88,7 @@ class Seams:
     """The parts that extras have added to an agent. The attributes are described at the top of this file.
 
     Attributes:
-        names: of the extras.
+        names: names of the extras.
         parts: the parts with a state, by the name of their extra.
     """
 
@@ -107,7 +107,7 @@ class Seams:
         return batch
 
     def merged(self, values: Tensor) -> Tensor:
-        """Merge what was computed for each copy of a transition: targets or errors of a transformed batch, [N, ...]."""
+        """Combine the values of the copies of each transition: targets or errors of a transformed batch, [N, ...]."""
         for merge in self.merge:
             values = merge(values)
         return values
@@ -127,7 +127,7 @@ class Seams:
             term.step()
 
     def updated(self, rollout: Any = None) -> dict[str, Any]:
-        """Call what follows an update; return its metrics.
+        """Call the functions of ``after``; return their metrics.
 
         Args:
             rollout: what the update learned from; None for Q-learning.

@@ -94,7 +94,7 @@ class WorkerProcesses:
             self.pipes.append(ours)
 
     def _reports(self) -> list[Any]:
-        """Wait for the report of each worker at the end of its leg.
+        """Wait for the report of each worker at the end of its leg, the steps up to the next pause.
 
         Raises:
             EnvError: a worker failed, died or hangs.

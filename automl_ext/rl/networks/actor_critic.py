@@ -47,8 +47,8 @@ class ActorCritic(nn.Module):
             encoder are not changed.
 
     Attributes:
-        distribution: of the actions, see :func:`~automl_ext.rl.networks.distributions.distribution_of`.
-        body: what policy and value share: a :class:`Body`, for perceptrons without layers.
+        distribution: distribution of the actions, see :func:`~automl_ext.rl.networks.distributions.distribution_of`.
+        body: the :class:`Body` that policy and value share; without layers if both are perceptrons.
         actor, critic: maps of the body's outputs to the distribution's parameters, and to the value.
 
     Raises:

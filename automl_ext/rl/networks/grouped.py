@@ -1,4 +1,4 @@
-"""Actor-critics of several agents or tasks: what they share, a centralized critic, and values normalized by PopArt."""
+"""Actor-critics of several agents or tasks: shared or separate layers, a centralized critic, and PopArt."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class GroupedActorCritic(ActorCritic):
     Args:
         observation_space: usually a :class:`GroupedBox`. Its hidden entries are inputs of the value function only.
         action_space, hidden, normalize: see :class:`ActorCritic`.
-        separate: what each group has for itself: "none"; "heads", the last layers of policy and value function;
+        separate: which layers each group has for itself: "none"; "heads", the last layers of policy and value function;
             "networks", all layers.
         popart: the value heads are :class:`PopArt`, one per group.
 

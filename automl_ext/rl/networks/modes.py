@@ -1,4 +1,4 @@
-"""Evaluation mode of the modules that compute something else in it."""
+"""A context in which some modules are in evaluation mode."""
 
 from __future__ import annotations
 

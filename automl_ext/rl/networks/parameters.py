@@ -63,8 +63,8 @@ def flatten_parameters(module: nn.Module) -> nn.Parameter:
     Move the module to its device first.
 
     Returns:
-        The vector. Its ``grad`` is set: ``backward`` adds to it, ``grad.zero_()`` clears it. The gradient of parameters
-        that require none stays 0. The vector of a module whose parameters all require no gradient has none.
+        The vector. Its ``grad`` is a tensor: ``backward`` adds to it, and ``grad.zero_()`` clears it. It stays 0 for
+        parameters that require no gradient, and is None if no parameter requires one.
     """
     parameters = list(module.parameters())
     sizes = [p.numel() for p in parameters]

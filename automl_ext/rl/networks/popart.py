@@ -5,8 +5,9 @@ targets G. When μ and σ change to μ′ and σ′, the last layer is rescaled 
 
     w′ = σ / σ′ · w        b′ = (σ b + μ − μ′) / σ′
 
-The loss is the squared error of normalized values, ((G − V) / σ)², so that rewards of all scales learn alike. With one
-head per task, also the advantages are divided by the task's σ (Hessel et al. 2019, https://arxiv.org/abs/1809.04474).
+The loss is the squared error of normalized values, ((G − V) / σ)², so that the scale of the rewards does not matter.
+With one head per task, the advantages are divided by the task's σ, too (Hessel et al. 2019,
+https://arxiv.org/abs/1809.04474).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class PopArt(nn.Linear):
     def update(self, targets: Tensor) -> None:
         """Include targets [N] in the statistics and rescale the layer; without targets nothing changes.
 
-        The first updates have the larger weight β / (1 − (1 − β)ᵗ), so that the initial moments have none.
+        Update t has the weight β / (1 − (1 − β)ᵗ), so that the initial moments have no influence.
         """
         if not len(targets):
             return

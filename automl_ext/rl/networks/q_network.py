@@ -65,7 +65,7 @@ def noisy_layers(network: nn.Module) -> list[NoisyLinear]:
 
 
 def resample(layers: Sequence[NoisyLinear], generator: torch.Generator, rows: int | None = None) -> None:
-    """Draw new noise for every layer; with ``rows``, of its own for each of the N = ``rows`` rows of the next input."""
+    """Draw new noise for every layer; with ``rows`` = N, separate noise for each of the N rows of the next input."""
     if not layers:
         return
     sizes = [size for layer in layers for size in reversed(layer.weight.shape)]

@@ -51,7 +51,7 @@ class Ring:
     and :meth:`stacks` makes the stacks. ``ages[row]`` is the number of steps since the start of the transition's
     episode, at most k - 1. The first stack of an episode contains frames before the first observation: padding, or
     frames of an earlier life. They are stored in ``before``, at the place ``starts[row]`` of the rows that need them.
-    Frames have k - 1 slots more than transitions, for the stacks of the oldest transitions.
+    The frames have k - 1 more slots than the transitions, for the stacks of the oldest transitions.
 
     The index of a transition is row + rows * (number of times the buffer has wrapped around). Unlike a row, an index is
     never reused.
@@ -61,7 +61,7 @@ class Ring:
         n_envs: number of environments, B.
         observation_shape, observation_dtype: one environment's observation.
         action_shape, action_dtype: one environment's action.
-        frame_stack: number k of frames along the first axis of an observation; 1: observations are no stacks.
+        frame_stack: number k of frames along the first axis of an observation; 1: observations are not stacks.
     """
 
     def __init__(

@@ -73,8 +73,8 @@ class SequenceReplay:
     """A replay of the last finished episodes and of the running ones.
 
     An episode of N steps has N + 1 rows. A window lies within one episode and is padded if the episode is shorter. The
-    start of a window is sampled uniformly from all rows. It is then moved back if the window would reach beyond the
-    episode's end. The ends of episodes, from which terminations are learned, are therefore sampled often.
+    start of a window is sampled uniformly from all rows, and moved back if the window would reach beyond the episode's
+    end. So the last rows of episodes, from which terminations are learned, are sampled often.
 
     Args:
         capacity: maximum number of rows in finished episodes; at least one episode is kept. A running episode with more

@@ -1,15 +1,15 @@
 """Experience replay (Lin 1992) for parallel environments.
 
-A ring per environment holds the transitions. Each observation is stored once, in its own dtype: images stay uint8. Of
-observations that are stacks of the last frames, each frame is stored once, and sampling makes the stacks.
+A ring per environment holds the transitions. Each observation is stored once, in its own dtype: images stay uint8. If
+observations are stacks of the last frames, each frame is stored once, and the stacks are made when they are sampled.
 Windows of ``n_step`` steps are formed during sampling by the rule of :func:`automl_ext.n_step_returns`. A window ends
 at an episode's end, at the newest step, and before a step that is not valid (Gymnasium's NEXT_STEP autoreset makes one
 after each episode). Such shorter windows are sampled like all others. A truncated episode bootstraps from its true
 final observation, a terminated one does not bootstrap.
 
 Memory per transition in bytes: the observation or its newest frame, the action, 24 for reward, flags and indices, and
-10.3 for priorities. Each finished episode takes one more observation; of stacks of k frames, k more frames. Memory is
-allocated while the ring fills.
+10.3 for priorities. Each finished episode takes one more observation, or k more frames for stacks of k frames. Memory
+is allocated while the ring fills.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The ablation of Rainbow (Hessel et al. 2018, figure 3): Rainbow without one part at a time, Rainbow and DQN."""
+"""The ablation of Rainbow (Hessel et al. 2018, figure 3): Rainbow, Rainbow without each of its six parts, and DQN."""
 
 from __future__ import annotations
 

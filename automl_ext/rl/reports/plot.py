@@ -189,8 +189,8 @@ def clipped(env_id: str, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray,
 def together(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray]:
     """Return the steps [T] that all curves cover, and the linearly interpolated returns [curves, T].
 
-    If there are no such steps, as with one evaluation per seed, each at its own step, T is 1: each curve's return there
-    is the one nearest to it.
+    If there are no such steps, for example with one evaluation per seed at different steps, T is 1, and each curve has
+    the return of its evaluation nearest to that step.
     """
     first = max(c.steps[0] for c in curves)
     last = max(first, min(c.steps[-1] for c in curves))
