@@ -19,7 +19,7 @@ def forward_hooks(modules: Iterable[nn.Module], hook: Callable[..., Any]) -> Ite
     """Call ``hook(module, arguments, output)`` after each forward pass of a module inside the block.
 
     Args:
-        hook: what it returns replaces the output, unless it is None.
+        hook: its result replaces the output, unless it is None.
     """
     handles = [module.register_forward_hook(hook) for module in modules]
     try:

@@ -19,8 +19,8 @@ def prepare(config: Config, data: Any = None) -> tuple[Config, Splits]:
         data: own data that take the place of ``config.data``: see :mod:`automl_ext.data.datasets`.
 
     Returns:
-        The configuration, in which ``data`` is the checksum of own data, so that a run is resumed with equal data
-        only; and the parts of the data.
+        The configuration, in which ``data`` is the checksum of own data, so that a run can only be resumed with equal
+        data; and the training, validation and test parts.
 
     Raises:
         UserError: the data are invalid.

@@ -59,9 +59,9 @@ def fit(
         resume: ``"auto"`` continues an interrupted run in ``out``.
         options: fields of the search's configuration. All searches have ``image_size``, ``class_weights``, ``device``
             and ``seed``. ``auto`` also has ``minutes`` (10 CPU-minutes), ``baselines`` (False; True: also train three
-            networks, each for as long) and the other fields of :class:`~automl_ext.nas.auto.plan.AutoConfig`. The other
-            searches also have ``epochs`` (200, of the search), ``retrain_epochs`` (40), ``retrain_channels`` and the
-            other fields of :class:`~automl_ext.nas.supernets.supernet_options.SupernetConfig`.
+            networks for ``minutes`` each) and the other fields of :class:`~automl_ext.nas.auto.plan.AutoConfig`. The
+            other searches also have ``epochs`` (200, of the search), ``retrain_epochs`` (40), ``retrain_channels`` and
+            the other fields of :class:`~automl_ext.nas.supernets.supernet_options.SupernetConfig`.
 
     Returns:
         The trained network.

@@ -59,7 +59,7 @@ def plot_run(run: Path, trust: Iterable[str] = ()) -> list[Path]:
 def plot_scores(
     run: Path, config: dict[str, Any], result: dict[str, Any], trust: Iterable[str], title: str
 ) -> list[Path]:
-    """Draw the architecture with the best rank of a run of ``score``, whose metrics tell only how far it is."""
+    """Draw the architecture with the best rank of a run of ``score``, whose metrics only show its progress."""
     best = result.get("best")
     if not isinstance(best, list) or not best or not isinstance(best[0], dict):
         raise UserError(f"plot: {run}: expected a finished run of score, whose result.json has the best architectures")
@@ -72,7 +72,8 @@ def stages(config: dict[str, Any], names: Any = None) -> dict[str, Stage]:
     """Return the stages of runs of architecture search, in the order of their panels.
 
     Args:
-        names: of the networks of ``search auto``, a list; anything else, as a damaged file may have it: not known.
+        names: names of the networks of ``search auto``, a list. Anything else, which a damaged file may hold, is
+            ignored.
     """
     given = config.get("genotype") is not None
 

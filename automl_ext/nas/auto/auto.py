@@ -7,9 +7,10 @@
     last      the winner goes on from its weights until the budget is spent, at the end with a falling rate
     baseline  with --baselines: three networks that a user would train, each for the whole budget
 
-The race compares networks by their loss on validation images, which no training uses; if there are few, they train the
-winner after the race, and a baseline after the same share of the budget. If no network beats chance, their losses
-eliminate none: the first one goes on, which fits the budget best. The test images influence no choice.
+The race compares networks by their loss on validation images, which are not trained on. If there are few images, the
+winner is also trained on the validation images after the race, and a baseline after the same share of the budget. If no
+network beats chance, the losses eliminate no network: only the first one, which fits the budget best, goes on. The test
+images influence no choice.
 """
 
 from __future__ import annotations
@@ -145,8 +146,8 @@ class Race:
     Attributes:
         entrants: the networks in training: those of the plan, then the baselines.
         spent: the cost of the finished tasks in CPU-seconds, by stage; planning is part of the stage "probe".
-        pending: the tasks in work.
-        chance: log-probabilities of the classes without a look at an image, [classes].
+        pending: the tasks that are being run.
+        chance: log-probabilities of the classes for predictions by class frequency, without an image, [classes].
     """
 
     def __init__(self, config: AutoConfig, networks: Networks, seconds: float) -> None:
@@ -208,7 +209,7 @@ class Race:
         return any(e.learned[rung] for e in self.entrants if not e.baseline and len(e.learned) > rung)
 
     def winner(self) -> Entrant:
-        """Return the network that goes on after the race; if those of the last rung diverged, the best of the others.
+        """Return the winner of the race; if all networks of the last rung diverged, the best of the other networks.
 
         Raises:
             UserError: all diverged.
@@ -240,7 +241,7 @@ class Race:
     def last_task(self, entrant: Entrant, stage: str) -> Task:
         """Return the next part of a training until the end of the budget.
 
-        A baseline is measured after the share of the race, before few validation images train it.
+        A baseline is measured when it has had as much time as the race, before it is trained on few validation images.
         """
         if entrant.steps < FIRST_STEPS:
             return Task(stage, entrant.number, FIRST_STEPS)
@@ -260,16 +261,16 @@ class Race:
         return Task(stage, entrant.number, until, entrant.end, last=True, measure=until == stop)
 
     def step_seconds(self, entrant: Entrant) -> float:
-        """Return the time of a step: measured, at first predicted."""
+        """Return the time of a training step: measured if there is a measurement, else predicted."""
         assert self.plan is not None
         return entrant.seconds / entrant.steps if entrant.steps else self.plan.seconds[entrant.number]
 
     def found(self) -> tuple[float, bool]:
-        """Return the rate, relative to that of the recipe, and whether to mirror images.
+        """Return the learning rate, relative to that of the recipe, and whether to mirror images.
 
-        They are decided by the first rung in which a network beats chance. The rate is that of the best network among
-        those that differ only in it. For mirroring, the best network is measured on mirrored images, of which it has
-        seen none: see :func:`survives_mirroring`.
+        Both are decided by the first rung in which a network beats chance. The learning rate is that of the best
+        network among those that differ only in their learning rate. For mirroring, the best network is measured on
+        mirrored images, although it was not trained on any: see :func:`survives_mirroring`.
         """
         assert self.plan is not None
         rung = self.deciding()
@@ -375,7 +376,7 @@ class Race:
         return text_of(self.plan, self.config, sizes, self.recipe)
 
     def text_of_rung(self, rung: int) -> str:
-        """Return what is to be said of a rung: that its losses decide nothing; "": nothing."""
+        """Return a sentence if the losses of a rung decide nothing; else ""."""
         entrants = self.alive(rung)
         if len(entrants) < 2 or self.decided(rung) or any(len(e.losses) <= rung for e in entrants):
             return ""
@@ -386,7 +387,7 @@ class Race:
         )
 
     def search_seconds(self) -> float:
-        """Return what the search has cost so far, without the baselines."""
+        """Return the cost of the search so far, without the baselines."""
         return sum(seconds for stage, seconds in self.spent.items() if stage != "baseline")
 
     def result(self) -> dict[str, Any]:
@@ -440,7 +441,7 @@ class Race:
 
 
 def class_log_probabilities(config: AutoConfig, labels: Tensor, classes: int) -> Tensor:
-    """Return the log-probabilities of the classes that a network learns which sees no image, float64 [classes]."""
+    """Return the log-probabilities that a network without inputs would learn, float64 [classes]."""
     shares = torch.bincount(labels, minlength=classes).clamp(min=1).double()
     weights = class_weights(config.class_weights, labels, classes)
     if weights is not None:

@@ -78,8 +78,8 @@ def summarize(
 def row(entrant: Entrant, networks: Networks, images: Splits, seconds: float) -> dict[str, Any]:
     """Return the row of a trained network.
 
-    Its validation figures are those before it was trained on these images. ``valid_earlier`` says whether it was: then
-    they are of an earlier network, and the test figures of the finished one.
+    If the network was finally trained on the validation images too, ``valid_earlier`` is True, and the validation
+    figures were measured before that. The test figures are always those of the finished network.
     """
     valid, test = entrant.snapshots[-1]
     if earlier := is_earlier(entrant, images):
@@ -100,12 +100,12 @@ def row(entrant: Entrant, networks: Networks, images: Splits, seconds: float) ->
 
 
 def is_earlier(entrant: Entrant, images: Splits) -> bool:
-    """Return whether the validation figures of a finished network are of an earlier one: these images trained it."""
+    """Return whether a finished network was also trained on the validation images, after its validation figures."""
     return len(images.valid.labels) < HELD_LEAST and 0 < entrant.clean < len(entrant.snapshots)
 
 
 def race_row(entrant: Entrant, images: Splits) -> dict[str, Any]:
-    """Return what the race measured of a network, without the loss on validation images that trained it."""
+    """Return the measurements of a network in the race, without losses on images that it was trained on."""
     trained = is_earlier(entrant, images)
     losses = entrant.losses[: entrant.clean] + [math.inf] * entrant.diverged if trained else entrant.losses
     facts = {key: getattr(entrant, key) for key in ("parameters", "epochs", "steps", "seconds")}

@@ -20,14 +20,14 @@ class Entrant:
 
     Attributes:
         number: its index, which names the file of its weights and seeds its training.
-        steps, epochs, seconds: of its training so far.
+        steps, epochs, seconds: length and cost of its training so far.
         end: the last step of the training, once it is known.
         losses: validation log-loss after each measurement, in nats; infinite if the network diverged.
         learned: for each of ``losses``, whether it is below that of chance; see :func:`beats_chance`.
-        clean: number of snapshots of a network that no validation image had trained.
+        clean: number of snapshots that were taken before the network was trained on validation images.
         mirrored: for each of ``losses``, the number of validation images of each class that are recognized, mirrored
             and as they are; None if the network diverged.
-        state: of its :class:`~automl_ext.nas.auto.trainee.Trainee`; None: it has not begun.
+        state: state of its :class:`~automl_ext.nas.auto.trainee.Trainee`; None: its training has not begun.
         snapshots: log-probabilities of the validation and of the test images, after each measurement.
         measured_at: seconds of its training at each measurement.
     """
@@ -66,8 +66,8 @@ class Entrant:
         """Take the result of a task.
 
         Args:
-            labels: of the validation images.
-            chance: log-probabilities of the classes without a look at an image.
+            labels: labels of the validation images.
+            chance: log-probabilities of the classes for predictions by class frequency, without an image.
         """
         assert finished.state is not None
         self.state, self.parameters = finished.state, finished.parameters
@@ -104,7 +104,7 @@ def beats_chance(log_p: Tensor, labels: Tensor, chance: Tensor) -> bool:
 
     Args:
         log_p: log-probabilities [N, classes].
-        chance: log-probabilities of the classes [classes] without a look at an image.
+        chance: log-probabilities [classes] of predictions by class frequency, without an image.
     """
     gains = log_p.gather(1, labels[:, None])[:, 0].double() - chance[labels]
     return len(gains) > 1 and gains.mean().item() > 2 * gains.std().item() / len(gains) ** 0.5

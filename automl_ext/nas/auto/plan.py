@@ -85,7 +85,7 @@ class NetworkSpec(NamedTuple):
     """A network that is trained.
 
     Attributes:
-        name: what it is, for tables.
+        name: a description, for tables.
         genotype: its architecture in ``space``, as text; BEST_RANKED: the cell with the highest training-free rank.
         channels, cells: its size.
         rate: its learning rate relative to that of the recipe, in the race.
@@ -110,8 +110,8 @@ class Plan(NamedTuple):
     """The division of the budget.
 
     Attributes:
-        entries: the networks, those first that are most likely to win.
-        rungs: of the race.
+        entries: the networks, the most promising first.
+        rungs: rungs of the race.
         seconds: predicted time of a step of each entry.
     """
 
@@ -176,7 +176,7 @@ def halving(entries: int, seconds: float) -> list[Rung]:
 
 
 def epochs_for(images: int) -> float:
-    """Return the least number of epochs for which the size of a network is chosen: more for fewer images."""
+    """Return the smallest number of epochs that the budget must allow for a network: more for fewer images."""
     return EPOCHS * max(1.0, (5000 / images) ** 0.5)
 
 
@@ -258,7 +258,7 @@ class Networks:
         self.counted: dict[NetworkSpec, int] = {}
 
     def genotype(self, entry: NetworkSpec) -> Any:
-        """Return the architecture of an entry; of a cell that is not chosen yet, the largest cell."""
+        """Return the architecture of an entry; the largest cell if the entry's cell is not chosen yet."""
         if entry.space not in self.spaces:
             self.spaces[entry.space] = spaces.space(entry.space)
         return self.spaces[entry.space].parse(entry.genotype) if entry.genotype != BEST_RANKED else self.largest

@@ -1,7 +1,8 @@
 """The training of one network by optimizer steps, which may stop after any step and go on later.
 
-The rate is constant after a warm-up, so that nothing is lost when a network goes on, and falls to zero only at the end
-(Hu et al. 2024, "MiniCPM", warm-up, stable, decay). A running average of the weights is what is measured.
+After a warm-up, the learning rate is constant, so that a training can be continued for any time, and falls to zero only
+at the end (Hu et al. 2024, "MiniCPM", warm-up, stable, decay). Losses and accuracies are those of a running average of
+the weights.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Recipe:
         shift: largest shift of an image, in pixels.
         flip: mirror each image with probability 1/2.
         cutmix: probability that a rectangle of each image of a batch comes from another image.
-        weight_decay: of convolutions and linear layers.
+        weight_decay: weight decay of convolutions and linear layers.
         bfloat16: whether the network is computed in bfloat16, with weights in float32.
     """
 
@@ -48,7 +49,7 @@ class Recipe:
 
 
 class Trainee:
-    """A network in training. All randomness, that of dropout too, comes from ``seed`` and the number of the step.
+    """A network in training. All randomness, dropout included, comes from ``seed`` and the number of the step.
 
     Attributes:
         step: number of steps so far.

@@ -32,10 +32,10 @@ CHUNK = 20  # number of cells that are scored in one task
 
 
 def divide(splits: Splits, seed: int) -> Splits:
-    """Divide the images that are not for the test again, stratified by class.
+    """Divide the images other than the test images anew, stratified by class.
 
-    A tenth is for validation, but at least HELD_LEAST images, of few images at most HELD_MOST_SHARE. The validation
-    images are for all choices, the others for the trainings.
+    A tenth of them is for validation, but at least HELD_LEAST images, and at most the fraction HELD_MOST_SHARE. The
+    validation images are used for all choices, the others for the trainings.
     """
     both = train_and_valid(splits)
     size = len(both.labels)
@@ -47,7 +47,7 @@ def divide(splits: Splits, seed: int) -> Splits:
 
 
 def last_images(images: Splits) -> Split:
-    """Return the images of a training after all choices: those for validation, too, if they are below HELD_LEAST."""
+    """Return the images for training after all choices: with the validation images if these are below HELD_LEAST."""
     return train_and_valid(images) if len(images.valid.labels) < HELD_LEAST else images.train
 
 
@@ -59,8 +59,8 @@ class Task(NamedTuple):
         entry: the number of the entry; -1: no training.
         until: the step to train to.
         end: the last step of the training, if it is known.
-        last: the network is chosen: train on the images of :func:`last_images`.
-        measure: measure the network afterwards.
+        last: whether all choices are made, so that the images of :func:`last_images` are used.
+        measure: whether to measure the network afterwards.
         chunk: the first cell to score.
     """
 
@@ -78,8 +78,8 @@ class Finished(NamedTuple):
 
     Attributes:
         seconds: the cost in CPU-seconds, on a GPU in seconds.
-        loss: mean training loss; of diverged networks not finite.
-        state: of the trainee.
+        loss: mean training loss; not finite if the network diverged.
+        state: state of the trainee.
         valid, test: log-probabilities [N, classes], if the network was measured.
         mirrored: number of mirrored validation images of each class that are recognized, if the network was measured.
         table: scores of cells by name.
@@ -108,7 +108,7 @@ class Worker(NamedTuple):
 
         Args:
             entry: the network to train; None: score cells.
-            state: of its trainee; None: it begins.
+            state: state of its trainee; None: the training begins.
         """
         device = choose_device(self.config.device)
         if task.stage == "probe":
@@ -118,7 +118,8 @@ class Worker(NamedTuple):
     def probe(self, recipe: Recipe, device: torch.device) -> Finished:
         """Measure the time of a training step of a narrow and of a wide network.
 
-        The table of the result has ``seconds`` and, if it is to be decided and there is time, the same in ``bfloat16``.
+        The table of the result has ``seconds`` and, if bfloat16 is not set by an option and there is time,
+        ``bfloat16``: the same measured in bfloat16.
         """
         images = to_device(self.images.train, device)
         recipes = {"seconds": recipe}
@@ -191,5 +192,5 @@ def right(log_p: Tensor, labels: Tensor) -> float:
 
 
 def recognized(log_p: Tensor, labels: Tensor) -> Tensor:
-    """Return the number of images of each class for which :func:`right` counts, int64 [classes]."""
+    """Return the number of correctly classified images of each class, int64 [classes]."""
     return torch.bincount(labels[log_p.argmax(-1) == labels], minlength=log_p.shape[1])

@@ -1,8 +1,8 @@
 """NAS-Bench-201 as a table: accuracy and cost of training each of its 15,625 cells on one of three data sets.
 
 The table of CIFAR-10 is part of the package. A table is an npz file with one array per column, whose cells are in the
-order of :func:`place`. The columns (others are ignored) for CIFAR-10; for the other data sets, ``cifar10`` is
-``cifar100`` or ``imagenet16_120``:
+order of :func:`place`. The columns for CIFAR-10 are as follows (for the other data sets, ``cifar100`` or
+``imagenet16_120`` stands in place of ``cifar10``; other columns are ignored):
 
     cifar10_val_12ep     validation accuracy in percent after training for 12 epochs
     cifar10_val_200ep    the same after 200 epochs

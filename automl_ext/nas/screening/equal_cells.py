@@ -39,7 +39,7 @@ def function_of(genotype: Genotype) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def has_dead_node(genotype: Genotype) -> bool:
-    """Return whether an inner node has no path from the input, or none to the output. It computes nothing of use."""
+    """Return whether an inner node has no path from the input, or none to the output, so that it has no effect."""
     edges = [edge for edge, name in zip(EDGES, genotype.operations, strict=True) if name != "none"]
     from_input, to_output = {0}, {NUM_NODES - 1}
     for start, end in edges:  # ordered by their end node
@@ -56,7 +56,7 @@ def representative(genotype: Genotype) -> Genotype:
     """Return one cell for all that compute the same function: the first in the order of encodings.
 
     The 15,625 cells have a few thousand representatives. Parameters and multiply-adds must be counted on ``genotype``
-    itself, because convolutions on unused edges have parameters, and those of zeros take time.
+    itself: convolutions on unused edges have parameters, and convolutions of zeros have multiply-adds.
     """
     return _representatives()[function_of(genotype)]
 

@@ -145,5 +145,5 @@ def distinct(space: Space[Any], genotype: Any) -> Any:
 
 
 def complete(space: Space[Any], genotype: Any) -> bool:
-    """Return whether all nodes of a cell of NAS-Bench-201 are of use; True in other spaces."""
+    """Return whether all nodes of a cell of NAS-Bench-201 are used; True in other spaces."""
     return not (isinstance(space, NASBench201) and has_dead_node(genotype))

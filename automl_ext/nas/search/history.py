@@ -77,11 +77,11 @@ class History:
         return values | ({"budget": last.budget} if last.budget else {}) | last.measured
 
     def choose(self, limits: dict[str, float], number: int = 1) -> list[Entry]:
-        """Return the evaluations of the best ``number`` architectures, best first; with limits, of those within them.
+        """Return the evaluations of the best ``number`` architectures within the limits, best first.
 
-        A larger budget is better, and at equal budgets a higher score minus the :meth:`rise` of its generation; of
-        equal ones, the earlier one, with limits the cheaper one. Of architectures that compute the same function, only
-        the best one is returned. If none is within the limits, see
+        An evaluation at a larger budget is better; at equal budgets, one with a higher score minus the :meth:`rise` of
+        its generation. If these are equal, too, the earlier one is better, with limits the cheaper one. Of
+        architectures that compute the same function, only the best one is returned. If none is within the limits, see
         :func:`best_within`.
         """
         rise = self.rise()
@@ -100,9 +100,9 @@ class History:
     def rise(self) -> float:
         """Estimate by how much the score rises with each generation of inherited weights; 0 without inheritance.
 
-        Late generations have the highest scores, whatever their architectures are. But their architectures are also
-        better on average, so the scores of a generation minus their mean would not be comparable either. A ridge
-        regression of the scores on the choices and on the generation tells the two apart. It assumes that every
+        Late generations have the highest scores, because their weights have been trained longer. Their architectures
+        are also better on average, so subtracting the mean score of each generation would be wrong, too. A ridge
+        regression of the scores on the choices and on the generation separates the two effects. It assumes that every
         generation adds the same. This need not be exact, because several candidates are then trained from scratch. The
         rise is negative if children, which are trained for fewer epochs, lose more than they inherit.
         """
@@ -117,8 +117,8 @@ class History:
     def pareto(self, budget: int) -> list[dict[str, Any]]:
         """Return genotype, score and costs of each entry of the Pareto front, by increasing costs.
 
-        It is of the evaluations at ``budget`` that did not fail, whose scores are comparable. It is empty if no costs
-        were measured.
+        Only evaluations at ``budget`` that did not fail are considered, because their scores are comparable. The list
+        is empty if no costs were measured.
         """
         entries = [e for e in self.entries if e.budget == budget and not e.failed]
         names = measured_costs(entries)
@@ -178,7 +178,7 @@ def best_within(limits: dict[str, float], scores: Sequence[Score], costs: Sequen
 
     Args:
         limits: name of a cost → its largest value.
-        scores: of each candidate; or its budget and score, if a larger budget takes precedence.
+        scores: score of each candidate; or its budget and score, if a larger budget takes precedence.
         costs: per candidate, name → value.
     """
     excess = [max((cost[name] / limit for name, limit in limits.items()), default=0.0) for cost in costs]

@@ -215,7 +215,7 @@ class Search:
         return self.strategy.ask() if len(self.history) + len(self.pending) < evaluations else None
 
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> dict[str, float] | None:
-        """Process an evaluation. Return what to log; None: it exceeds the budget, which ends the search."""
+        """Process an evaluation. Return the scalars to log; None: it exceeds the budget, which ends the search."""
         seconds = self.config.limits()[1]
         number, cost = self.final_trainings()
         if self.seconds + evaluation.cost > seconds - number * cost:
@@ -231,7 +231,7 @@ class Search:
         return self.history.scalars()
 
     def tell_final(self, task: Any, final: Evaluation) -> dict[str, float] | None:
-        """Note a final training. Return what to log; None: it exceeds the budget, and does not count."""
+        """Record a final training. Return the scalars to log; None: it exceeds the budget, and does not count."""
         if self.seconds + final.cost > self.config.limits()[1]:
             return None
         self.finals.append(replace(final, state=None))

@@ -44,7 +44,7 @@ def plot_search(rows: Sequence[dict[str, Any]], out: Path, title: str = "") -> l
 def row_of(result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Return the first row, at the largest budget, with the score and the costs of the result; None: there is none.
 
-    The score of a result after final trainings is not the one that the architecture has in the search.
+    After final trainings, the score of the result differs from the score of the architecture in the search.
     """
     facts = {name: result[name] for name in ("score", *COSTS) if name in result}
     finalists = result.get("finalists")

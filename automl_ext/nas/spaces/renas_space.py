@@ -4,7 +4,7 @@ A cell has five blocks. A block is the sum of two operations, each on any earlie
 cells or an earlier block. The blocks that no other block reads are concatenated.
 
 Two choices are ours, because the paper does not state them. The operations are the eight of regularized evolution
-(Real et al., AAAI 2019), whose space is the most similar. The reduction cell is the same cell with stride 2 for
+(Real et al., AAAI 2019), whose space is the most similar. The reduction cell is the normal cell, with stride 2 in the
 operations on the cell's inputs. A genotype is thus one cell, as the mutation controller expects.
 """
 

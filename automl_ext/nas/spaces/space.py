@@ -25,7 +25,7 @@ class Space(Protocol[Genotype]):
 
     Attributes:
         num_choices: the number of choices of each decision.
-        kinds: what each decision chooses, "operation" or "input".
+        kinds: the kind of each decision, "operation" or "input".
     """
 
     num_choices: tuple[int, ...]
@@ -48,7 +48,7 @@ class Space(Protocol[Genotype]):
         ...
 
     def legal(self, genotype: Genotype, decision: int) -> tuple[int, ...]:
-        """Return the choices to which a decision may change if all others keep theirs, without the present one."""
+        """Return the choices to which one decision may change while all others stay; without its present choice."""
         ...
 
     def encode(self, genotype: Genotype) -> tuple[int, ...]:

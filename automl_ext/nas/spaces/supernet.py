@@ -71,9 +71,9 @@ class SuperCell(nn.Module):
         operations: names of the candidates, the same on every edge.
         num_nodes: the number of nodes, including the input.
         form: how an operation i that did not run contributes to the gradient of α; its value at the node is 0.
-            "nb201": through its weight wᵢ, added as a constant over the feature map, as in the code of
-            NAS-Bench-201. α learns from all weights; those of operations that did not run act like a bias.
-            "darts": not at all, as in GDAS's code for the DARTS space. α learns from the operations that ran.
+            "nb201": as in the code of NAS-Bench-201, its weight wᵢ is added as a constant over the feature map, so that
+            α gets a gradient from all weights; weights of operations that did not run act like a bias.
+            "darts": not at all, as in GDAS's code for the DARTS space; α gets a gradient from the operations that ran.
     """
 
     def __init__(self, operations: Sequence[str], num_nodes: int, channels: int, form: Form) -> None:

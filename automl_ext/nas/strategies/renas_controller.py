@@ -42,7 +42,7 @@ class Controller(Protocol):
         It is called for mutated architectures in the order of the calls to :meth:`choose` that produced them.
 
         Args:
-            parent: of a mutated architecture; None: it was sampled uniformly.
+            parent: the parent of a mutated architecture; None: it was sampled uniformly.
         """
         ...
 
@@ -75,7 +75,7 @@ class HistoryController:
 
     Args:
         ridge: weight of the penalty ‖w‖².
-        temperature: in standard deviations of the scores.
+        temperature: temperature of the softmax, in standard deviations of the scores.
         explore: probability of a uniformly drawn change.
         inherit: whether children inherit weights from their parents.
         screened: candidates with their training-free ranks.

@@ -4,8 +4,8 @@
     1. training batch:    ω ← ω − SGD step on the loss of the supernet
     2. validation batch:  α ← α − Adam step on the loss at the new ω
 
-The paper takes step 2 first. The search ends with argmax α on every edge, "none" excluded as in the paper. In
-NAS-Bench-201's own experiments, which allow it, first-order DARTS ends with skip connections everywhere.
+The paper takes step 2 first. The search ends with argmax α on every edge, "none" excluded as in the paper. In the
+experiments of NAS-Bench-201's authors, which allow "none", first-order DARTS ends with skip connections everywhere.
 The run logs the shares of skip connections and "none", which show such a collapse. The loop over batches and epochs is
 :mod:`automl_ext.nas.supernets.loop`.
 """

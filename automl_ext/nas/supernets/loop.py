@@ -1,6 +1,7 @@
-"""The loop that the searches over a supernet run on: data, epochs, measurements and saved state.
+"""The loop of the searches over a supernet: data, epochs, measurements and saved state.
 
-An algorithm (:class:`SupernetAlgorithm`) takes the steps. The loop does not know how it estimates the gradient of α.
+An algorithm (:class:`SupernetAlgorithm`) takes the steps. The loop does not depend on how the gradient of α is
+estimated.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Iteration(NamedTuple):
     Attributes:
         loss: the loss of the training batch, 0-dim, detached.
         choices: the operations that ran, one choice per kind of cell and forward pass.
-        alpha_loss: the same loss of the validation batch; None if α was fixed.
+        alpha_loss: the loss of the validation batch, 0-dim, detached; None if α was fixed.
         tau: the temperature; 1 if the algorithm has none.
     """
 
@@ -84,13 +85,14 @@ class SupernetAlgorithm(Generic[Config]):
         Args:
             epoch: the number of completed epochs.
             progress: the completed fraction of the search, 0 to 1.
-            train: augmented batches of the images for the weights; of several processes, each gets its parts.
-            valid: the same of the images for α.
+            train: augmented batches of the images for the weights. With several processes, each gets its part of every
+                batch.
+            valid: augmented batches of the images for α.
         """
         raise NotImplementedError
 
     def alphas(self) -> list[Tensor]:
-        """Return α, −inf for operations that are no candidates."""
+        """Return α, −inf for operations that are not candidates."""
         return masked(self.supernet.alphas, self.allowed)
 
     def loss(self, batch: Split, choices: list[Choice]) -> Tensor:
@@ -169,7 +171,7 @@ class SupernetSearch:
         return scalars | alpha_scalars(alphas, self.supernet.operations)
 
     def alphas(self) -> list[Tensor]:
-        """Return α, −inf for operations that are no candidates."""
+        """Return α, −inf for operations that are not candidates."""
         return masked([alpha.detach() for alpha in self.supernet.alphas], self.allowed)
 
     def batches(self, split: Split, order: Iterable[Tensor]) -> Iterator[Split]:

@@ -12,10 +12,10 @@ weights, each in its own random order, and training-free scores choose among the
 the supernet's weights, which were trained for the mixture of all operations, does not show which cell is good. The
 choice among orders is of this package; the paper has one order and 5 epochs of training after each decision.
 
-As in the authors' code, weights of the other operations keep their values when one is removed, batch norm uses the
-statistics of the batch, and the learning rate of step 2 is a tenth of the search's. Equal accuracies are decided by the
-loss. Unlike there, accuracies are measured on IMAGES images of the second half, which are not augmented, and SGD has
-Nesterov momentum.
+As in the authors' code, the mixing weights of the other operations keep their values when one operation is removed,
+batch norm uses the statistics of the batch, and the learning rate of step 2 is a tenth of the search's. Equal
+accuracies are decided by the loss. Unlike there, accuracies are measured on the first IMAGES images of the second half
+of the training images, which are not augmented, and SGD has Nesterov momentum.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ class Perturbation:
         return [decode(self.supernet, self.alphas(masks)) for masks in self.derived]
 
     def keep_best(self, space: Space[Any], splits: Splits) -> None:
-        """Of the architectures that several orders derived, keep the one with the highest training-free rank."""
+        """Keep the architecture with the highest training-free rank, among those that several orders derived."""
         if len(self.derived) == 1:
             return
         with self.search.clock:

@@ -1,7 +1,7 @@
 """Named option values of the searches over a supernet, for ``--preset``.
 
 "paper" has the values of the authors' code for NAS-Bench-201 and CIFAR-10, as far as options can set them;
-docs/how-to/search-supernets.md lists the rest. entmax-GDAS is of this package and has none.
+docs/how-to/search-supernets.md lists the rest. entmax-GDAS is a variant of this package and has no such preset.
 """
 
 from __future__ import annotations

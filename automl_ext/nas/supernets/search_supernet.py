@@ -47,7 +47,7 @@ def search_supernet(
     architectures that a step samples depend on α and the seed only, not on threads.
 
     Args:
-        config: of the search, for example :class:`automl_ext.nas.supernets.gdas.GDASConfig`.
+        config: configuration of the search, for example :class:`automl_ext.nas.supernets.gdas.GDASConfig`.
         out: the run directory.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
         stop_after: the number of epochs, of search and final training together, after which to interrupt the run.

@@ -90,7 +90,7 @@ class AlphaConfig(SupernetConfig):
         check_range(self, "alpha_weight_decay", low=0)
 
     def warms_up(self, epoch: int) -> bool:
-        """Return whether α is fixed in an epoch: the number of completed ones."""
+        """Return whether α is fixed in an epoch, counted from 0."""
         return epoch < min(self.warmup * self.epochs, self.epochs - 1)
 
 

@@ -105,11 +105,12 @@ def cutmix(
     Args:
         images: [N, C, H, W].
         labels: [N].
-        probability: of changing a batch.
+        probability: probability that a batch is changed.
         generator: a generator on the CPU.
 
     Returns:
-        The images, ``others``: the labels of the rectangles, and ``share``: the part of an image outside of it.
+        The images; ``others``: the labels of the rectangles, [N]; ``share``: the fraction of an image outside of its
+        rectangle.
     """
     if not probability or torch.rand((), generator=generator) >= probability:
         return images, labels, 1.0

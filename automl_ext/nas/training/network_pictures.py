@@ -181,7 +181,7 @@ def check_confusion(result: dict[str, Any]) -> tuple[list[list[int]], list[str]]
     """Return the confusion matrix and the names of the classes; ``result`` is not trusted.
 
     Raises:
-        UserError: it is no square matrix of counts, or the names do not fit.
+        UserError: it is not a square matrix of counts, or the names do not fit.
     """
     counts, classes = result["confusion"], result.get("class_accuracy")
     names = list(classes) if isinstance(classes, dict) else []

@@ -84,8 +84,8 @@ class NetworkTraining:
         """Train for one epoch.
 
         Returns:
-            ``loss``, the mean; ``lr``, the last learning rate; ``train_accuracy``, on the augmented batches, each
-            before its step; and, if images are held out, ``valid_accuracy``, on these images after the epoch.
+            ``loss``, the mean over the batches; ``lr``, the last learning rate; ``train_accuracy``, measured on each
+            augmented batch before its step; and, if images are held out, ``valid_accuracy`` on them after the epoch.
         """
         with self.clock:
             self.network.train()

@@ -57,7 +57,7 @@ class Trainings:
         raise NotImplementedError
 
     def keep(self, number: int, weights: Weights, run: Path) -> None:
-        """Keep what the run directory needs of the weights of a network: by default nothing."""
+        """Write the weights of a network to the run directory, if it needs them; by default they are not written."""
 
     def train(self, number: int, state: dict[str, Any] | None) -> Trained:
         """Train a network from start to end, or from the state of an interrupted training. Executed by the workers."""

@@ -93,7 +93,7 @@ def class_weights(weights: str | Sequence[float] | None, labels: Tensor, num_cla
     Args:
         weights: "balanced" weighs class k by N / (K·Nₖ), so that all classes have the same total weight; or one number
             per class, in the order of the classes.
-        labels: of the training images.
+        labels: labels of the training images.
 
     Raises:
         UserError: the number of weights is not that of the classes.
