@@ -97,7 +97,7 @@ def tune_forms() -> dict[str, tuple[str, Any]]:
 
 
 def flags_of(command: Command) -> type:
-    """Return the options of a command that a trial can have: an ablation is no trial."""
+    """Return the options of a command that a trial can have; an ablation cannot be a trial."""
     flags: type = load(command.flags)
     return TrainOptions if issubclass(flags, TrainOptions) else flags
 

@@ -1,4 +1,4 @@
-"""Advice on the values of a leaderboard: whether they mean anything, and whether they hold for later rows."""
+"""Advice on a leaderboard: whether its best model beats the constant, and whether later rows are predicted as well."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DATES = 2  # columns of dates that are tried
 
 
 def cut_short(search: TableSearch) -> list[str]:
-    """Return a sentence if there was time for linear models only, or if it ended the training of every other model."""
+    """Return a sentence if there was no time for other models than linear ones, or to finish any of them."""
     others = [trial for trial in search.trials if trial.candidate.learner not in BASELINES]
     if not others and not search.failed:
         return ["there was no time for other models than linear ones: take more minutes"]
@@ -33,7 +33,7 @@ def cut_short(search: TableSearch) -> list[str]:
 
 
 def starved(cpu: float, wall: float, budget: float) -> list[str]:
-    """Return a sentence if the budget was used up and the process got far less CPU time than that: all in seconds."""
+    """Return a sentence if the budget was used up and the process got far less CPU time. All arguments in seconds."""
     if cpu >= STARVED * wall or wall < USED_UP * budget:
         return []
     return [
@@ -79,11 +79,11 @@ def _constant_name(search: TableSearch) -> str:
 
 
 def order_matters(search: TableSearch, first: Trial) -> list[str]:
-    """Return a sentence if a model of the earlier rows predicts the latest ones far worse than random folds promise.
+    """Return a sentence if a model of the earlier rows has a far higher loss on the latest rows than on random folds.
 
     Args:
         search: has the rows; its split is at random.
-        first: is trained again, once for each of the first ``DATES`` columns of dates.
+        first: the trial whose settings are trained again, once for each of the first ``DATES`` columns of dates.
     """
     rows, found = search.valid_rows, []
     spread = float(np.std([search.loss(rows[part], first.predicted[part]) for part in _parts(search)], ddof=1))

@@ -85,7 +85,7 @@ def linear(penalty: float) -> ModelCandidate:
 
 @dataclass
 class Fold:
-    """One split, prepared by what its training rows say.
+    """One split, prepared with statistics of its training rows.
 
     Attributes:
         train, valid: row numbers.
@@ -107,9 +107,9 @@ class Trial:
 
     Attributes:
         models: one per fold.
-        rounds: number of rounds that predictions use: the mean over the folds of the best ones.
+        rounds: number of rounds that predictions use: the mean of the best numbers of rounds of the folds.
         predicted: predictions of the validation rows, fold after fold.
-        loss: of the validation rows of all folds together, as in the leaderboard.
+        loss: loss on the validation rows of all folds together, as in the leaderboard.
         losses: one per fold.
         seconds: wall-clock time of training and prediction.
         number: order of the trials.
@@ -158,7 +158,7 @@ class Tuner:
         self._study = optuna.create_study(sampler=sampler)
 
     def add(self, trial: Trial) -> None:
-        """Record a trial with settings that came from elsewhere; outside the space, as the nearest point of it."""
+        """Record a trial whose settings TPE did not draw, as the nearest point of the space."""
         values = {name: getattr(trial.candidate.settings, name) for name in self._space}
         from automl_ext.tune.space import nearest  # imports Optuna
 
@@ -177,9 +177,10 @@ class Tuner:
         """Record a trial.
 
         Args:
-            trial: what :meth:`ask` returned.
+            trial: the first result of :meth:`ask`.
             loss: its loss; None if it was not finished.
-            rejected: the first fold's loss for which it was given up; TPE counts it as worse than finished trials.
+            rejected: the loss on the first fold because of which it was given up; TPE treats such a trial as worse than
+                finished ones.
         """
         state = self._optuna.trial.TrialState
         if loss is not None:

@@ -171,7 +171,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _say(console: Console, problem: Problem) -> None:
-    """Print what was found out about the table."""
+    """Print the types of the columns, the task and the notes."""
     task = problem.task
     classes = f", {len(task.classes)} classes" if task.is_classification else ""
     console.print(table_of(problem.columns))
@@ -195,7 +195,7 @@ def _result(fitted: Fitted) -> dict[str, Any]:
 
 
 def _summarize(console: Console, fitted: Fitted, out: Path, page: Path) -> None:
-    """Print the leaderboard, what became of the features, and what may come next."""
+    """Print the leaderboard, the decisions on constructed features, and suggested next commands."""
     from rich.table import Table
     from rich.text import Text
 

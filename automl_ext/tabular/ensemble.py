@@ -1,4 +1,4 @@
-"""The final ensemble: the folds' models, or models trained again on all rows; and the facts about how it came about."""
+"""The final ensemble: the folds' models, or models trained again on all rows; and its leaderboard."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Parts(NamedTuple):
     """The parts of a fitted ensemble.
 
     Attributes:
-        preparations: what was learned about the columns.
+        preparations: the fitted preparations of the columns.
         members: the models.
         refitted: number of members that were trained again on all rows; None: the members are the folds' models.
     """

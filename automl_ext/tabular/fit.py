@@ -1,4 +1,4 @@
-"""Fits a table: types, splits, candidates within a budget, features that earn their place, an ensemble."""
+"""Fits a table: types, splits, candidates within a budget, constructed features that help, an ensemble."""
 
 from __future__ import annotations
 
@@ -62,20 +62,21 @@ def fit(
         frame: a ``pandas.DataFrame``.
         target: the column to predict; rows without it are left out.
         minutes: wall-clock time for everything this function does.
-        seed: of all randomness.
+        seed: seed of all randomness.
         features: whether families of constructed features are tried.
-        time: column of dates or numbers: models are validated on later rows than they are trained on. It is no feature.
-        group: column whose groups are never on both sides of a split. It is no feature.
+        time: column of dates or numbers, not a feature: models are validated on later rows than they are trained on.
+        group: column whose groups are never on both sides of a split. It is not a feature.
         weight: column of numbers, at least 0: the losses of training and of the leaderboard are weighted means, and
-            rows of weight 0 are left out. It is no feature, and new rows need none.
+            rows of weight 0 are left out. It is not a feature, and new rows need no weights.
         metric: "log_loss" (default), "auc" or "accuracy"; "rmse" (default) or "mae".
         task: "classification" or "regression", in place of the inferred one.
         types: column → "numeric", "categorical", "boolean", "date", "text" or "ignore", in place of the inferred type.
         workers: number of threads.
         candidates: largest number of candidates from XGBoost's defaults on; if ``minutes`` are ample, equal seeds give
             equal results.
-        start: is called with what was found out about the table, before any training.
-        report: is called after each candidate with their number, its name, its measure and the best one so far.
+        start: is called before any training, with the facts about the table.
+        report: is called after each candidate with the number of candidates, its name, its measure and the best measure
+            so far.
 
     Raises:
         UserError: an argument or the table is invalid; the message names it.

@@ -49,9 +49,9 @@ class Fitted:
     """A fitted ensemble.
 
     Attributes:
-        task: what it predicts.
+        task: the prediction task.
         columns: the columns of the training table, without the target.
-        preparations: what was learned about the columns, one or two per fold.
+        preparations: the fitted preparations of the columns, one or two per fold.
         members: the models.
         report: facts about the search: leaderboard, features, splits, seconds.
         evaluation: the validation rows: "y" and "predicted".
@@ -110,7 +110,7 @@ class Fitted:
         return total
 
     def importance(self) -> dict[str, float]:
-        """Return the mean importance of each feature; they sum to 1. Features of one name in several folds are one."""
+        """Return the mean importance of each feature over the members, by name. The importances sum to 1."""
         found: dict[str, float] = {}
         names = [p.feature_names() for p in self.preparations]
         for member in self.members:

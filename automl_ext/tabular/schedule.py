@@ -52,8 +52,8 @@ def run_schedule(
         limit: largest number of candidates from the defaults on; None: no limit.
         refits: the selected candidates are trained again on all rows, for which time must remain.
         report: is called after each trial.
-        verdicts: gets what was decided about the families of features.
-        advice: gets sentences for the user (:mod:`automl_ext.tabular.advice`).
+        verdicts: receives the decisions on the families of features.
+        advice: receives sentences for the user (:mod:`automl_ext.tabular.advice`).
     """
     search.plan(DEFAULTS[0], EARLY_STOPPING)
     refits = refits or len(search.folds) == 1
@@ -83,7 +83,10 @@ def run_schedule(
 
 
 def _baselines(search: TableSearch, report: Report) -> None:
-    """Train the constant and a linear model; if that is cheap, also one with less penalty, and one beyond the best."""
+    """Train the constant and linear models: with two penalties, and then one beyond the better of the two.
+
+    There are fewer linear models if one takes too long.
+    """
     search.run(CONSTANT, math.inf)
     penalties = [100.0, 1.0]
     for penalty in penalties:

@@ -42,8 +42,8 @@ class TableSearch:
         folds: the splits; only one is used if there is no time for all.
         trials: the candidates that were trained on every used fold.
         failed: name → why a candidate has no result.
-        spent, tried: learner → seconds and number of its candidates, with those that were given up or failed.
-        rejected: name → the loss on the first fold, of a candidate that was given up for it.
+        spent, tried: learner → seconds and number of its candidates, including those that were given up or failed.
+        rejected: name → the loss on the first fold, of the candidates that were given up because of it.
         families: the families of constructed features that are used.
     """
 
@@ -106,11 +106,11 @@ class TableSearch:
     def plan(self, first: ModelCandidate, boosted: ModelCandidate) -> None:
         """Keep the folds, or only one if the table is large and there is no time for cross-validation.
 
-        Of a small table, one part is too few rows to choose among models: few candidates on all folds are better. Of a
-        large one there is time if ``WORTH`` trainings of the first candidate fit into the time left, and ``ROOM`` of
-        ``boosted``, whose number of rounds depends on the table: slow boosting takes several times as long. Both
-        models are kept for :meth:`run`. In splits by time the kept fold is the last one, which has the most training
-        rows.
+        A small table always keeps all folds: one fold has too few rows to choose among models. For a large table, there
+        is time for cross-validation if ``WORTH`` trainings of the first candidate fit into the time left, and ``ROOM``
+        trainings of ``boosted``, whose number of rounds depends on the table, so that it may take several times as
+        long. The models of both are kept for :meth:`run`. In splits by time, the kept fold is the last one, which has
+        the most training rows.
         """
         chosen = self.folds[-1] if self.kind == "time" else self.folds[0]
         if len(chosen.valid) < ENOUGH:
@@ -141,8 +141,8 @@ class TableSearch:
         """Train a candidate on every fold.
 
         Args:
-            deadline: when to give up; earlier, if the first of several folds takes more than its share of the time.
-            bar: give up if the first of several folds' loss is above it.
+            deadline: time at which to give up; the first of several folds may only take its share of the time.
+            bar: with several folds, give up if the loss on the first fold is above this.
             after_fold: is called after each fold, with the loss of the validation rows so far.
 
         Returns:
@@ -186,7 +186,7 @@ class TableSearch:
         return model
 
     def loss_on(self, fold: Fold, candidate: ModelCandidate) -> float | None:
-        """Train a candidate on another split. Return its loss; None if it failed, or for want of time."""
+        """Train a candidate on another split. Return its loss; None if it failed or there was no time."""
         try:
             model = self._train(candidate, fold, self.deadline)
         except failures():

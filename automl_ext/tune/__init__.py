@@ -1,4 +1,4 @@
-"""Tuning of hyper-parameters: search spaces, samplers, studies, and experience from earlier studies."""
+"""Tuning of hyperparameters: search spaces, samplers, studies, and portfolios from earlier studies."""
 
 from automl_ext.training.search_space import Categories, Range
 from automl_ext.tune.config import TuneConfig

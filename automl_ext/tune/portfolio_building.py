@@ -1,8 +1,9 @@
-"""Building of a portfolio from earlier studies: the few points whose best covers the known data sets best.
+"""Building of a portfolio from earlier studies: a few points, at least one of which is good on each known data set.
 
-The values of each study are normalized: 0 is its median or worse, 1 its best. A regression over the points of a study
-takes the noise out of its scores, and estimates the scores of points that only other studies evaluated. The portfolio
-is built greedily (Wistuba, Schilling & Schmidt-Thieme 2015; Feurer et al. 2022, "Auto-Sklearn 2.0", section 3.1).
+The values of each study are normalized to scores: 0 is its median or worse, 1 its best. A regression over the points of
+a study reduces the noise of its scores, and estimates the scores of points that only other studies evaluated. The
+portfolio is built greedily (Wistuba, Schilling & Schmidt-Thieme 2015; Feurer et al. 2022, "Auto-Sklearn 2.0", section
+3.1).
 """
 
 from __future__ import annotations
@@ -118,9 +119,9 @@ def build_portfolio(studies: Sequence[PastStudy], size: int = 10, source: str = 
 def greedy(scores: np.ndarray, size: int, first: Sequence[int] = (), left_out: Sequence[int] = ()) -> list[int]:
     """Return the columns of the portfolio, in the order in which they were added.
 
-    Each next column has the highest sum of what it adds to the mean over studies of the best score so far, and of
-    ``MEAN_WEIGHT`` times its mean score. The second part matters where few studies are known: a point that was good on
-    most of them is the safer choice for a new data set than one that is the best of a single study.
+    The next column has the highest sum of two numbers: the increase of the best score so far, averaged over the
+    studies, and ``MEAN_WEIGHT`` times its mean score. The second number matters if there are few studies: a point that
+    was good on most of them is a safer choice for a new data set than the best point of a single study.
 
     Args:
         scores: [S, P] scores of P points in S studies.
@@ -179,8 +180,8 @@ def normalized(values: Sequence[float]) -> list[float]:
 def gower_distances(points: Sequence[Point]) -> np.ndarray:
     """Return the distances [P, P] between points (Gower 1971): the mean over their options.
 
-    Numbers differ by the difference of their ranks, scaled to [0, 1]; other values, and a value that only one of two
-    points has, by 0 or 1.
+    The distance of two numbers is the difference of their ranks, scaled to [0, 1]. That of other values is 0 if they
+    are equal, else 1; it is 1 if only one of the points has a value.
     """
     total = np.zeros((len(points), len(points)))
     names = sorted({name for point in points for name in point})

@@ -51,14 +51,14 @@ def reporting(reports: Reports) -> Iterator[None]:
 
 
 def report(step: int, value: float) -> None:
-    """Report the objective's value on the way, from inside an objective; outside of a trial, do nothing.
+    """Report an intermediate value from inside an objective; outside of a trial, do nothing.
 
     Args:
         step: number of steps or epochs so far, larger than at the last report.
-        value: what the objective would return now.
+        value: the value that the objective would return now.
 
     Raises:
-        Pruned: the trial is unpromising. Let it pass.
+        Pruned: the trial is unpromising. Do not catch this exception.
     """
     if (reports := _reports.get()) is not None:
         reports.add(int(step), float(value))

@@ -19,7 +19,7 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
 
 
 def in_memory(name: str, minimize: bool) -> Study:
-    """Create an empty study that no file holds."""
+    """Create an empty study in memory, without a file."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     pruner = optuna.pruners.NopPruner()
     return optuna.create_study(

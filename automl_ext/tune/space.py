@@ -28,9 +28,9 @@ def _distribution(values: Values) -> BaseDistribution:
 
 
 def nearest(space: Space, point: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the point of the space that is nearest to ``point``, which has a value of every name.
+    """Return the point of the space that is nearest to ``point``, which has a value for every name.
 
-    A value that no number or category of the space resembles becomes the lowest number or the first category.
+    A value of the wrong type, or one that is not a category, becomes the lowest number or the first category.
     """
     return {name: _nearest(values, point[name]) for name, values in space.items()}
 
@@ -46,7 +46,7 @@ def _nearest(values: Values, value: Any) -> Any:
 
 
 def rounded(space: Space, point: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a point with fractions of ``DIGITS`` significant digits, inside of the ranges: to read and to copy."""
+    """Return a point with floats rounded to ``DIGITS`` significant digits, within the ranges, for output."""
     found = dict(point)
     for name, values in space.items():
         if isinstance(values, Range) and isinstance(point[name], float):

@@ -1,8 +1,8 @@
 """The study of a tuning run: Optuna's, in memory for decisions, and in a storage for other programs and machines.
 
-Proposals and pruning depend on the study in memory, to which a resumed run tells the outcomes of all trials again in
-their order. So they are what they would have been without the interruption. The storage gets each trial when it has
-ended; from a shared one, the trials of other tuning runs are read.
+Proposals and pruning depend on the study in memory. A resumed run first tells it the outcomes of all trials again, in
+their order, so its further proposals equal those of an uninterrupted run. The storage gets each trial when it has
+ended; from a shared storage, the trials of other tuning runs are read.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Study:
     def propose(self, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the parameters of a new trial as the sampler chose them, and as the point to try.
 
-        Each trial has a sampler of its own: the proposal depends on the trials before it and on ``index``, not on how
-        many were proposed by this object.
+        Each trial has a sampler of its own, so the proposal depends on the trials before it and on ``index``, but not
+        on the number of proposals that this object made.
         """
         if self.config.storage is not None and self.config.sampler != "cmaes":  # CMA-ES learns from its own points only
             self.memory.add_trials(self.storage.others())
@@ -196,8 +196,8 @@ class Storage:
 def tuner_of(out: Path) -> tuple[str, int]:
     """Return the name of the tuning run in ``out`` in shared storages, and a number for its seed.
 
-    Both are chosen at first. The number depends on the machine and the folder: runs with equal options that are started
-    on several machines would otherwise draw the same points.
+    Both are chosen when the run is started. The number depends on the machine and the folder: otherwise runs with equal
+    options on several machines would draw the same points.
     """
     path = out / TUNER
     if not path.exists():

@@ -27,7 +27,7 @@ class Proposal:
     Attributes:
         index: number of the trial in this tuning run, from 0.
         point: the values to try, by dotted name.
-        params: the point of the search space for which the sampler takes it: trial 0 may lie outside of the space.
+        params: the point as the sampler sees it: the nearest one in the search space, because trial 0 may lie outside.
         elapsed: seconds of tuning before it.
     """
 

@@ -120,7 +120,7 @@ def tune(
         resume: None, or "auto" to continue; see :meth:`automl_ext.training.run.Run.open`.
         stop_after: stop after this number of trials of this call.
         name: name of the study.
-        about: what is tuned, as plain values; a resumed run must have the same.
+        about: facts about the objective, as plain values; a resumed run must have the same.
         confirm: further entries of a point, such as ``[{"seed": 1}, {"seed": 2}]``. With each of them, the objective is
             called again for the three best trials and for trial 0, and the trial with the best mean is the best. With a
             budget in minutes, trials end early enough for that.
@@ -278,7 +278,7 @@ class Tuning:
         return self.seconds + self.reserve() < 60 * self.config.minutes
 
     def reserve(self) -> float:
-        """Return the seconds that :meth:`confirm` will take after one more trial, as long as the mean of the others."""
+        """Return the seconds that :meth:`confirm` will take after one more trial, from the mean time of the trials."""
         lengths = [outcome.seconds for _, outcome in self.trials.ranked]
         runs = min(len(lengths) + 1, CONFIRMED + 1) * len(self.repeats)
         return math.ceil(runs / self.config.workers) * fmean(lengths) if lengths else 0.0
@@ -310,7 +310,7 @@ class Tuning:
             raise self.without_result()
 
     def without_result(self) -> UserError:
-        """Return the error of a tuning run of which no trial has finished."""
+        """Return the error of a tuning run without a finished trial."""
         failed, pruned = self.trials.count("failed"), self.trials.count("pruned")
         error = next((outcome.error for _, outcome in reversed(self.trials.ended) if outcome.error), None)
         if pruned:
@@ -320,9 +320,9 @@ class Tuning:
         return UserError(f"{which} failed, so the settings are probably wrong: {error}; choose another --out")
 
     def confirm(self) -> dict[str, Any]:
-        """Evaluate the best trials and trial 0 again with each of the ``repeats``. Return what changes in the result.
+        """Evaluate the best trials and trial 0 again with each of ``repeats``. Return changed entries of the result.
 
-        Trial 0 has the given settings, which others must beat with the same seeds.
+        Trial 0 has the given settings, with which the others are compared at the same seeds.
         ``OUT/confirm/0702.json`` is the second repetition of trial 7; a resumed run does not repeat those that have
         ended. A trial with a failed repetition is not the best, unless all have one.
         """

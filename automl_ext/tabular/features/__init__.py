@@ -1,1 +1,1 @@
-"""Features of tables: the basic encoding, and families of constructed features that must earn their place."""
+"""Features of tables: the basic encoding, and families of constructed features, which are kept only if they help."""

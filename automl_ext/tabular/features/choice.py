@@ -1,4 +1,4 @@
-"""The choice of constructed features: a family is kept only if an inner cross-validation says so.
+"""The choice of constructed features: a family is kept only if it lowers the loss in an inner cross-validation.
 
 The rule: LightGBM with its default settings is trained on every fold with the family and without it. The family is kept
 if the mean over the folds of the paired differences of the loss is above its standard error. Parts of dates are kept

@@ -30,7 +30,7 @@ class Rows(NamedTuple):
         frame: the cleaned table.
         columns: its columns, the most important first.
         targets: [N, m]: the number to predict, or an indicator of each class (one for two classes).
-        seed: of the inner folds.
+        seed: seed of the inner folds.
     """
 
     frame: Any
@@ -43,7 +43,7 @@ class Rows(NamedTuple):
 
 
 def fit_dates(rows: Rows) -> State:
-    """Dates' parts: year, month, day of the week, day of the year, hour."""
+    """Fit the parts of dates: year, month, day of the week, day of the year, hour."""
     return {"columns": rows.names("date")}
 
 
@@ -67,7 +67,7 @@ def apply_dates(frame: Any, state: State) -> Named:
 
 
 def fit_frequencies(rows: Rows) -> State:
-    """The logarithm of the number of training rows that have the category."""
+    """Fit frequencies: the logarithm of the number of training rows that have the category."""
     return {name: rows.frame[name].value_counts().to_dict() for name in rows.names("categorical")}
 
 
@@ -79,7 +79,7 @@ def apply_frequencies(frame: Any, state: State) -> Named:
 
 
 def fit_target_means(rows: Rows) -> State:
-    """The target's mean over the training rows that have the category, smoothed towards the mean of all rows."""
+    """Fit target means: over the training rows that have the category, smoothed towards the mean of all rows."""
     return {name: _means(rows.frame[name], rows.targets) for name in rows.names("categorical")}
 
 
@@ -92,7 +92,7 @@ def apply_target_means(frame: Any, state: State) -> Named:
 
 
 def target_means_out_of_fold(rows: Rows) -> Named:
-    """The target means of the training rows: each row's come from the other inner folds, never from its own target."""
+    """Return the target means of the training rows. Those of a row come from the inner folds that do not contain it."""
     fold = np.random.default_rng(rows.seed).permutation(len(rows.frame)) % INNER_FOLDS
     found: Named = []
     for name in rows.names("categorical"):
@@ -124,7 +124,7 @@ def _look_up(values: Any, state: State) -> Array:
 
 
 def fit_groups(rows: Rows) -> State:
-    """The mean of a number over the training rows that have the category, and the row's difference from it."""
+    """Fit group means: of a number over the training rows that have the category, and each row's difference from it."""
     found: State = {}
     for category in rows.names("categorical")[:GROUPS]:
         for number in rows.names("numeric")[:GROUPS]:
@@ -145,7 +145,7 @@ def apply_groups(frame: Any, state: State) -> Named:
 
 
 def fit_arithmetic(rows: Rows) -> State:
-    """Differences, products and ratios of the most important numbers."""
+    """Fit differences, products and ratios of the most important numbers."""
     return {"pairs": [list(pair) for pair in combinations(rows.names("numeric")[:NUMBERS], 2)]}
 
 
@@ -166,7 +166,7 @@ class Family(NamedTuple):
         fit, apply: see this module.
         training: computes the features of the training rows themselves, if not by ``apply``.
         needs: a kind of columns without which the family has no features.
-        by_default: whether it is kept unless it harms, and without being judged.
+        by_default: whether it is used if there is no time to judge it, and otherwise kept unless it harms.
     """
 
     fit: Callable[[Rows], State]

@@ -1,4 +1,4 @@
-"""Preparation: the cleaned table becomes a matrix, by what was learned from training rows alone."""
+"""Preparation: converts the cleaned table to a matrix, with statistics of the training rows only."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def prepare(
         columns: its used columns, the most important first if ``families`` combine columns.
         y: class numbers or numbers, [N].
         families: names of families of features.
-        seed: of the inner folds of the target means.
+        seed: seed of the inner folds of the target means.
     """
     categories = {
         column.name: sorted(frame[column.name].value_counts().index[:MOST_CATEGORIES])

@@ -22,8 +22,8 @@ class FitJob:
         train: the training rows.
         y: their class numbers, or the numbers as :meth:`TableTask.scaled` returns them.
         valid, valid_y: rows for early stopping; None: train all rounds.
-        weight, valid_weight: of the rows; None: all are equal.
-        seed: of all randomness.
+        weight, valid_weight: weights of the rows; None: all are equal.
+        seed: seed of all randomness.
         deadline: the time of ``time.monotonic`` at which training ends, with the rounds that are done.
     """
 
@@ -88,7 +88,7 @@ class TableLearner(NamedTuple):
         settings: the class of its settings, a dataclass.
         train: (settings, job) → model.
         load: (path, task) → model.
-        suffix: of its files.
+        suffix: suffix of its files.
     """
 
     settings: type

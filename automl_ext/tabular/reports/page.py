@@ -1,4 +1,4 @@
-"""The report of a fit: one HTML file with its pictures inside."""
+"""The report of a fit: one HTML file that contains its pictures."""
 
 from __future__ import annotations
 

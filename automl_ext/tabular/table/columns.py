@@ -1,4 +1,4 @@
-"""Kinds of columns: how each is found out, and how the user overrides it."""
+"""Kinds of columns: how each is inferred, and how the user overrides it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Column:
 
     Attributes:
         kind: one of ``KINDS`` or ``IGNORED``.
-        why: how the kind was found out.
+        why: the reason for the kind.
         missing: texts that stand for a missing number.
         day_first: whether 01/02/2020 is the first of February; None if the column has no such dates.
     """
@@ -269,7 +269,7 @@ def _is_perfect(values: _Coded, own: _Coded, column: Column, is_classification: 
 
 
 def _agreement(values: _Coded, own: _Coded, column: Column, is_classification: bool) -> float | None:
-    """Return the share of rows in which a column tells the target, if it is near 1 and no accident; else None.
+    """Return the share of rows in which a column predicts the target, if it is near 1 and not by accident; else None.
 
     For classes: the share of rows with the most frequent class of their value, for columns with ten rows per value on
     average. For numbers: the share of rows that have nearly the same rank in both. It is no accident if at most a tenth

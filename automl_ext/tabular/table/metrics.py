@@ -10,13 +10,13 @@ TINY = 1e-15
 
 
 def loss(task: TableTask, y: Array, predicted: Array, weight: Array | None = None) -> float:
-    """Compute the loss of predictions: 1 − the measure, if more of it is better.
+    """Compute the loss of predictions; 1 − the measure for measures of which higher values are better.
 
     Args:
         task: has the metric and the number of classes.
         y: class numbers [N], or numbers [N].
         predicted: probabilities [N, classes], or numbers [N].
-        weight: of each row, [N], at least 0; None: all are equal.
+        weight: weight of each row, [N], at least 0; None: all are equal.
     """
     metric = task.metric
     if metric == "log_loss":

@@ -39,9 +39,9 @@ class Problem:
         frame: the cleaned table, of the rows that have a target and a weight above 0; its index has their numbers in
             the given table.
         y: class numbers or numbers, [N].
-        weight: of each row, above 0, mean 1, [N]; None: all are equal.
+        weight: weight of each row, above 0, mean 1, [N]; None: all are equal.
         kind: kind of split.
-        notes: what the user should know about the table.
+        notes: notes on the table, for the user.
     """
 
     task: TableTask
@@ -68,7 +68,7 @@ def find_problem(
     seed: int = 0,
     source: str = "frame",
 ) -> Problem:
-    """Find out the problem. The arguments are those of :func:`automl_ext.tabular.fit`.
+    """Infer the problem. The arguments are those of :func:`automl_ext.tabular.fit`.
 
     Raises:
         UserError: an argument or the table is invalid; the message names it.
@@ -114,7 +114,7 @@ def find_problem(
 def _rows(frame: Any, target: str, task: str | None, **special: str | None) -> tuple[Any, list[str]]:
     """Return the rows that have a target, with their index, and notes about the others. Converts the target in place.
 
-    ``special`` are the arguments that name a column which is no feature.
+    ``special`` are the arguments that name a column which is not a feature.
     """
     for argument, name in [("target", target), *special.items()]:
         if name is not None and name not in frame.columns:
@@ -147,7 +147,7 @@ def _rows(frame: Any, target: str, task: str | None, **special: str | None) -> t
 
 
 def _columns(frame: Any, types: Mapping[str, str], **special: str | None) -> list[Column]:
-    """Find the kinds of columns. Those of ``special`` are no features."""
+    """Find the kinds of columns. The columns of ``special`` are not features."""
     why = {"time": "it orders the rows", "group": "it groups the rows", "weight": "it weighs the rows"}
     named = {name: why[argument] for argument, name in special.items()}
     return [
@@ -159,8 +159,8 @@ def _columns(frame: Any, types: Mapping[str, str], **special: str | None) -> lis
 def _weighted(frame: Any, weight: str) -> tuple[Any, Array, list[str]]:
     """Return the rows of a weight above 0, their weights with the mean 1, and a note about the others.
 
-    Rows of weight 0 would still count in means of categories, in the scale of the target and in the splits; a fold of
-    nothing else could not be trained or measured.
+    Rows of weight 0 would otherwise count in means of categories, in the scale of the target and in the splits; a fold
+    with only such rows could not be trained or measured.
     """
     values = frame[weight]
     column = Column(str(values.name), "numeric", "")

@@ -95,7 +95,7 @@ def _group_folds(codes: Array, strata: Array, count: int, seed: int) -> Array:
     Args:
         codes: the group of each row, [N].
         strata: whole numbers [N]; a group has the stratum of its first row.
-        seed: of the order of groups with equally many rows.
+        seed: seed of the order of groups with equally many rows.
     """
     sizes = np.bincount(codes)
     stratum = strata[np.unique(codes, return_index=True)[1]]
@@ -113,13 +113,13 @@ def _group_folds(codes: Array, strata: Array, count: int, seed: int) -> Array:
 def find_copies(frame: Any, y: Array, seed: int) -> tuple[Array, Array] | None:
     """Find rows that occur several times, with their target.
 
-    Rows of few categories are equal by accident. Copies are no accident if they are at least ``FEWEST_COPIES`` of the
-    rows, and more than twice as many as after each column is shuffled.
+    Rows of few categories can be equal by accident. Equal rows count as copies if they are at least the fraction
+    ``FEWEST_COPIES`` of the rows, and more than twice as many as after each column is shuffled.
 
     Args:
         frame: the cleaned table.
         y: class numbers or numbers, [N].
-        seed: of the shuffling.
+        seed: seed of the shuffling.
 
     Returns:
         A code per row [N], equal where all features are equal; and whether a row repeats an earlier one, [N]. None if

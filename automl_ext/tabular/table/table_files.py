@@ -22,8 +22,8 @@ def read_table(path: Path, texts: Collection[str] = (), target: str | None = Non
 
     Args:
         path: NAME.csv, NAME.csv.gz or NAME.parquet; the first line of a CSV file has the names of the columns.
-        texts: columns of a CSV file whose values stay as they are written, such as 007. Without it, pandas makes them
-            numbers if all values of the file are.
+        texts: columns of a CSV file whose values stay as they are written, such as 007. Otherwise pandas converts a
+            column to numbers if all of its values are numbers.
         target: column of classes or numbers; in a CSV file, it is read by :func:`.target.as_written`.
 
     Raises:
@@ -75,7 +75,7 @@ def check_frame(frame: Any, name: str) -> Any:
     Columns of objects that are all numbers, as a transposed table has them, become columns of numbers.
 
     Raises:
-        UserError: it is no ``pandas.DataFrame``, has no columns, or has two columns of one name.
+        UserError: it is not a ``pandas.DataFrame``, has no columns, or has two columns of one name.
     """
     pandas = library("pandas")
     if not isinstance(frame, pandas.DataFrame):

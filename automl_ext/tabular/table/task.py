@@ -1,4 +1,4 @@
-"""The task: what is predicted, and how it is measured."""
+"""The task: the target, its kind (classification or regression), and the measure of predictions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TableTask:
         kind: "binary", "multiclass" or "regression".
         classes: the labels in the order of the columns of probabilities; () for regression.
         metric: the measure by which models are compared.
-        why: how the kind was found out, for the user.
+        why: the reason for the kind, for the user.
         center, scale: median and interquartile range of the target of a regression. The learners get
             (y − center) / scale, because most of them compute in float32, which cannot tell large numbers apart.
     """

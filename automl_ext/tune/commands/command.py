@@ -71,7 +71,7 @@ def tune_command(
         name: the command, for example "train ppo".
         load: imports and returns the configuration's class and the function; it is pickled.
         metric: the command's own metric.
-        settings: the configuration of trial 0, and of what is not searched.
+        settings: the configuration of trial 0; options that are not searched keep these values.
         config: the options of the tuning.
         out, resume, stop_after: see :func:`automl_ext.tune.tuning.tune`.
         again: the command with which the best settings can be used; by default ``name``.
