@@ -56,7 +56,7 @@ class RunOptions:
             raise ValueError("seeds, cluster: torchrun trains one network; leave them out, or start one process")
 
     def instead(self, prog: str, config: Any) -> bool:
-        """Do what an option asks for in place of a run. Return whether there is such an option."""
+        """If an option replaces the run by something else, do that. Return whether there is such an option."""
         return False
 
 

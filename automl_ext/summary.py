@@ -46,7 +46,7 @@ NAMES = {
 def only_json(json: bool) -> Iterator[None]:
     """With ``json``, send what is printed in this context to standard error: standard output holds only the result.
 
-    That includes what child processes and libraries in C print: they write to the file descriptor 1 itself.
+    This includes the output of child processes and of libraries in C, which write to the file descriptor 1 directly.
     """
     if not json:
         yield
@@ -87,7 +87,7 @@ def report_networks(
     """Print the results of networks, where they are, and the commands that may come next.
 
     Args:
-        more: rows of what is special in the result.
+        more: further rows, for results that only some commands have.
     """
     rows = [*subject_rows(config), *network_rows(result), *more, ("written to", f"{out}/result.json")]
     _print(f"{prog}: finished", rows, following)
@@ -201,7 +201,7 @@ def retrain_flags(config: Any, result: dict[str, Any]) -> str:
 
 
 def subject_rows(config: Any) -> list[Row]:
-    """Return what a run is about."""
+    """Return the rows that name the subject of a run, such as its environment or data set."""
     rows = [(label, str(getattr(config, name))) for name, label in SUBJECT.items() if hasattr(config, name)]
     if getattr(config, "evaluator", None) == "table":  # it reads no images
         rows = [("table", config.table or "cifar10") if label == "data" else (label, text) for label, text in rows]

@@ -25,8 +25,8 @@ def scaling(
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of every large case on the CPU. ``build(dtypes)`` returns the cases.
 
-    ``two_threads`` is the speedup over one thread; ``memory_allows`` what it would be if our op took as long as two
-    threads need to copy the bytes that it must move.
+    ``two_threads`` is the speedup over one thread. ``memory_allows`` is the speedup if two threads took as long for our
+    op as for a copy of the bytes that it must move.
     """
     groups: dict[tuple[str, tuple[int, ...]], dict[torch.dtype, Case]] = {}
     for case in build(DTYPES):

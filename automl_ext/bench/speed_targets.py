@@ -1,8 +1,9 @@
 """Speed targets of the kernels, and the measurements that miss them.
 
-Targets are ratios of times of one run, for compute-bound ops to torch.softmax of the same shape, since the times of
-eager PyTorch vary more; gae at (128, 8) has a target in microseconds. They lie above what was measured on machines with
-AVX-512 and without, so that a missed target is news. On a GPU, an op may take its predicted time over 0.7.
+Targets are ratios of times of one run; gae at (128, 8) has a target in microseconds. For compute-bound ops, the ratio
+is to torch.softmax of the same shape, because the times of eager PyTorch vary more. The targets are looser than the
+measurements on machines with and without AVX-512, so a missed target usually means a regression. On a GPU,
+an op may take its predicted time over 0.7.
 """
 
 from __future__ import annotations

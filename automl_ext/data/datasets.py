@@ -36,7 +36,7 @@ EXPECTED = "a Dataset or DataLoader of (image, label), a pair of them (training,
 
 
 def dataset_source(data: Any, size: Size | None, mode: str) -> Source:
-    """Convert own data. Labels are integers from 0 to K − 1. Images are what :func:`image_arrays` takes.
+    """Convert own data. Labels are integers from 0 to K − 1. :func:`image_arrays` describes the images.
 
     The names of the classes are the dataset's attribute ``classes`` if it has one, as torchvision's ``ImageFolder``,
     else the labels. A DataLoader that shuffles is read in the order of its dataset, so that each run sees the same
@@ -100,7 +100,7 @@ def _read_all(data: Any, size: Size | None, mode: str) -> tuple[Tensor, Tensor]:
 
 
 def _selected(sampler: Iterable[Any]) -> list[Any]:
-    """Return the indices that a sampler draws, in increasing order. One that does not end repeats some of them."""
+    """Return the indices that a sampler draws, in increasing order. A sampler that does not end repeats indices."""
     selected: set[Any] = set()
     for drawn in sampler:
         index = drawn.item() if isinstance(drawn, Tensor) else drawn

@@ -29,9 +29,10 @@ class Cluster:
     Args:
         address: None: this machine. "ray": the running Ray cluster that this machine or RAY_ADDRESS belongs to, else a
             new one on this machine. "ray://HOST:PORT": the Ray cluster with this client address.
-        cpus: number of threads of PyTorch in each call, and of CPUs that Ray reserves for it. None: the threads of this
-            process, divided among the calls in flight, and one CPU. The number of threads may change the last bits of a
-            result. ``cpus`` therefore also sets the threads of this process, which a resumed run must have again.
+        cpus: number of threads of PyTorch in each call, and of CPUs that Ray reserves for it. None: the number of
+            threads of this process divided by the number of calls in flight, and one CPU. The number of threads may
+            change the last bits of a result. ``cpus`` therefore also sets the number of threads of this process, which
+            must be the same when a run is resumed.
         gpus: number of GPUs that Ray reserves for each call, or a fraction below 1. It needs ``address``.
 
     Raises:

@@ -4,8 +4,8 @@
         jobs.fill(propose)                     start tasks until ``workers`` are in flight
         task, result = jobs.next()             the oldest task and its result
 
-What the caller sees depends on the number of workers at most, not on where the calls run and which was faster. A
-checkpoint that holds ``jobs.pending`` holds everything: a resumed run gives these tasks to its own queue.
+The order of results depends on the number of workers, but not on where the calls run or which of them is faster. A
+checkpoint only needs ``jobs.pending``: a resumed run passes these tasks to its own queue.
 """
 
 from __future__ import annotations
@@ -109,12 +109,13 @@ class Jobs(Generic[Task, Result]):
             yield self.next()
 
     def repeat_alone(self) -> tuple[Task, Result | None]:
-        """Repeat the oldest task after :class:`WorkerDied` while no other one runs, then start the others again.
+        """Repeat the oldest task after :class:`WorkerDied` while no other task runs, then start the others again.
 
-        Any of the tasks in flight may have killed the processes. A task that was alone is not repeated.
+        This is because any of the tasks in flight may have killed the processes. If the task was the only one, it is
+        not repeated.
 
         Returns:
-            The task and its result; None: it killed the processes.
+            The task, and its result or None if it killed the processes.
         """
         result = None
         self._stop()
@@ -160,7 +161,7 @@ class Jobs(Generic[Task, Result]):
             self.running.append(call)
 
     def _collect(self, block: bool) -> None:
-        """Note which calls have finished, and start others in their place; lost calls come first."""
+        """Record which calls have finished, and start others in their place, lost calls first."""
         self._start()
         done = self.backend.wait([call.handle for call in self.running], block)
         finished = [call for call, is_done in zip(self.running, done, strict=True) if is_done]

@@ -91,10 +91,10 @@ def _processes(pool: ProcessPoolExecutor) -> list[BaseProcess]:
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
-    """End the processes of a pool, which is broken then.
+    """End the processes of a pool, which cannot be used afterwards.
 
-    If one of them is writing a result, the pool's thread reads until the pipe has no writer, so this process must not
-    be one.
+    If one of them is writing a result, the pool's thread reads until no process holds the pipe's end for writing. So
+    this process must close its copy of it.
     """
     for process in _processes(pool):
         process.terminate()
@@ -102,7 +102,7 @@ def _end(pool: ProcessPoolExecutor) -> None:
 
 
 class _InFile:
-    """An object in a file, of which new processes inherit the descriptor.
+    """An object in a file whose descriptor new processes inherit.
 
     multiprocessing writes what a new process needs into a pipe. If this is more than the pipe holds and the process
     dies before it reads, the write never ends. The file has no name, so nothing is left if this process is killed.

@@ -65,7 +65,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 class SeedTask(NamedTuple):
-    """One seed: what a worker needs. ``files`` are those of an interrupted run, for a node that does not see it."""
+    """The arguments of a worker for one seed. ``files``: the interrupted run, for a node that cannot read it."""
 
     config: Any
     folder: Path

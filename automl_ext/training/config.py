@@ -73,9 +73,9 @@ def without_effect(config: Any, prefix: str = "") -> set[str]:
 
 
 def increased(stored: dict[str, Any], config: Any) -> list[str]:
-    """Return the options that only say how long a run is, and that ``config`` has increased.
+    """Return the options that set the length of a run, such as ``total_steps``, and that ``config`` has increased.
 
-    The class names them in ``may_increase``. A run can be resumed with larger values of them.
+    The class lists such options in ``may_increase``. A run can be resumed with larger values of them.
     """
     longer = []
     for name in getattr(config, "may_increase", ()):
@@ -86,9 +86,10 @@ def increased(stored: dict[str, Any], config: Any) -> list[str]:
 
 
 def check_same(name: str, stored: dict[str, Any], config: Any, longer: Collection[str] = ()) -> None:
-    """Raise UserError if a stored configuration, of ``name``, differs from ``config`` in an option with an effect.
+    """Raise UserError if a stored configuration differs from ``config`` in an option with an effect.
 
-    An option that it lacks is new in this version, and counts as its default. The options ``longer`` may differ.
+    ``name`` is its name in the message. An option that the stored configuration lacks is new in this version; it is
+    compared as if its default had been stored. The options ``longer`` may differ.
     """
     ignored = without_effect(config) | {*longer}
     found = differences(with_defaults(stored, config), to_dict(config))

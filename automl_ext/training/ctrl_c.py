@@ -17,8 +17,8 @@ _main_process = os.getpid()  # that of the command: sigterm_as_ctrl_c sets it
 class CtrlC:
     """A context manager in which the first Ctrl-C only sets ``requested``; the second one interrupts as usual.
 
-    In the context :func:`sigterm_as_ctrl_c`, SIGTERM does the same. Nothing changes in other threads than the main one,
-    and where the program ignores a signal or handles it in its own way.
+    In the context :func:`sigterm_as_ctrl_c`, SIGTERM does the same. A signal that the program ignores or handles in its
+    own way is left alone, and so is every signal outside of the main thread.
     """
 
     def __init__(self) -> None:
@@ -49,8 +49,8 @@ class CtrlC:
 def interrupt(number: int, frame: Any) -> None:
     """Handle a signal: raise KeyboardInterrupt, but end the process by the signal while a module is being imported.
 
-    Many libraries import others on first use. An exception in an import may be hidden or turned into another one, and
-    leaves modules half imported.
+    Many libraries import others on first use. There, KeyboardInterrupt could be hidden or replaced by another
+    exception, and it would leave modules half imported.
     """
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
@@ -80,9 +80,9 @@ def ignore_ctrl_c() -> None:
 
 @contextlib.contextmanager
 def workers_ignore_ctrl_c() -> Iterator[None]:
-    """Start processes in this context: they never receive SIGINT, which a terminal sends to all processes of a command.
+    """Processes that are started in this context never receive SIGINT, which a terminal sends to all processes.
 
-    This process handles it and then ends them. Its own interrupts are delivered at the end of the context.
+    This process handles SIGINT and then ends them. A SIGINT that it gets within the context is delivered at the end.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -103,8 +103,8 @@ def terminate(number: int, frame: Any) -> None:
 def sigterm_as_ctrl_c() -> Iterator[None]:
     """Treat SIGTERM, which containers send to the main process before they kill it, as Ctrl-C in this context.
 
-    A script that starts a command by ``&`` makes it ignore Ctrl-C, but not SIGTERM. Nothing changes in other threads
-    than the main one, and where the program handles SIGTERM in its own way.
+    A command that a script starts with ``&`` ignores Ctrl-C, but not SIGTERM. Outside of the main thread, and if the
+    program handles SIGTERM in its own way, this context does nothing.
     """
     global _main_process
     if not _in_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:

@@ -1,4 +1,4 @@
-"""The steps of a run: each is logged, checkpoints are saved, and the run stops after a number of them."""
+"""The steps of a run: each step is logged, checkpoints are saved, and the run may stop after a number of steps."""
 
 from __future__ import annotations
 

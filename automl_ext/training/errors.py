@@ -15,7 +15,7 @@ def needs_extra(what: str, extra: str) -> Iterator[None]:
     """Name the extra that installs a package, if importing it in the ``with`` block fails.
 
     Args:
-        what: what needs the package, the start of the message.
+        what: the feature that needs the package, the start of the message.
         extra: name of the extra.
     """
     try:

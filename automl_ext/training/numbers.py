@@ -1,4 +1,4 @@
-"""Numbers as text for people: in lines, and in tables, where the numbers of a column are written alike."""
+"""Numbers as text: in lines, and in tables, where the numbers of a column have equally many decimals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def number(value: float, digits: int = 4) -> str:
 def alike(values: Sequence[float | None], digits: int = 4) -> list[str]:
     """Format the numbers of a column with equally many decimals; None and numbers that are not finite give a dash.
 
-    There are as many decimals as the number that needs most of them has, with ``digits`` significant digits.
+    The number of decimals is the largest that a number of the column needs to show ``digits`` significant digits.
     """
     known = [value for value in values if value is not None and math.isfinite(value)]
     if max(map(abs, known), default=0.0) >= LARGEST:

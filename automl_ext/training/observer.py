@@ -1,4 +1,4 @@
-"""An observer of what a run logs: code outside of a training loop that sees its measurements, and may end it.
+"""An observer of a run: code outside of the training loop that sees the logged measurements, and may end the run.
 
     with observing(observer):
         train(config, out)  # Run.log calls observer(run directory, step, scalars)

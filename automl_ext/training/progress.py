@@ -64,7 +64,7 @@ class Progress:
                 self.advance()
 
     def advance(self, steps: int = 1, description: str | None = None) -> None:
-        """Advance by ``steps``; a new ``description`` replaces the text next to the bar; with ``percent``, in lines."""
+        """Advance by ``steps``; a new ``description`` replaces the text next to the bar."""
         if self.percent:
             self.description = description or self.description
         if self._bar is not None:

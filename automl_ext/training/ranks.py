@@ -1,8 +1,9 @@
 """The processes that torchrun starts to train one network together, called ranks.
 
-Every rank holds the whole network and draws the same random numbers: batches, augmentation, sampled paths. It computes
-its part of every batch, and DistributedDataParallel averages the gradients, so all ranks have the same weights.
-Batch norm uses the statistics of a rank's part, on GPUs those of the whole batch; rank 0's running statistics count.
+Every rank holds the whole network and draws the same random numbers: batches, augmentation, sampled operations. It
+computes its part of every batch, and DistributedDataParallel averages the gradients, so all ranks have the same
+weights. On a CPU, batch norm uses the statistics of a rank's part, and the running statistics are those of rank 0; on
+GPUs, it uses the statistics of the whole batch.
 
 Without torchrun there is one rank, and no function here computes or changes anything.
 """
@@ -74,8 +75,9 @@ def join() -> None:
 def data_parallel(network: nn.Module) -> nn.Module:
     """Return the module that computes the forward pass in training. With one rank it is the network itself.
 
-    Supernets sample paths, and cells have operations that lead nowhere, so parameters may be unused. With this option
-    the buckets of the exchange, on which rounding depends, are never rebuilt, so a resumed run goes on exactly.
+    DistributedDataParallel is told that parameters may be unused, because supernets sample operations, and cells may
+    have operations without a path to the output. With this option it never rebuilds its buckets of gradients, on which
+    rounding depends. So a resumed run is exact.
     """
     if _count == 1:
         return network

@@ -239,7 +239,7 @@ def read_config(run: Path, config: Config) -> Config:
 
 
 def _lengthen(out: Path, stored: dict[str, Any], config: Any) -> None:
-    """Remove the result of a run that goes on beyond its former end, and say in what the longer run differs."""
+    """Remove the result of a run that is continued beyond its former end, and print which of its schedules change."""
     for name in increased(stored, config):
         (out / RESULT).unlink(missing_ok=True)
         now = f"{getattr(config, name):,}"

@@ -111,7 +111,8 @@ def module_in(name: str) -> str:
 def imported_modules() -> list[str]:
     """Return the modules in this process that are not of this package, the standard library or installed packages.
 
-    A file that names one of them executes no new code. It must not choose among the functions of all libraries.
+    A file that names one of them executes no new code. Modules of libraries are excluded, so that a file cannot choose
+    among all of their functions.
     """
     files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
     return [name for name, file in files.items() if file and not os.path.abspath(file).startswith((_OURS, *LIBRARIES))]

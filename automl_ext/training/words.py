@@ -1,4 +1,4 @@
-"""What options are called in Stable-Baselines3 and CleanRL, for messages about names that do not exist here."""
+"""The names of options in Stable-Baselines3 and CleanRL, for messages about names that do not exist here."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def hint(name: str, known: Collection[str]) -> str:
 
 
 def naming_ours(function: Callable[P, T]) -> Callable[P, T]:
-    """Let a function raise a TypeError that names our argument, where it is called with another package's."""
+    """Let a function that is called with another package's argument raise a TypeError that names ours."""
     known = list(inspect.signature(function).parameters)
 
     @functools.wraps(function)

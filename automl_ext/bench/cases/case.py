@@ -44,7 +44,7 @@ class Case:
         seeded: our op with fixed noise, which can be compared with the reference.
         law: law(inputs, results, grad) returns the error of a contender that uses its own noise; infinite if the
             samples do not follow the distribution.
-        softmax: what PyTorch computes with softmax in place of our op, which is also timed.
+        softmax: the same computation with PyTorch's softmax in place of our op, which is also timed.
         prepares: whether ``ours`` and ``eager`` have the type Bind, which prepares a call, instead of Function.
         moved: number of bytes that must move; None: the bytes of all inputs and outputs.
         loop: whether the eager formula is a loop over time.

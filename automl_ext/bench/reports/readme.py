@@ -56,7 +56,7 @@ def shown(places: list[tuple[str, tuple[int, ...]]]) -> list[tuple[str, tuple[in
 
 
 def elements(op: str, shape: tuple[int, ...]) -> int:
-    """Return the number of elements of the input. The shape of a network goes on with the widths of its layers."""
+    """Return the number of elements of the input. (The shape of a network also contains the widths of its layers.)"""
     return math.prod(shape[:2] if op.startswith("mlp") else shape)
 
 

@@ -1,1 +1,1 @@
-"""Ensembles: selection of members by what their average loses."""
+"""Ensembles: selection of members by the loss of their average."""

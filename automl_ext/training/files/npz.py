@@ -17,8 +17,8 @@ def read_npz(path: Path, names: Collection[str]) -> tuple[dict[str, np.ndarray],
     """Read the arrays whose names are in ``names``. Also return the names of all members.
 
     Raises:
-        UserError: the file is missing, no regular file, no npz file, encrypted, or unpacks to more than half of the
-            memory; or an array holds Python objects.
+        UserError: the file is missing, is not a regular file or not an npz file, is encrypted, or unpacks to more than
+            half of the memory; or an array holds Python objects.
     """
     check_regular(path, str(path))  # before it is opened: opening a pipe waits for a writer
     try:

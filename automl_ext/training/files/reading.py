@@ -19,7 +19,7 @@ def check_regular(path: Path, name: str) -> None:
 
     Args:
         path: the file; links are followed.
-        name: what to call it in the message.
+        name: its name in the message.
 
     Raises:
         UserError: it is a folder, a pipe, a socket or a device.

@@ -20,10 +20,10 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 def keep_freed_memory() -> None:
     """Make the C library keep freed memory, for the rest of the process.
 
-    By default it returns large blocks to the system, and allocating tensors of the same size again causes page faults,
-    which often take longer than the op. The commands of automl_ext call this at their start; a script of yours can call
-    it before its first tensor. The process then keeps its largest memory until it ends. Only glibc (most Linux
-    distributions) has these settings; elsewhere this does nothing.
+    By default the library returns large blocks to the system. Allocating tensors of the same size again then causes
+    page faults, which often take longer than the op. The commands of automl_ext call this at their start; a script of
+    yours can call it before its first tensor. The process then keeps its largest memory until it ends. Only glibc (most
+    Linux distributions) has these settings; elsewhere this does nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -35,9 +35,9 @@ def keep_freed_memory() -> None:
 def flushed_denormals() -> Iterator[None]:
     """Flush denormal float32 numbers (below 1.2e-38) to 0 in this thread's CPU arithmetic, inside the block.
 
-    The previous mode is restored on exit. The gradient of a unit that is never active is 0, so each step of Adam
-    multiplies its moving average by β₁ = 0.9. After a few hundred steps the average is a denormal number, with which
-    most CPUs compute much more slowly.
+    The previous mode is restored on exit. This is for Adam: the gradient of a unit that is never active is 0, so each
+    step multiplies its moving average by β₁ = 0.9. After a few hundred steps the average is a denormal number, with
+    which most CPUs compute much more slowly.
     """
     before = float(torch.tensor(1e-39) * 1.0) == 0.0
     torch.set_flush_denormal(True)

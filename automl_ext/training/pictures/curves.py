@@ -62,7 +62,7 @@ class Panel(NamedTuple):
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """Return the rows of a run's ``metrics.jsonl``.
 
-    An incomplete last line, from a crash or of a run in progress, is skipped.
+    An incomplete last line, which a crash or a running program may leave, is skipped.
 
     Raises:
         UserError: ``run`` is not a run directory, or its file is empty or damaged.
