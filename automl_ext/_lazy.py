@@ -1,4 +1,4 @@
-"""Packages whose names load at their first use (PEP 562), so that an import loads what it needs and no more.
+"""Packages whose names are imported at their first use (PEP 562), so that unused modules are not loaded.
 
 if TYPE_CHECKING:  # loaded at first use
     from automl_ext.ops.gumbel import gumbel_softmax

@@ -23,7 +23,7 @@ def parse(form: Any, kinds: Sequence[type], default: Callable[[Any], Any], prog:
 
     Args:
         form: the dataclass to parse; it has ``options`` with ``trust``.
-        kinds: the dataclasses in it: first that of ``options``, last that of the configuration.
+        kinds: the dataclasses in it: the first is that of ``options``, the last that of the configuration.
         default: returns the default of ``form`` with given settings: --config and --preset set them.
         prog: the command, for messages.
 
@@ -60,7 +60,7 @@ def check_words(kinds: Sequence[type], args: Sequence[str]) -> None:
 
 
 def default_of(settings: type) -> Any:
-    """Return the default of a configuration's class; that of an agent has the options of all extras."""
+    """Return the default of a configuration's class. The default of an agent has the options of all extras."""
     config = settings()
     if not hasattr(config, "extras"):
         return config
@@ -70,7 +70,7 @@ def default_of(settings: type) -> Any:
 
 
 def with_extras(settings: type) -> type:
-    """Return a configuration's class whose type says what :func:`default_of` has, for completion."""
+    """Return a configuration's class with the type of the default that :func:`default_of` returns, for completion."""
     if "extras" not in settings.__dataclass_fields__:  # type: ignore[attr-defined]
         return settings
     from automl_ext.rl.extras import Extras
@@ -100,7 +100,7 @@ def named_values(options: Any, defaults: Any, args: Sequence[str]) -> Any:
 
 
 def user_errors() -> ConstructorRegistry:
-    """Return a rule for tyro: a ValueError of a dataclass's own checks becomes a UserError; tyro prints it as a box."""
+    """Return a rule for tyro that turns a ValueError of a dataclass's checks into a UserError, printed as one line."""
     registry = ConstructorRegistry()
     asking = False
 

@@ -44,7 +44,7 @@ NAMES = {
 
 @contextlib.contextmanager
 def only_json(json: bool) -> Iterator[None]:
-    """With ``json``, send what is printed in this context to standard error: standard output holds only the result.
+    """With ``json``, print to standard error in this context, so that standard output holds only the result.
 
     This includes the output of child processes and of libraries in C, which write to the file descriptor 1 directly.
     """
@@ -64,7 +64,7 @@ def only_json(json: bool) -> Iterator[None]:
 
 
 def _flush() -> None:
-    """Write what Python and the C library have buffered for standard output."""
+    """Flush the buffers of Python and of the C library for standard output."""
     if sys.__stdout__ is not None:  # None: it is closed
         sys.__stdout__.flush()
     with contextlib.suppress(OSError, AttributeError):  # no C library of this kind
@@ -174,7 +174,7 @@ def print_recording(run: Path, out: Path, result: dict[str, Any]) -> None:
 
 
 def next_commands(names: Sequence[str], out: Path, config: Any, result: dict[str, Any]) -> list[str]:
-    """Return the command lines that a user may want after a run, of the commands with these names."""
+    """Return suggestions for the next command line after a run, one for each of these commands."""
     run = shlex.quote(str(out))
     modules = dict.fromkeys(module_in(name) for name in own_names(to_dict(config)))
     trust = "".join(f" --trust {shlex.quote(module)}" for module in modules)
@@ -277,7 +277,7 @@ def formatted(name: str, value: Any) -> str:
 
 
 def formatted_alike(name: str, values: Sequence[float]) -> list[str]:
-    """Format numbers of the same name as a column of a table: as :func:`formatted` does, but alike."""
+    """Format a column of numbers of the same name, as :func:`formatted` does, but with equally many decimals."""
     has_unit = name.endswith((*PERCENT, "log_loss", "seconds"))
     return [formatted(name, value) for value in values] if has_unit else alike(values)
 

@@ -52,7 +52,7 @@ def import_pillow(option: str) -> Any:
     """Return the module ``PIL.Image``.
 
     Raises:
-        UserError: Pillow is missing; ``option`` is what needs it.
+        UserError: Pillow is missing; the message names ``option``, which needs it.
     """
     try:
         from PIL import Image

@@ -30,7 +30,7 @@ def forward_hooks(modules: Iterable[nn.Module], hook: Callable[..., Any]) -> Ite
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Count the parameters of a network, without those of an auxiliary head, which only training uses."""
+    """Count the parameters of a network, without an auxiliary head, which only training uses."""
     return sum(p.numel() for name, p in network.named_parameters() if not name.startswith("auxiliary."))
 
 

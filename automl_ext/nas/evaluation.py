@@ -30,7 +30,7 @@ class Evaluator(Protocol):
             state: the state of an earlier evaluation, to continue from or to inherit weights from.
 
         Returns:
-            The score, the cost in seconds, and what else was measured.
+            The score, the cost in seconds, and further measurements.
         """
         ...
 

@@ -50,7 +50,7 @@ def fit(
     """Search an architecture for images, train it, and test it on 20 % of the images, which are used for nothing else.
 
     Args:
-        data: a folder or zip file with one folder of images per class; or ``"digits"`` and what ``--data`` takes; or a
+        data: a folder or zip file with one folder of images per class; or a value of ``--data``, such as "digits"; or a
             Dataset or DataLoader of (image, label); or images, with ``labels``: an array or tensor [N, H, W],
             [N, C, H, W] or [N, H, W, C] of uint8 or of floats in [0, 1], or a list of Pillow images.
         labels: integers from 0 to K − 1, one per image, if ``data`` are images.

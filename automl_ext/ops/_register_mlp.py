@@ -28,7 +28,7 @@ def _result(x: Tensor, weights: list[Tensor], stacked_x: bool) -> Tensor:
 
 
 def _kept(x: Tensor, weights: list[Tensor], activation: int, activate_last: bool, stacked_x: bool) -> Tensor:
-    """Return what the forward pass keeps, see Call in csrc/mlp/mlp_cpu.cpp."""
+    """Return the tensor that the forward pass keeps for the backward pass, see Call in csrc/mlp/mlp_cpu.cpp."""
     rows = math.prod(x.shape[1 if stacked_x else 0 : -1])
     count = sum(w.shape[-2] for w in weights[:-1])
     if activation in SLOPE_KEPT:
@@ -47,7 +47,7 @@ def _batched_mlp(
     activate_last: bool,
     stacked_x: bool,
 ) -> tuple[Any, int]:
-    """Return the result of a batch and its batch dim. Samples with networks of their own are a stack of networks."""
+    """Return the result of a batch and its batch dim. A batch of weights is computed as stacked networks."""
     call = getattr(ops, name).default
     of_x, of_weights, of_biases = in_dims[:3]
     parameters, dims = [*weights, *biases], [*of_weights, *of_biases]

@@ -167,7 +167,7 @@ def _checked(
 
 
 def _one_dtype(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the tensors in one dtype; under autocast that of autocast, except for float64."""
+    """Return the tensors in one dtype; under autocast in its dtype, except for float64."""
     if autocast_enabled(q):
         dtype = torch.get_autocast_dtype(q.device.type)
         q, k, v = (x if x.dtype == torch.float64 else x.to(dtype) for x in (q, k, v))

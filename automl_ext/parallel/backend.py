@@ -29,7 +29,7 @@ class Backend(Protocol):
         ...
 
     def lost(self, handle: Any) -> Death | None:
-        """Return what died during a finished call, if this lost its result: its process, or its whole node."""
+        """Return the kind of death, of the process or of the node, that lost a finished call's result; else None."""
         ...
 
     def result(self, handle: Any) -> Any:

@@ -26,7 +26,7 @@ _folders: list[tempfile.TemporaryDirectory[str]] = []  # removed when this proce
 
 
 def own_modules() -> Files:
-    """Return the source files of the user's modules. Of a package, all its modules are included.
+    """Return the source files of the user's modules, with all modules of a package.
 
     Raises:
         UserError: they have more than ``LARGEST`` bytes.

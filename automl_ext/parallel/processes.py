@@ -104,8 +104,9 @@ def _end(pool: ProcessPoolExecutor) -> None:
 class _InFile:
     """An object in a file whose descriptor new processes inherit.
 
-    multiprocessing writes what a new process needs into a pipe. If this is more than the pipe holds and the process
-    dies before it reads, the write never ends. The file has no name, so nothing is left if this process is killed.
+    multiprocessing writes the arguments of a new process into a pipe. If they are larger than the pipe's buffer and the
+    process dies before it reads them, the write never ends. The file has no name, so nothing is left if this process is
+    killed.
     """
 
     def __init__(self, file: IO[bytes]) -> None:

@@ -81,7 +81,7 @@ class SeedRunner:
         self.function = function
 
     def __call__(self, task: SeedTask) -> tuple[dict[str, Any] | None, Files | None]:
-        """Return the result, None if interrupted; and the files of the run, None if the caller sees them."""
+        """Return the result, None if interrupted; and the files of the run, None if the caller can read them itself."""
         if (task.folder.parent / task.mark).is_file():
             release_lock(task.folder)
             return self.run(task, task.folder), None

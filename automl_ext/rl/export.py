@@ -214,7 +214,7 @@ def _rows(inputs: Any, name: str = "") -> Iterator[str]:
 
 
 def description(agent: Agent, program: PolicyProgram) -> dict[str, Any]:
-    """Return what ``policy.json`` says: algorithm, environment, spaces and normalization, as plain values."""
+    """Return the content of ``policy.json``: algorithm, environment, spaces and normalization, as plain values."""
     body: Any = program.network.body
     packed, norm = agent.spaces[0], body.norm
     if isinstance(packed, PackedBox):
@@ -271,7 +271,7 @@ def strict(value: Any) -> Any:
 
 
 def raw_space(agent: Agent) -> gymnasium.Space:
-    """Return the space of the observations as the environment has it; of a loaded agent, as the agent has it."""
+    """Return the space of the environment's observations; for a loaded agent, the space of the agent's observations."""
     envs: Any = getattr(agent, "learner", agent).envs if agent.algorithm == "a3c" else agent.envs
     seen: Any = agent.spaces[0]
     return envs.vector.single_observation_space if hasattr(envs, "vector") else getattr(seen, "space", seen)

@@ -65,7 +65,7 @@ def beaten_by_constant(search: TableSearch, votes: list[int]) -> list[str]:
 
 
 def _parts(search: TableSearch) -> list[Array]:
-    """Return the positions of each fold's validation rows; with one fold, those of random parts of it."""
+    """Return the positions of each fold's validation rows; with one fold, random parts of its validation rows."""
     ends = np.cumsum([len(fold.valid) for fold in search.folds])
     if len(ends) > 1:
         return np.split(np.arange(ends[-1]), ends[:-1])

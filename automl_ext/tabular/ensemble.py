@@ -33,7 +33,7 @@ class Parts(NamedTuple):
 
 
 def bagged(search: TableSearch, votes: list[int]) -> Parts:
-    """Return the models of all folds: each row is in the training of all of them but one."""
+    """Return the models of all folds; each row was used to train all of them but one."""
     return _parts(
         (search.matrices(fold, trial.candidate.basic)[0], trial, share / len(trial.models), model)
         for trial, share in _chosen(search, votes)
@@ -44,7 +44,7 @@ def bagged(search: TableSearch, votes: list[int]) -> Parts:
 def refitted(search: TableSearch, votes: list[int]) -> Parts:
     """Train the chosen trials again on all rows, the one with most votes first.
 
-    A trial that fails then, or for which no time is left, takes part with the model of its last fold.
+    If this training fails or no time is left for it, the model of the trial's last fold is used.
     """
     everything = Fold(np.arange(len(search.y)), np.arange(0))
     found = []
@@ -58,7 +58,7 @@ def refitted(search: TableSearch, votes: list[int]) -> Parts:
 
 
 def _parts(found: Iterable[tuple[Preparation, Trial, float, Model]]) -> Parts:
-    """Return the members of preparations, trials, weights and models. Members share a preparation that is the same."""
+    """Return the parts of an ensemble. Members with the same preparation share it."""
     preparations: dict[int, Preparation] = {}
     members = []
     for preparation, trial, weight, model in found:

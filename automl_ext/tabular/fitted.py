@@ -157,7 +157,7 @@ class Fitted:
 
 
 def load(path: str | Path) -> Fitted:
-    """Load what :meth:`Fitted.save` wrote. Nothing in the files is executed.
+    """Load an ensemble that :meth:`Fitted.save` wrote. Nothing in the files is executed.
 
     Raises:
         UserError: a file is missing, damaged or changed.

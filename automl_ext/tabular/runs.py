@@ -30,7 +30,7 @@ NEVER = float("inf")
 
 @dataclass
 class TableOptions:
-    """The table, what is predicted, and how models are validated."""
+    """Options of the table, the prediction task, and the validation."""
 
     table: Annotated[str, tyro.conf.Positional] = ""
     """Table to learn from: NAME.csv, NAME.csv.gz or NAME.parquet."""
@@ -140,7 +140,7 @@ def cross_validate(
 
 
 def read_problem(config: TableOptions) -> Problem:
-    """Read the table. Return what was found out about it.
+    """Read the table, and return the prediction problem inferred from it.
 
     Raises:
         UserError: an option or the table is invalid.

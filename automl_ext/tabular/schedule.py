@@ -106,7 +106,7 @@ def _count(search: TableSearch) -> int:
 
 
 def _in_turn(cost: Mapping[str, float], untried: dict[str, list[ModelCandidate]]) -> Iterator[ModelCandidate]:
-    """Yield the candidates, the next one always of the learner with the least ``cost`` so far."""
+    """Yield the candidates; the next one is always a candidate of the learner with the least ``cost`` so far."""
     while any(untried.values()):
         learner = min((name for name, left in untried.items() if left), key=cost.__getitem__)
         yield untried[learner].pop(0)

@@ -92,7 +92,7 @@ def workers_ignore_ctrl_c() -> Iterator[None]:
 
 
 def terminate(number: int, frame: Any) -> None:
-    """Handle SIGTERM by :func:`interrupt`, but end a process that was forked from the one of the command."""
+    """Handle SIGTERM by :func:`interrupt` in the command's process; simply end processes that were forked from it."""
     if os.getpid() != _main_process:
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)

@@ -50,7 +50,7 @@ def _check_group(group: Any, wanted: dict[str, Any]) -> None:
 
 
 def _check_tensors(states: Any, parameters: list[torch.Tensor]) -> None:
-    """Check the tensors of each parameter: of its shape and dtype, or 0-dimensional, such as the number of steps."""
+    """Check that each parameter's tensors have its shape and dtype, or are 0-dimensional, as the number of steps."""
     if not isinstance(states, dict) or not all(type(i) is int and 0 <= i < len(parameters) for i in states):
         raise ValueError(f"optimizer: state: expected numbers of {len(parameters)} parameters, got {short(states)}")
     names = next((set(entry) for entry in states.values() if isinstance(entry, dict)), set())

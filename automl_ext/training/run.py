@@ -158,7 +158,7 @@ class Run:
         self._metrics.chart(step, scalars)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write a checkpoint after ``step`` completed steps. The last two are kept; of more than 1 GiB, the last one.
+        """Write a checkpoint after ``step`` completed steps. The last two are kept, or one if it exceeds 1 GiB.
 
         ``state`` may hold tensors and plain Python values. A resumed run first removes the lines of ``metrics.jsonl``
         that were written after its checkpoint.

@@ -57,7 +57,7 @@ class TuneConfig:
 
 
 def check_installed(sampler: str) -> None:
-    """Check that Optuna and what a sampler needs are installed.
+    """Check that Optuna and the packages that a sampler needs are installed.
 
     Raises:
         ModuleNotFoundError: a package is missing; the message names the extra.

@@ -49,7 +49,7 @@ def draw(study: Study, out: Path, label: str) -> None:
 
 
 def only_finished(study: Study) -> Study:
-    """Return a study in which only finished trials have values, with the same numbers of the trials."""
+    """Return a study in which only finished trials have values; the trials keep their numbers."""
     finished = in_memory(study.study_name, study.direction.name == "MINIMIZE")
     for trial in study.get_trials(deepcopy=False):
         complete = trial.state == TrialState.COMPLETE and math.isfinite(trial.value or 0.0)
@@ -58,7 +58,7 @@ def only_finished(study: Study) -> Study:
 
 
 def darken_early_trials(picture: Any) -> None:
-    """Color the points from a visible blue on: Optuna's first trials are white."""
+    """Change the color scale so that it begins with a visible blue: Optuna draws the first trials white."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
@@ -69,7 +69,7 @@ def darken_early_trials(picture: Any) -> None:
 
 
 def label_logarithmic_axes(picture: Any) -> None:
-    """Label few numbers on logarithmic axes, whose panels are narrow."""
+    """Label only a few numbers on logarithmic axes, because the panels are narrow."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     for axes in picture.axes:

@@ -42,8 +42,9 @@ def portfolio(
     Args:
         command: for example "fit --learner lightgbm".
         file: portfolio file; default: the one that the package contains.
-        spaces: search spaces of the command. Each value must be in one of them; names in none of them are not checked.
-        usual: values that are accepted too: a default may be outside of its range.
+        spaces: search spaces of the command. Each value must be in one of them; names that no space has are not
+            checked.
+        usual: further accepted values, by name, because a default may be outside of its range.
 
     Returns:
         Points by dotted option name; empty if the package contains no portfolio of this command.

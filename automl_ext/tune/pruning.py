@@ -37,7 +37,7 @@ class Rule:
 
 
 class HyperbandJudge:
-    """Decides, in the process of a trial, whether it ends; a :data:`~automl_ext.tune.reporting.Judge`."""
+    """Decides in the process of a trial whether the trial ends; a :data:`~automl_ext.tune.reporting.Judge`."""
 
     def __init__(self, rule: Rule) -> None:
         study = in_memory(rule.study, rule.minimize)

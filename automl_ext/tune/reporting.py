@@ -10,7 +10,7 @@ Judge = Callable[[int, float], bool]  # (step, value) -> whether the trial ends
 
 
 class Pruned(Exception):
-    """Ends a trial that is unpromising."""
+    """Raised inside an objective to end an unpromising trial."""
 
 
 class Reports:

@@ -8,7 +8,7 @@ from optuna.study import Study
 
 
 def make_sampler(name: str, seed: int) -> BaseSampler:
-    """Create Optuna's sampler of a name in :data:`~automl_ext.tune.config.SamplerName`."""
+    """Create Optuna's sampler by its name, one of :data:`~automl_ext.tune.config.SamplerName`."""
     if name == "random":
         return RandomSampler(seed=seed)
     if name == "gp":

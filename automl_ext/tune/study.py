@@ -194,7 +194,7 @@ class Storage:
 
 
 def tuner_of(out: Path) -> tuple[str, int]:
-    """Return the name of the tuning run in ``out`` in shared storages, and a number for its seed.
+    """Return the name by which shared storages know the tuning run in ``out``, and a number for its seed.
 
     Both are chosen when the run is started. The number depends on the machine and the folder: otherwise runs with equal
     options on several machines would draw the same points.

@@ -67,14 +67,14 @@ class Trials:
 
     @property
     def ranked(self) -> list[tuple[Proposal, Outcome]]:
-        """The finished trials, best first; of equal ones, the earlier first."""
+        """The finished trials, best first; equally good trials by their numbers."""
         finished = [trial for trial in self.ended if trial[1].value is not None]
         sign = 1 if self.minimize else -1
         return sorted(finished, key=lambda trial: sign * (trial[1].value or 0.0))
 
     @property
     def best(self) -> tuple[Proposal, Outcome] | None:
-        """The finished trial with the best value; of equal ones, the first."""
+        """The finished trial with the best value; the first of equally good ones."""
         return next(iter(self.ranked), None)
 
     def count(self, state: str) -> int:

@@ -1,6 +1,6 @@
 """``search auto``: the best network that a budget of CPU-minutes gives, found by a race of networks in training.
 
-    probe     a few steps of two networks: what a step costs on this machine decides which networks may enter, and
+    probe     a few steps of two networks: the time of a step on this machine decides which networks may enter, and
               whether they are computed in bfloat16
     score     rank random cells by training-free scores; the best one may enter
     race      rungs of equal cost: all networks train on, the better half of them stays (Jamieson & Talwalkar 2016)
@@ -166,7 +166,7 @@ class Race:
         self.pending: deque[Task] = deque()
 
     def next_task(self) -> Task | None:
-        """Return a task that needs none of the pending ones; None: there is none at present."""
+        """Return a task that can start before the pending ones end; None: there is no such task now."""
         if self.plan is None:
             return None if self.pending else Task("probe")
         if any(e.entry.genotype == BEST_RANKED for e in self.entrants):
@@ -187,7 +187,7 @@ class Race:
     def alive(self, rung: int) -> list[Entrant]:
         """Return the networks that reach a rung: the best ones of the rung before, one of each architecture.
 
-        If no network beat chance in the rung before, only the first one goes on, whatever the losses.
+        If no network beat chance in the rung before, only the first one goes on, whatever its loss.
         """
         assert self.plan is not None
         racing = [e for e in self.entrants if not e.baseline]

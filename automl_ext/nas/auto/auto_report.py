@@ -40,7 +40,7 @@ def table_of(result: dict[str, Any], title: str) -> Table:
 
 
 def plot_auto(result: dict[str, Any], path: Path, title: str) -> list[Path]:
-    """Plot the test accuracy against the cost: of the search, whose race comes first, and of each baseline.
+    """Plot the test accuracy over the cost, with one line for the search, the race included, and one per baseline.
 
     Returns:
         The file; none if the result is not that of ``search auto``.

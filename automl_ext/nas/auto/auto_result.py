@@ -41,7 +41,7 @@ def summarize(
         not the losses. ``networks`` has the names of all networks, by the numbers in the names of metrics.
         ``trajectory`` has the cost and the test accuracy after each measurement of the returned network and of the
         baselines. ``stages`` has the costs, ``recipe`` the options of ``automl-ext retrain`` that train the returned
-        network similarly: its schedule is another one, and it has no label smoothing and no average of the weights.
+        network similarly: ``retrain`` has another schedule, no label smoothing, and no average of the weights.
     """
     search = sum(seconds for stage, seconds in spent.items() if stage != "baseline")
     baselines = [e for e in entrants if e.baseline]
@@ -100,7 +100,7 @@ def row(entrant: Entrant, networks: Networks, images: Splits, seconds: float) ->
 
 
 def is_earlier(entrant: Entrant, images: Splits) -> bool:
-    """Return whether a finished network was also trained on the validation images, after its validation figures."""
+    """Return whether a finished network was trained on the validation images after its last validation."""
     return len(images.valid.labels) < HELD_LEAST and 0 < entrant.clean < len(entrant.snapshots)
 
 

@@ -1,4 +1,4 @@
-"""A network in the race: how far its training is, and what was measured."""
+"""A network in the race: the state of its training, and its measurements."""
 
 from __future__ import annotations
 

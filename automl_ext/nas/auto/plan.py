@@ -205,7 +205,7 @@ def entries_for(config: AutoConfig, networks: Networks, target: float) -> list[N
 
 
 def strided(form: str, networks: Networks) -> str:
-    """Return the genotype of a residual or pooled network, which halves large images at once."""
+    """Return the genotype of a residual or pooled network, whose first layer has stride 2 if the images are large."""
     return form.format(2 if min(networks.splits.image_size) >= LARGE_IMAGE[form] else 1)
 
 

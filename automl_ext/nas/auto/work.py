@@ -96,7 +96,7 @@ class Finished(NamedTuple):
 
 
 class Worker(NamedTuple):
-    """Does tasks."""
+    """Runs tasks of a search; sent to the worker processes."""
 
     config: AutoConfig
     networks: Networks

@@ -42,7 +42,7 @@ EXPANSION, SLACK = 200, 1 << 24
 
 
 class _Names(NamedTuple):
-    """The benchmark's names for a data set: of the trainings with validation, those with test, and the test images."""
+    """The benchmark's names: of the trainings for validation, of those for the test, and of the test images."""
 
     valid: str
     test: str

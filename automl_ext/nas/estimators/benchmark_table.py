@@ -36,7 +36,7 @@ _PACKAGED_FILE = Path(__file__).parents[1] / "benchmarks" / "nasbench201_cifar10
 
 
 class Dataset(NamedTuple):
-    """A data set of the benchmark: its name, and thousands of images for training and for validation."""
+    """A data set of the benchmark: its name, and its numbers of training and validation images in thousands."""
 
     name: str
     train: float

@@ -271,7 +271,7 @@ def calibrate(network: nn.Sequential, last: str, norm: Any, images: Tensor) -> N
 
 
 def insert_after(network: nn.Sequential, name: str, block: nn.Module) -> None:
-    """Insert ``block`` after a module. Numbered modules are renumbered; among named ones the block gets a name."""
+    """Insert ``block`` after a module of a Sequential. If modules have numbers as names, they are renumbered."""
     parent_name, _, child = name.rpartition(".")
     parent = network.get_submodule(parent_name)
     items = list(parent._modules.items())

@@ -44,8 +44,8 @@ Choices = Callable[[Any], list[Choice]]  # maps a genotype to the choices that a
 def choices_of(supernet: Supernet, space: Space[Any]) -> Choices:
     """Return the function that maps a genotype to the choices of the supernet.
 
-    It is the supernet's method ``choices`` if there is one, as in the DARTS space. Otherwise it is a function for
-    spaces with one decision per edge: of one cell, or of cells with one edge each, in the order of the decisions.
+    It is the supernet's method ``choices`` if there is one, as in the DARTS space. Otherwise the space must have one
+    decision per edge, in the same order: one cell, or several cells with one edge each.
 
     Raises:
         UserError: the supernet has no such method, and the space has other decisions.

@@ -16,8 +16,8 @@ WEIGHTED = ("nor_conv_1x1", "nor_conv_3x3")
 def function_of(genotype: Genotype) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the sorted terms whose sum is the output, and the sorted convolutions that they contain.
 
-    For example, the terms ``("input", "nor_conv_3x3(input)")`` contain ``("nor_conv_3x3",)``. Terms do not tell two
-    separate convolutions of the input from one that is read twice; in cells of this size, the convolutions do.
+    For example, the terms ``("input", "nor_conv_3x3(input)")`` contain ``("nor_conv_3x3",)``. Two separate convolutions
+    of the input have the same terms as one convolution whose output is used twice; the lists of convolutions differ.
 
     A skip connection adds the terms of its start node. "none" adds no term, and neither does an operation on a node
     without terms: pools and untrained convolutions with batch norm, whose shift is 0, map zeros to zeros. Untrained

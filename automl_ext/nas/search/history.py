@@ -35,7 +35,7 @@ class History:
     """All evaluations of the strategy's candidates, in order. The best one has the highest score at the largest budget.
 
     Args:
-        seconds: cost of what precedes the evaluations: a screening, and the training of a supernet.
+        seconds: cost of a screening and of the training of a supernet, if they precede the evaluations.
     """
 
     def __init__(self, space: Space[Any], seconds: float = 0.0) -> None:
@@ -67,7 +67,7 @@ class History:
     def scalars(self) -> dict[str, float]:
         """Return the measurements of the last evaluation, the best score so far and totals, for ``metrics.jsonl``.
 
-        ``seconds`` is the total cost so far, with that of the screening and of the supernet; ``failed`` the number of
+        ``seconds`` is the total cost so far, including the screening and the supernet; ``failed`` is the number of
         failed evaluations.
         """
         last = self.entries[-1]
@@ -172,7 +172,7 @@ def pareto_front(costs: Sequence[float | Sequence[float]], scores: Sequence[floa
 
 
 def best_within(limits: dict[str, float], scores: Sequence[Score], costs: Sequence[dict[str, float]]) -> list[int]:
-    """Return the indices of the candidates within all limits, the highest score first; of equal ones the earlier first.
+    """Return the indices of the candidates within all limits, by decreasing score; equal scores keep their order.
 
     If there is none, warn and return the one candidate that exceeds its limits by the smallest factor.
 

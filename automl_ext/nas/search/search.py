@@ -1,11 +1,11 @@
 """A search with a strategy: it proposes architectures, which are evaluated until the budget is spent.
 
     with --screen: score candidates without training; the strategy starts from the best
-    while the budget lasts, less that of the final trainings:
+    until the budget, without the part for the final trainings, is spent:
         keep ``workers`` candidates of the strategy in evaluation
         wait for the result of the oldest candidate;  stop if its cost exceeds the budget
         tell the strategy the result, log it, save a checkpoint
-    with the evaluator "train": train the best ``finalists`` from scratch, equally; the best of these is the result
+    with the evaluator "train": train the best ``finalists`` from scratch, for equally long; the best one is the result
 
 With more workers, a strategy proposes before it knows the latest results, so the result depends on the number of
 workers. It does not depend on the speed of each worker.
@@ -197,7 +197,7 @@ class Search:
         ask: Callable[[], Any],
         tell: Callable[[Any, Evaluation], dict[str, float] | None],
     ) -> bool:
-        """Evaluate what ``ask`` proposes until ``tell`` returns nothing to log. Return False if interrupted."""
+        """Evaluate the tasks of ``ask`` until ``tell`` returns None. Return False if interrupted."""
         with jobs, steps:
             while not steps.stopped:
                 with self.clock:

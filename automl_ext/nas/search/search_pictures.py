@@ -99,7 +99,7 @@ def draw_pareto(
 ) -> None:
     """Plot scores against each measured cost, one panel per cost, with the Pareto front and the best architecture.
 
-    Only evaluations at the budget of the best architecture are shown, without one those at the largest budget.
+    Only evaluations at the budget of the best architecture are shown; if there is none, those at the largest budget.
     """
     budget = max(row.get("budget") or 0 for row in ([best] if best is not None else rows))
     rows = [row for row in rows if row["score"] is not None and (row.get("budget") or 0) == budget]

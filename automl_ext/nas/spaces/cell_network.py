@@ -172,7 +172,7 @@ class CellNetwork(nn.Module):
     def forward(self, x: Tensor, *choices: object) -> Tensor | tuple[Tensor, Tensor]:
         """Compute logits [N, num_classes] from images [N, in_channels, H, W].
 
-        In training mode with an auxiliary head, return the pair of its logits and the auxiliary ones.
+        In training mode with an auxiliary head, return a pair: the logits and those of the auxiliary head.
         """
         x = channels_last(x)
         before_previous = previous = self.stem(x)

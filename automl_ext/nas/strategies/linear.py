@@ -43,7 +43,7 @@ def standardized(scores: Array) -> Array:
 
 
 class RankModel:
-    """The training-free rank of any architecture, in standard deviations of the screened ones.
+    """The training-free rank of any architecture, in standard deviations of the ranks of the screened architectures.
 
     For a screened architecture it is the measured rank. For others it is predicted by a ridge regression of all
     measured ranks on the choices.

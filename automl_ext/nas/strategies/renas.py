@@ -8,8 +8,8 @@
         add the child to the population and remove the oldest member
 
 The paper states neither the population size nor the tournament size, and the authors' code contains no search. The
-sizes, the replacement of the oldest member and the rewards of the controllers are therefore choices of this package. It
-also proposes no architecture twice. Inheritance is implemented by the evaluator
+sizes, the replacement of the oldest member and the rewards of the controllers are therefore choices of this package,
+and so is that no architecture is proposed twice. Inheritance is implemented by the evaluator
 (automl_ext.nas.estimators.inheritance); the evaluator "table" has no weights and ignores it. Inherited scores rise with
 the generations, so the search ends with trainings from scratch (automl_ext.nas.search.search).
 """

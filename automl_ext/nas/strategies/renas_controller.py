@@ -116,8 +116,8 @@ class HistoryController:
     def effects(self) -> list[float]:
         """Return the effect of every choice of every decision on the score, in standard deviations.
 
-        With screened candidates, the next number is the effect of one standard deviation of the rank. With ``inherit``,
-        the last number is the average rise per generation.
+        With screened candidates, one more number follows: the effect of one standard deviation of the rank. With
+        ``inherit``, the last number is the average rise per generation.
         """
         design, targets = self.features(self.history), np.array(self.scores)
         design, targets = self.gains(design, targets) if self.inherit else (design, standardized(targets))

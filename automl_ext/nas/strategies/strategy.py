@@ -63,7 +63,7 @@ class Strategy(Protocol):
 
 
 def starting(space: Space[Any], rng: Random, screened: Sequence[Screened], number: int) -> Any:
-    """Return the architecture to start with as number 0, 1, …: the screened ones in order, then uniform draws."""
+    """Return initial architecture ``number``, from 0: the screened ones in order, then uniform draws."""
     return screened[number].genotype if number < len(screened) else space.random(rng)
 
 

@@ -224,7 +224,7 @@ def build_supernet(space: Space[Any], shape: dict[str, int], config: SupernetCon
 
 @contextmanager
 def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Disable the gradients of the parameters within the context; those without a gradient stay so afterwards."""
+    """Disable the gradients of the parameters within the context, and enable them again for those that had them."""
     parameters = [p for p in parameters if p.requires_grad]
     for p in parameters:
         p.requires_grad_(False)

@@ -277,9 +277,9 @@ def measure(supernet: Supernet, images: Split, batch_size: int, choices: list[Ch
 
 
 def best_by_rank(genotypes: Sequence[Any], space: Space[Any], splits: Splits, device: torch.device, seed: int) -> int:
-    """Return the index of the architecture with the highest rank by the training-free scores; of equal ones the first.
+    """Return the index of the architecture with the best training-free rank among ``genotypes``; the first if tied.
 
-    The scores are those of a screening, and the ranks those among ``genotypes``.
+    The scores are the same as in a screening.
 
     Raises:
         UserError: fewer than four training images.

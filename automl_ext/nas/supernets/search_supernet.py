@@ -128,7 +128,7 @@ def conclude(job: SupernetSearch, splits: Splits, alphas: list[Tensor]) -> dict[
 def retrain_config(config: SupernetConfig, genotype: Any) -> RetrainConfig:
     """Return the configuration of the final training, which equals the command ``retrain`` with these options.
 
-    Learning rate and batch size are the defaults of ``retrain``, whatever those of the search are.
+    Learning rate and batch size are the defaults of ``retrain``, not those of the search.
     """
     same = {name: getattr(config, name) for name in (*SAME_IMAGES, "device", "bfloat16")}
     return RetrainConfig(

@@ -96,7 +96,7 @@ class AlphaConfig(SupernetConfig):
 
 @dataclass
 class SampledConfig(AlphaConfig):
-    """Options of a search whose samples have a temperature; the defaults are those of GDAS."""
+    """Options of a search that samples with a temperature; the defaults are those of GDAS."""
 
     lr: Annotated[float, Range(0.01, 0.5, log=True)] = 0.2  # Initial learning rate of SGD for the weights.
     lr_min: float | None = None  # Final learning rate of the cosine schedule. Default: lr, a constant rate.

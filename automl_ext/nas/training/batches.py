@@ -149,7 +149,7 @@ def mixed_cross_entropy(
 
 
 def without_validation(splits: Splits) -> Splits:
-    """Return the splits with no validation images.
+    """Return the splits without their validation images.
 
     A :class:`~automl_ext.nas.training.network_training.NetworkTraining` also trains on the validation images.
     """

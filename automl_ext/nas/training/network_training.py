@@ -42,7 +42,7 @@ class NetworkTraining:
     trained on the training and validation images of ``splits`` together.
 
     Args:
-        genotype: the architecture, of ``space``.
+        genotype: the architecture, a genotype of ``space``.
         held_out: images on which the accuracy is measured after each epoch; none by default.
 
     Raises:

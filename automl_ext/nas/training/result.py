@@ -21,8 +21,7 @@ KEYS = ("majority_accuracy", "class_accuracy", "confusion")
 def measure(training: NetworkTraining, genotype: Any, splits: Splits) -> dict[str, Any]:
     """Return the result of a finished training.
 
-    The key ``times`` holds everything that is not reproducible. The first entries are those of
-    :func:`class_report`.
+    The key ``times`` holds everything that is not reproducible. The first entries come from :func:`class_report`.
     """
     labels = training.split.labels
     counts = confusion_matrix(training.network, to_device(splits.test, labels.device), splits.num_classes)
@@ -54,7 +53,10 @@ def confusion_matrix(network: nn.Module, split: Split, num_classes: int) -> Tens
 
 
 def count_pairs(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
-    """Count the images by true class (row) and predicted class (column): int64 [N] twice → int64 [K, K] on the CPU."""
+    """Count the images by true class (row) and predicted class (column): int64 [K, K] on the CPU.
+
+    ``labels`` and ``predicted`` are int64 [N].
+    """
     pairs = (labels * num_classes + predicted).cpu()
     return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
 

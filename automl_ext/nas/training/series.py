@@ -37,7 +37,7 @@ class Trainings:
 
     Attributes:
         config: the options of the trainings, and the number of ``workers``.
-        genotypes: the architecture of each network, of ``space``.
+        genotypes: the architectures of the networks, genotypes of ``space``.
         prefix: the metrics of network i are named ``{prefix}{i}_…``.
     """
 
@@ -136,7 +136,7 @@ def one_by_one(
     results: list[Result],
     stop_after: int | None,
 ) -> bool:
-    """Train the networks that have no result; append theirs. Return False if interrupted."""
+    """Train the networks that have no result yet, and append their results. Return False if interrupted."""
     first, count = len(results), len(trainings.genotypes)
     with Epochs(run, count * training.epochs, algorithm, stop_after) as epochs:
         for i in range(first, count):
@@ -157,7 +157,7 @@ def side_by_side(
     results: list[Result],
     stop_after: int | None,
 ) -> bool:
-    """Train the networks that have no result in workers; append theirs. Return False if interrupted."""
+    """Train the networks that have no result yet, in workers, and append their results. Return False if interrupted."""
     config, count = trainings.config, len(trainings.genotypes)
     left = deque((i, state if i == len(results) else None) for i in range(len(results), count))
     total = count * config.epochs

@@ -155,7 +155,7 @@ def _map(name: str, x: Tensor, parameter: float | Tensor, dim: int, n_iter: int)
 
 
 def bisect_reference(name: str, x: Tensor, parameter: float | Tensor, dim: int, n_iter: int = 64) -> Tensor:
-    """Compute the map ``name``, one of CODES, with differentiable PyTorch ops; arguments as those of entmax_bisect."""
+    """Compute the map ``name``, one of CODES, with differentiable PyTorch ops; arguments as in entmax_bisect."""
     dtype = output_dtype(x)
     if x.numel() == 0:
         return x.to(dtype, copy=True)
@@ -250,7 +250,7 @@ def _stretch(delta: Tensor, a: Tensor, log_m: Tensor) -> tuple[Tensor, Tensor, T
 
 
 def _log1p_ratio(y: Tensor) -> Tensor:
-    """Return log1p(y)/y with exact derivatives at and near 0, where those of the quotient cancel."""
+    """Return log1p(y)/y with exact derivatives also near 0, where the terms of the quotient's derivative cancel."""
     small = y.abs() < 0.03
     near, far = torch.where(small, y, 0), torch.where(small, 1, y)
     series = torch.zeros_like(y)

@@ -130,7 +130,7 @@ def sample(distribution: Normal, noise: Tensor) -> Tensor:
 
 
 class ImageNorm(RunningNorm):
-    """Normalize images by the running mean of every pixel, and by one standard deviation, that of all pixels.
+    """Normalize images by the running mean of each pixel, and by one standard deviation for all pixels together.
 
     Pixels that never change become 0. In images scaled to [−½, ½] instead, a small object on a large background changes
     embeddings and losses by little, so the model is slow to learn to encode it.

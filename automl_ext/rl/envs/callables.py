@@ -52,11 +52,11 @@ def check_known(env_id: str, where: str) -> None:
     """Check that the environment is not a callable or an object of another process.
 
     Args:
-        env_id: any id; of several tasks, ids with commas between them.
+        env_id: any id; for several tasks, ids with commas between them.
         where: the call or the file that needs it, for the message.
 
     Raises:
-        UserError: another process had it.
+        UserError: the environment is a callable or an object of another process.
     """
     if env_id.startswith(GIVEN):
         name = short(env_id.removeprefix(GIVEN))

@@ -142,7 +142,7 @@ class Pool(VectorEnv[Any, Any, Any]):
         return f"{type(self.pool).__name__}(num_envs={self.num_envs})"
 
     def _observed(self) -> gymnasium.Space:
-        """Return the space of one observation, by an observation of the batch."""
+        """Return the space of one observation, inferred from a batch of observations."""
         space = self.pool.observation_space
         try:
             first, _ = self.reset()
@@ -209,7 +209,7 @@ def unbatched(space: gymnasium.Space, n: int) -> gymnasium.Space:
 
 
 class _Unknown(Exception):
-    """Nothing says how to make an environment again."""
+    """It is not known how to make an environment again."""
 
 
 def _made_again(env: gymnasium.Env, index: int) -> Guard:
@@ -254,6 +254,6 @@ def _check_spaces(env: Any) -> None:
 
 
 def _attribute(env: Any, name: str) -> Any:
-    """Return an attribute of an environment or of what it wraps; None if there is none."""
+    """Return an attribute of an environment, or of an environment inside its wrappers; None if there is none."""
     found = getattr(env, name, None)
     return getattr(getattr(env, "unwrapped", None), name, None) if found is None else found

@@ -132,7 +132,7 @@ def check_observation(returned: str, observation: Any, space: gymnasium.Space) -
 
     Args:
         returned: the call, and whose observation it is: the start of the message.
-        observation: what the environment returned.
+        observation: the value that the environment returned.
         space: a space of a fixed shape and dtype, such as a Box.
 
     Raises:
@@ -165,8 +165,8 @@ def number(returned: str, value: Any, expected: str = "a number") -> float:
 
     Args:
         returned: the call and the name of the value, the start of the message.
-        value: what it returned.
-        expected: what it should be.
+        value: the value that the environment returned.
+        expected: a description of valid values, for the message.
 
     Raises:
         EnvError: ``value`` is not a number.

@@ -104,7 +104,7 @@ class Lanes(VectorEnv[Any, Any, Any]):
         return self._flat(self._observations).copy(), *results, info
 
     def render(self) -> tuple[Any, ...]:
-        """Return an image for each lane, that of its copy."""
+        """Return an image for each lane: the image of the copy that the lane belongs to."""
         return tuple(image for env in self.copies for image in [env.render()] * len(self.agents))
 
     def close_extras(self, **kwargs: Any) -> None:

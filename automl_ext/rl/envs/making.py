@@ -59,8 +59,8 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
     step. Episodes span all lives, unless the option terminal_on_life_loss is on, and rewards are not clipped.
     dm_control (``dmc/DOMAIN-TASK``): see :mod:`automl_ext.rl.envs.dmc`.
     MinAtar (``MinAtar/…``): bool [10, 10, channels]. Freeway reports its limit of 2500 steps as a termination.
-    MiniGrid (``MiniGrid-…``): what the agent sees, one-hot, bool [7, 7, 20]; with its ``FullyObsWrapper`` the whole
-    grid, bool [width, height, 21].
+    MiniGrid (``MiniGrid-…``): the agent's view, one-hot, bool [7, 7, 20]; with its ``FullyObsWrapper`` the whole grid,
+    bool [width, height, 21].
     DeepSea (``automl_ext/DeepSea-v0``): see :mod:`automl_ext.rl.envs.deep_sea`.
     PettingZoo (``pettingzoo/MODULE``): ``n_envs`` copies, see :mod:`automl_ext.rl.envs.lanes`.
     Several tasks (``A,B,C``): ``n_envs`` environments of each task, see :mod:`automl_ext.rl.envs.tasks`. Environment

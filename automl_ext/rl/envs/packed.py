@@ -163,7 +163,7 @@ class PackedBox(Box):
         Bytes are divided by the largest value of their space. Discrete numbers become one-hot vectors.
 
         Args:
-            observations: packed, or what :meth:`by_key` returns, as in exported policies.
+            observations: packed; or the result of :meth:`by_key`, as in exported policies.
         """
         found = [self._vector(part, observations) for part in self.parts if not part.is_image]
         if found:

@@ -50,7 +50,7 @@ class RewardScale:
 
     @property
     def moments(self) -> Tensor:
-        """Number, mean and variance of all R_t so far, float64 [3]: what saved policies contain."""
+        """Number, mean and variance of all R_t so far, float64 [3]. Saved policies contain them."""
         return torch.tensor([self.count, self.mean, self.variance], dtype=torch.float64)
 
     @moments.setter

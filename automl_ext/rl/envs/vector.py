@@ -337,7 +337,10 @@ class Envs:
         return None if vector is None else Envs(vector, seed, step_timeout=self._step_timeout)
 
     def lent(self, seed: int) -> Lent:
-        """Abort the running episodes and lend the environments. Afterwards call :meth:`reset`."""
+        """Abort the running episodes, and return the same environments in an object whose ``close`` does nothing.
+
+        Afterwards call :meth:`reset`.
+        """
         return Lent(self.vector, seed, step_timeout=self._step_timeout)
 
     def _reset_vector(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
@@ -461,7 +464,7 @@ class Envs:
 
 
 class Lent(Envs):
-    """Environments that belong to other :class:`Envs`."""
+    """The environments of another :class:`Envs`, which owns and closes them."""
 
     def close(self) -> None:
         """Do nothing."""

@@ -70,7 +70,7 @@ def _window_sums(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class OneHotView(gymnasium.ObservationWrapper):
-    """Observe what MiniGrid's agent sees (Chevalier-Boisvert et al. 2023), one-hot: bool [height, width, 20].
+    """Observe the view of MiniGrid's agent (Chevalier-Boisvert et al. 2023), one-hot: bool [height, width, 20].
 
     The mission's text and the direction are left out. With MiniGrid's ``FullyObsWrapper`` there are 21 channels: the
     image contains the agent, and the agent's state is one of four directions.

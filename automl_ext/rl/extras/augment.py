@@ -54,7 +54,7 @@ class Augment:
 
 
 class ShiftedCopies:
-    """A transform of batches: all transitions, then all of them again, each image with a shift of its own."""
+    """A transform of batches: all transitions, then all of them again, where each image is shifted independently."""
 
     def __init__(self, shifts: RandomShift) -> None:
         self.shifts = shifts
@@ -92,7 +92,7 @@ class RandomShift:
     """Shifts images by up to 4 pixels if they have 84 × 84, as in the paper, and in proportion for other sizes.
 
     Args:
-        shape: shape of an observation: [H, W, C], [C, H, W], a stack of gray images [n, H, W] or of others
+        shape: shape of an observation: [H, W, C], [C, H, W], a stack of gray images [n, H, W] or of color images
             [n, H, W, C]. All images of a stack are shifted by the same number of pixels.
         rng: random generator on the device of the images.
     """

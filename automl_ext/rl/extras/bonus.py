@@ -180,7 +180,7 @@ class FirstVisits:
 class ObservationHash:
     """Maps observations to integers (Tang et al. 2017, https://arxiv.org/abs/1611.04717, but exact up to rounding).
 
-    Equal observations have equal hashes; others differ except with a probability of 2⁻⁶⁴.
+    Equal observations have equal hashes; different ones have equal hashes with a probability of 2⁻⁶⁴.
 
     Args:
         space: space of the observations.

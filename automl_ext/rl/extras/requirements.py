@@ -1,4 +1,4 @@
-"""Checks of extras: of their options, and of the agents to which they attach."""
+"""Checks of the options of extras, and of the agents to which extras are attached."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def image_shape(agent: Any, name: str) -> tuple[int, ...]:
     """Return the shape of an agent's observations, which are images or stacks of images.
 
     Raises:
-        UserError: they are not; the message begins with ``name``, that of the extra.
+        UserError: they are not; the message begins with ``name``, the name of the extra.
     """
     space = agent.spaces[0]
     check_not_packed(space, name)

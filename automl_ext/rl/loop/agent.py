@@ -1,4 +1,4 @@
-"""The base class of agents: learn, predict, evaluate and save, and what the algorithms implement."""
+"""The base class of agents: learn, predict, evaluate and save, and the methods that algorithms implement."""
 
 from __future__ import annotations
 
@@ -333,7 +333,7 @@ class Agent(ABC):
         self.config = dataclasses.replace(self.config, total_steps=total_steps)
 
     def pause(self) -> None:  # noqa: B027  # most agents need nothing
-        """Release what only training needs; called at the end of :meth:`learn`."""
+        """Release resources that only training needs; called at the end of :meth:`learn`."""
 
     def _make_envs(self) -> None:
         """Make the training environments of a loaded agent."""

@@ -62,7 +62,7 @@ def write_agent(
 
 
 def read_agent(path: Path) -> tuple[dict[str, Any], tuple[gymnasium.Space, gymnasium.Space]]:
-    """Read what :func:`write_agent` wrote.
+    """Read a file that :func:`write_agent` wrote.
 
     Returns:
         The content, whose configuration and policy are unchecked, and the spaces of observations and actions.

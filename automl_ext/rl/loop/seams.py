@@ -130,7 +130,7 @@ class Seams:
         """Call the functions of ``after``; return their metrics.
 
         Args:
-            rollout: what the update learned from; None for Q-learning.
+            rollout: the rollout that the update learned from; None for Q-learning.
         """
         metrics: dict[str, Any] = {}
         for call in self.after:

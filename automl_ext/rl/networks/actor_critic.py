@@ -142,7 +142,7 @@ def layer_normalized(features: int, hidden: tuple[int, ...]) -> Body:
 
 
 def orthogonal_mlp(mlp: FusedMLP, gain: float) -> FusedMLP:
-    """Initialize a perceptron with orthogonal weights, of the last layer with ``gain``, and zero biases."""
+    """Initialize a perceptron with orthogonal weights and zero biases; ``gain`` is that of the last layer."""
     *hidden, last = (layer for layer in mlp if isinstance(layer, nn.Linear))
     for layer in hidden:
         orthogonal(layer, GAIN)

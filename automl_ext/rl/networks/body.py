@@ -30,7 +30,7 @@ class Body(nn.Sequential):
         space: space of the observations.
         hidden: sizes of the hidden layers.
         activation: activation after every hidden layer.
-        normalize: normalize observations by their running statistics; vectors only, and the vectors of packed ones.
+        normalize: normalize vectors by their running statistics; in packed observations, the vectors among the parts.
         kind: the convolutions for images: "nature", "small", "impala", or "auto" to choose by the image's size.
         layer_norm: normalize the outputs of every hidden layer, before the activation (Ba et al. 2016).
         encoder: a network from observations, as float32 [N, ...] with uint8 divided as above or normalized, to features

@@ -126,7 +126,7 @@ class GroupedActorCritic(ActorCritic):
 
 
 def policy_space(space: gymnasium.Space) -> gymnasium.Space:
-    """Return the space of what a policy sees of the observations."""
+    """Return the space of the part of the observations that a policy sees."""
     if not isinstance(space, GroupedBox):
         return space
     return Box(space.low[..., : space.visible], space.high[..., : space.visible], dtype=space.dtype.type)

@@ -33,7 +33,7 @@ def check_layers(sizes: Sequence[int], networks: int = 1) -> None:
 
 
 def check_hidden(config: Any, units: int = 1, layers: int = 0) -> None:
-    """Check ``config.hidden``, the units of each hidden layer: at least ``layers``, of ``units`` or more each.
+    """Check ``config.hidden``: at least ``layers`` hidden layers, with at least ``units`` units each.
 
     Raises:
         ValueError: too few layers, or too few units in one.

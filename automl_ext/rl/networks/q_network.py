@@ -91,7 +91,8 @@ class QNetwork(nn.Module):
         sigma: σ₀ of the noisy layers.
         normalize: normalize vectors by their running statistics; see :class:`Body`.
         body, encoder: ``kind`` and ``encoder`` of :class:`Body`.
-        layer_norm: normalize the outputs of every hidden layer before the activation; of each stream, if dueling.
+        layer_norm: normalize the outputs of every hidden layer before the activation; if dueling, each stream
+            separately.
 
     Raises:
         ValueError: ``hidden`` is empty or has a layer of fewer than two units.

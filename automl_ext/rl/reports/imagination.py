@@ -139,7 +139,7 @@ def _curves(found: Dream) -> Any:
 
 
 def _shown(image: np.ndarray) -> np.ndarray:
-    """Return what is drawn of an image [H, W, channels]: three channels in [0, 1], or the first one as gray."""
+    """Return the part of an image [H, W, channels] to draw: three channels in [0, 1], or the first one as gray."""
     channels = image[..., :3] if image.shape[-1] >= 3 else image[..., :1].repeat(3, axis=-1)
     return np.clip(channels + 0.5, 0, 1)
 

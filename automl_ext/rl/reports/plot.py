@@ -175,7 +175,7 @@ def run_title(env_id: str, curve: Curve) -> str:
 
 
 def steps_name(curves: Iterable[Curve]) -> str:
-    """Return what the steps of these curves are, such as "environment steps"."""
+    """Return the name of the steps of these curves, such as "environment steps"."""
     kinds = {"gradient steps" if curve.algorithm in OFFLINE else "environment steps" for curve in curves}
     return " or ".join(sorted(kinds))
 
@@ -223,7 +223,7 @@ def curve_of(run: Path, rows: list[dict[str, Any]]) -> tuple[str, Curve]:
 
 
 def best_evaluation(steps: np.ndarray, returns: np.ndarray, result: dict[str, Any]) -> tuple[float, float]:
-    """Return the step of the best policy and its evaluation: from the result, else the last of the highest ones."""
+    """Return the step of the best policy and its evaluation: from the result, else of the last maximum."""
     known = steps == result.get("best_step")
     place = np.flatnonzero(known if known.any() else returns == returns.max())[-1]
     return float(steps[place]), float(returns[place])

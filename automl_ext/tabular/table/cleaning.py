@@ -24,7 +24,7 @@ TRUTH |= dict.fromkeys(("true", "yes", "t", "y", "1", "1.0"), 1.0)
 def clean(frame: Any, columns: list[Column]) -> Any:
     """Return a table with the used columns: float64 numbers with NaN, and texts with None.
 
-    Booleans become 0 and 1, dates days since 1970, infinite numbers missing.
+    Booleans become 0 and 1, dates become days since 1970, and infinite numbers count as missing.
 
     Raises:
         UserError: a column is missing, or has a value that does not fit its kind; the message names both.

@@ -187,7 +187,7 @@ def written_numbers(frame: Any, columns: list[Column]) -> list[str]:
 
 
 def table_of(columns: list[Column]) -> Any:
-    """Return the table of what was assumed about each column, for printing."""
+    """Return a table with the assumptions about each column, for printing."""
     from rich.table import Table
     from rich.text import Text
 
@@ -252,7 +252,7 @@ class _Coded:
         return (np.cumsum(self.counts) - (self.counts - 1) / 2)[self.codes]
 
     def tells(self, other: _Coded) -> bool:
-        """Return whether each value occurs with one value of the other only."""
+        """Return whether each value always occurs together with the same value of ``other``."""
         return len(np.unique(self.codes * other.distinct + other.codes)) == self.distinct
 
 
@@ -272,8 +272,8 @@ def _agreement(values: _Coded, own: _Coded, column: Column, is_classification: b
     """Return the share of rows in which a column predicts the target, if it is near 1 and not by accident; else None.
 
     For classes: the share of rows with the most frequent class of their value, for columns with ten rows per value on
-    average. For numbers: the share of rows that have nearly the same rank in both. It is no accident if at most a tenth
-    as many rows are wrong as without the column.
+    average. For numbers: the share of rows that have nearly the same rank in both. The agreement counts as no accident
+    if the column leaves at most a tenth of the rows wrong that would be wrong without it.
     """
     n = len(values.codes)
     if is_classification and values.distinct <= n / 10:

@@ -20,8 +20,8 @@ DAY_AND_MONTH = re.compile(r"(?<!\d)(\d{1,2})([-/.])(\d{1,2})[-/.](?:\d{4}|\d{2}
 def date_order(values: Any) -> tuple[bool | None, str]:
     """Find the order of day and month in dates such as 01/02/2020.
 
-    A number above 12 tells it. Without one, the day comes first in dates with dots, and the month in others. Dates with
-    dots and the month first are not supported: hardly anybody writes them.
+    A number above 12 determines the order. Without one, the day comes first in dates with dots, and the month in other
+    dates. Dates with dots and the month first are not supported, because they are rare.
 
     Args:
         values: a ``pandas.Series``.
@@ -50,8 +50,8 @@ def to_dates(values: Any, day_first: bool | None) -> Any:
 
     Args:
         values: a ``pandas.Series``; its other objects, such as periods, are read as texts.
-        day_first: whether 01/02/2020 is the first of February. Dates in the other order become NaT. With None, so do
-            dates without a dot and without a number above 12, which may have either order.
+        day_first: whether 01/02/2020 is the first of February. Dates in the other order become NaT. With None, dates
+            without a dot and without a number above 12 become NaT, too, because their order is unknown.
     """
     if library("pandas").api.types.is_datetime64_any_dtype(values.dtype):
         return _parsed(values, False)

@@ -36,8 +36,8 @@ class Problem:
 
     Attributes:
         columns: the columns of the table, without the target.
-        frame: the cleaned table, of the rows that have a target and a weight above 0; its index has their numbers in
-            the given table.
+        frame: the cleaned table, with the rows that have a target and a weight above 0; its index has the numbers of
+            these rows in the given table.
         y: class numbers or numbers, [N].
         weight: weight of each row, above 0, mean 1, [N]; None: all are equal.
         kind: kind of split.

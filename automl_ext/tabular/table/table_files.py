@@ -70,7 +70,7 @@ def check_commas(header: list[str], path: Path) -> None:
 
 
 def check_frame(frame: Any, name: str) -> Any:
-    """Return a table with names of columns that are strings, rows that are numbered from 0, and numbers as numbers.
+    """Return a table whose column names are strings, whose rows are numbered from 0, and whose numbers are numeric.
 
     Columns of objects that are all numbers, as a transposed table has them, become columns of numbers.
 
@@ -93,7 +93,7 @@ def check_frame(frame: Any, name: str) -> Any:
 
 
 def repeated_names(names: list[str], source: str) -> None:
-    """Raise UserError if a name occurs twice: pandas would rename the second column of a CSV file in silence."""
+    """Raise UserError if a name occurs twice: pandas would silently rename the second column of a CSV file."""
     repeated = [column for column, count in Counter(names).items() if count > 1]
     if repeated:
         raise UserError(f"{source}: expected different names of columns, got {short(repeated[0])} twice")

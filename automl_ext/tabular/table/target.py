@@ -12,7 +12,7 @@ from automl_ext.tabular.table.task import FEW_INTEGERS
 def as_target(values: Any, task: str | None) -> tuple[Any, tuple[str, ...]]:
     """Return the target's values, and the words that count as missing among numbers.
 
-    Text is a target of numbers by the rule of features. Two kinds of numbers stay text, because they are classes:
+    Text becomes numbers by the same rule as in features. Two kinds of numbers stay text, because they are classes:
     codes with leading zeros, and at most ``FEW_INTEGERS`` different texts without other words.
 
     Args:

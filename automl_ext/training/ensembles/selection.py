@@ -47,7 +47,7 @@ def select_members(predictions: Tensor, losses: Callable[[Tensor], Tensor], roun
     """Select the members of an average, and return the number of votes of each.
 
     Each round adds the member with which the average has the lowest loss; a member may be added again. The best
-    average of all rounds is returned; of equal ones, that with the fewest votes.
+    average of all rounds is returned; of equally good ones, the one with the fewest votes.
 
     Args:
         predictions: [members, rows], computed in float64.

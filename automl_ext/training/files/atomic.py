@@ -60,7 +60,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def write_output(path: Path, data: bytes) -> None:
-    """Write a file that the user named. A device or a pipe is written to, and a symbolic link keeps its place."""
+    """Write a file that the user named. Devices and pipes are not replaced, and symbolic links are followed."""
     if str(path) in STANDARD_OUTPUT:  # may be redirected to a file, which has its own position
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
@@ -73,7 +73,7 @@ def write_output(path: Path, data: bytes) -> None:
 
 
 def is_special(path: Path) -> bool:
-    """Return whether a path is a device, a pipe or a folder, or leads to what a process has opened."""
+    """Return whether a path is a device, a pipe or a folder, or a link to an open file descriptor."""
     opened = str(path) in STANDARD_OUTPUT or str(path).startswith(("/dev/fd/", "/proc/"))
     return opened or (path.exists() and not path.is_file())
 

@@ -1,4 +1,4 @@
-"""Functions that read untrusted files. They neither crash nor hang, whatever the file is or contains."""
+"""Functions that read untrusted files. They neither crash nor hang for any kind or content of file."""
 
 from __future__ import annotations
 

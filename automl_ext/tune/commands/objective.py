@@ -29,9 +29,10 @@ class TunedBy:
     """The metric by which a command is tuned.
 
     Attributes:
-        name: an entry of ``result.json``, with dots between levels, or else of ``metrics.jsonl``, its last value.
-        logged: the entry of ``metrics.jsonl`` by which trials are pruned; None: they are not.
-        needs: values of the command's options without which there is no such metric.
+        name: an entry of ``result.json``, with dots between levels. If there is none of this name, the last value in
+            ``metrics.jsonl`` counts.
+        logged: the entry of ``metrics.jsonl`` by which trials are pruned; None: trials are not pruned.
+        needs: values of the command's options that the metric requires.
     """
 
     name: str
@@ -80,7 +81,7 @@ class CommandObjective:
         return fmean(values)
 
     def watch(self, trial: Path) -> Callable[[Path, int, Mapping[str, float]], None]:
-        """Return an observer that reports what the run logs, from the first line of ``metrics.jsonl`` on."""
+        """Return an observer that reports the logged metric, beginning with the first line of ``metrics.jsonl``."""
         started = False
 
         def observer(run: Path, step: int, scalars: Mapping[str, float]) -> None:

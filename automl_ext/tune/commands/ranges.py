@@ -1,4 +1,4 @@
-"""The search space of a command: what its configuration declares, changed by a TOML file.
+"""The search space of a command: the ranges that its configuration declares, changed by a TOML file.
 
     exclude = ["ent_coef"]          # not searched; or: only = ["lr", "gamma"]
 
@@ -93,7 +93,7 @@ def values_of(table: dict[str, Any], hint: Any, where: str) -> Values:
 
 
 def kinds_of(hint: Any) -> set[Any]:
-    """Return the types of ``int | None`` and the like; of another annotation, itself."""
+    """Return the types of a union such as ``int | None``, or the annotation itself if it is not a union."""
     return set(typing.get_args(hint)) if typing.get_origin(hint) in (typing.Union, types.UnionType) else {hint}
 
 

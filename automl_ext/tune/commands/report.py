@@ -21,7 +21,7 @@ def table_of(result: dict[str, Any], space: dict[str, dict[str, Any]]) -> Table:
 
 
 def value_of_first(result: dict[str, Any]) -> float | None:
-    """Return the value of trial 0, as that of the best trial is measured: its mean over the seeds, if it has others."""
+    """Return the value of trial 0 as it is compared with the best one: with other seeds, the mean over all seeds."""
     values: list[Any] = next((row["values"] for row in result.get("confirmed", ()) if row["trial"] == 0), [None])
     first: float | None = result["first_value"] if None in values else fmean(values)
     return first

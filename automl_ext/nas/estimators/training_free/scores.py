@@ -19,7 +19,7 @@ from automl_ext.nas.estimators.training_free.passes import NotScorableError, Obs
 
 @torch.no_grad()
 def multiply_adds(network: nn.Module, images: Tensor) -> float:
-    """Count the multiply-adds for one image of the operations that run; see :func:`automl_ext.nas.costs.count_macs`.
+    """Count the multiply-adds of the operations that run, for one image; see :func:`automl_ext.nas.costs.count_macs`.
 
     Raises:
         NotScorableError: an output is not finite.
