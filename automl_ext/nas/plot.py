@@ -20,10 +20,10 @@ from automl_ext.training.run import BEST, CONFIG, algorithm_of
 def plot_run(run: Path, trust: Iterable[str] = ()) -> list[Path]:
     """Plot a run of architecture search.
 
-    Every run gets ``curves.png`` of its logged metrics, except those of ``score``. Further files depend on the run:
-    ``trajectory.png`` and ``pareto.png`` for a search with a strategy, ``comparison.png`` for a comparison or an
-    ensemble, ``accuracy.png`` for ``search auto``, ``cell.png`` and ``cell.svg`` for a run with a genotype or of
-    ``score``, whose best cell is drawn, ``confusion.png`` for a run with a trained network.
+    Every run except those of ``score`` gets ``curves.png`` of its logged metrics. Further files depend on the run:
+    ``trajectory.png`` and ``pareto.png`` for a search with a strategy; ``comparison.png`` for a comparison or an
+    ensemble; ``accuracy.png`` for ``search auto``; ``cell.png`` and ``cell.svg`` for a run with a genotype, and for the
+    best cell of ``score``; ``confusion.png`` for a run with a trained network.
 
     Args:
         run: a run directory, perhaps written by somebody else.

@@ -44,7 +44,7 @@ class Space(Protocol[Genotype]):
         ...
 
     def mutate(self, genotype: Genotype, rng: Random) -> Genotype:
-        """Return a copy with one decision, drawn uniformly of those with several choices, changed to another choice."""
+        """Return a copy with another choice in one decision, drawn uniformly from those with several choices."""
         ...
 
     def legal(self, genotype: Genotype, decision: int) -> tuple[int, ...]:
