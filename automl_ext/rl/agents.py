@@ -40,12 +40,12 @@ def make(
         env: an environment id, ``module:Name-v0`` to import a module first, or a callable that makes a new environment
             in every call: a class or ``lambda: MyEnv()``. Or an environment itself: an ``Env``, a Gymnasium
             ``VectorEnv``, or one of EnvPool (``env_type="gymnasium"``); the agent owns it, and ``n_envs`` is its
-            number of environments. a3c takes an id only. None: that of the preset, or of the algorithm's
-            configuration, which is mostly CartPole-v1.
+            number of environments. a3c takes an id only. None: the environment of the preset, or of the algorithm's
+            configuration, usually CartPole-v1.
         preset: name of a set of option values, as in ``--preset``.
-        extras: additions to the algorithm, for example ``[CountBonus(0.1)]``; see :mod:`automl_ext.rl.extras`. Your own
-            extras have the interface :class:`~automl_ext.rl.loop.seams.Extra`. They are attached last; saved agents and
-            the configurations of runs do not contain them.
+        extras: additions to the algorithm, for example ``[CountBonus(0.1)]``; see :mod:`automl_ext.rl.extras`. Extras
+            of your own have the interface :class:`~automl_ext.rl.loop.seams.Extra`; they are attached last, and saved
+            agents and the configurations of runs do not contain them.
         **options: fields of the algorithm's configuration, for example of :class:`A2CConfig`, and of
             :class:`EnvOptions`.
 

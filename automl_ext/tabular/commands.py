@@ -43,11 +43,11 @@ class FitCommand:
     out: Path = Path("runs/fit")
     """Run directory; must be absent or empty."""
     time: str | None = None
-    """Column of dates or numbers: models are validated on later rows than they are trained on. It is no feature."""
+    """Column of dates or numbers: models are validated on later rows than they are trained on. It is not a feature."""
     group: str | None = None
-    """Column whose groups are never on both sides of a split. It is no feature."""
+    """Column whose groups are never on both sides of a split. It is not a feature."""
     weight: str | None = None
-    """Column of numbers, at least 0: the weight of each row in training and in the leaderboard. It is no feature."""
+    """Column of numbers, at least 0: the weight of each row in training and in the leaderboard. It is not a feature."""
     metric: str | None = None
     """log_loss (default), auc or accuracy for classes; rmse (default) or mae for numbers."""
     task: Literal["auto", "classification", "regression"] = "auto"

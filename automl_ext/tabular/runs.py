@@ -41,7 +41,7 @@ class TableOptions:
     group: str | None = None
     """Column whose groups are never on both sides of a split."""
     weight: str | None = None
-    """Column of numbers, at least 0: the weight of each row in training and in the loss. It is no feature."""
+    """Column of numbers, at least 0: the weight of each row in training and in the loss. It is not a feature."""
     metric: str | None = None
     """log_loss (default), auc or accuracy for classes; rmse (default) or mae for numbers."""
     folds: int = 5
