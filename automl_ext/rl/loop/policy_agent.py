@@ -53,7 +53,7 @@ class PolicyConfig(TrainConfig):
     layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
     initial_std: float = 1.0  # Initial standard deviation of Box actions, as a part of half the width of the box.
     eval_sample: bool = False  # Sample the actions in evaluations. Default: take the most probable ones.
-    separate: Separate = "none"  # What each of several agents or tasks has for itself: none, heads or networks.
+    separate: Separate = "none"  # Layers that each agent or task has for itself: none, its heads, or whole networks.
 
     def __post_init__(self) -> None:
         super().__post_init__()
