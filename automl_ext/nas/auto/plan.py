@@ -22,8 +22,8 @@ from automl_ext.nas.training.training_options import LARGEST, MANY, ClassWeights
 from automl_ext.training.checks import MOST_WORKERS, check_range
 
 # Shares of the budget: scores of cells, and the race, which gets more of it if images are few: there the choice of the
-# network matters more than the last part of its training. The last training gets the rest: the network that is returned
-# has at least 1 - SCREEN - RACE of the budget in its weights, and its part of the race.
+# network matters more than the last part of its training. The last training gets the rest of the budget. Its network
+# keeps the weights of the race.
 SCREEN, RACE, RACE_OF_FEW = 0.03, 0.27, 0.5
 # Numbers of networks with which a race may start, and the least steps of each in the first rung: after fewer, its loss
 # says little. On few images it takes more: there a network that learns fast at first can end worse. A rung keeps half,
