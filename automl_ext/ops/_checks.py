@@ -151,7 +151,7 @@ def check_count(value: object, name: str, op: str) -> int:
     """Return ``value`` as a Python int; it must be an integer (NumPy's included) of at least 1."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
+    except (TypeError, RuntimeError):  # RuntimeError: a tensor without values
         raise TypeError(f"{op}: {name}: expected an int, got {describe(value)}") from None
     if number < 1:
         raise ValueError(f"{op}: {name}: expected at least 1, got {shown(number)}")

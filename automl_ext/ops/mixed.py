@@ -40,8 +40,6 @@ def mixed_op(inputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
     """
     if type(inputs) in (list, tuple) and (direct := _direct(inputs, weights, "mixed_op")) is not None:
         return direct
-    if not isinstance(weights, Tensor) or not is_dense(weights) or weights.ndim != 1:
-        raise TypeError(f"mixed_op: weights: expected a 1-dim float tensor, got {describe(weights)}")
     return _aggregate(_as_list(inputs, "inputs", "mixed_op"), weights, "mixed_op")
 
 
@@ -100,6 +98,8 @@ def _aggregate(inputs: list[Tensor | None], weights: Tensor, op: str) -> Tensor:
 
 def _checked(inputs: list[Tensor | None], weights: Tensor, op: str) -> tuple[list[Tensor], Tensor, list[int]]:
     """Return the tensors of ``inputs`` and the weights, promoted under autocast, and the places of the tensors."""
+    if not isinstance(weights, Tensor) or not is_dense(weights) or weights.ndim != 1:
+        raise TypeError(f"{op}: weights: expected a 1-dim float tensor, got {describe(weights)}")
     check_float_tensor(weights, "weights", op)
     if len(inputs) != weights.shape[0]:
         raise ValueError(f"{op}: inputs: expected as many as weights ({weights.shape[0]}), got {len(inputs)}")

@@ -273,6 +273,14 @@ def _settings(module: nn.Module | None) -> tuple[type, dict[str, object]]:
     return type(module), {k: v for k, v in public.items() if k not in ("training", "inplace")}
 
 
+def _check_size(value: object, name: str) -> int:
+    """Return the size of a layer."""
+    size = check_count(value, name, "FusedMLP")
+    if size >= 2**63:
+        raise ValueError(f"FusedMLP: {name}: expected an int of 64 bits, got {shown(size)}")
+    return size
+
+
 class FusedMLP(nn.Sequential):
     """A multilayer perceptron, computed by one call of :func:`mlp`.
 
@@ -300,9 +308,8 @@ class FusedMLP(nn.Sequential):
             raise ValueError(f"FusedMLP: activation: expected one of {', '.join(ACTIVATIONS)}, got {shown(activation)}")
         if not is_sequence(hidden):
             raise TypeError(f"FusedMLP: hidden: expected a sequence of ints, got {describe(hidden)}")
-        sizes = [check_count(inputs, "inputs", "FusedMLP")]
-        sizes += [check_count(units, f"hidden[{i}]", "FusedMLP") for i, units in enumerate(hidden)]
-        sizes.append(check_count(outputs, "outputs", "FusedMLP"))
+        named = [("inputs", inputs), *((f"hidden[{i}]", units) for i, units in enumerate(hidden)), ("outputs", outputs)]
+        sizes = [_check_size(size, name) for name, size in named]
         modules: list[nn.Module] = []
         for before, after in pairwise(sizes):
             modules += [nn.Linear(before, after), ACTIVATIONS[activation][1]()]

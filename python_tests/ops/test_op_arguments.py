@@ -125,6 +125,22 @@ def test_one_odd_argument(op: str) -> None:
                 raise AssertionError(f"{op}({name}={describe(value)})") from error
 
 
+@pytest.mark.usefixtures("each_backend")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: a.mlp(X, [torch.ones(2, 3)], 0), "mlp: biases: expected a sequence of tensors, got int 0"),
+        (lambda: a.mlp(X, [torch.ones(2, 3)], []), r"mlp: biases: expected as many as weights \(1\), got 0"),
+        (lambda: a.mixed_op([X, 0], torch.ones(4, 3, 2)), "mixed_op: weights: expected a 1-dim float tensor"),
+        (lambda: a.FusedMLP(2**63, [], 1), "FusedMLP: inputs: expected an int of 64 bits"),
+        (lambda: a.FusedMLP(1, torch.ones(1, device="meta").long(), 1), r"FusedMLP: hidden\[0\]: expected an int"),
+    ],
+)
+def test_backends_refuse_alike(call: Callable[[], object], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        call()
+
+
 def test_values_in_messages_are_shortened() -> None:
     for value in (list(range(10**6)), "x" * 10**6, 10**4000, 10**5000, {i: i for i in range(10**5)}, Unprintable()):
         assert len(shown(value)) <= MESSAGE_LIMIT
