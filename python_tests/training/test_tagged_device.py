@@ -17,8 +17,9 @@ from automl_ext.training.machine.device import send
 FOLDERS = [ROOT, ROOT / "python_tests" / "helpers", ROOT / "python_tests" / "rl" / "dreamer"]
 # Copies to the device per counted part: iterations of an agent, or the second epoch of a search or training.
 QUEUED = dict.fromkeys(("reinforce", "a2c", "ppo", "ppo-popart", "ppo-images"), 1)  # a rollout
-QUEUED |= {"a3c": 0, "dqn": 4, "dqn-images": 4, "rainbow": 4, "vdn": 5, "qmix": 5, "dreamer": 2, "dreamer-images": 2}
+QUEUED |= {"a3c": 0, "dqn": 4, "dqn-images": 4, "rainbow": 4, "vdn": 5, "qmix": 5}
 QUEUED |= dict.fromkeys(("bc", "cql", "iql"), 10)  # updates
+QUEUED |= dict.fromkeys(("dreamer", "dreamer-images"), 3 + 2)  # sequences, and observations for their statistics
 # Two batches an iteration, each with indices and shifts; and the architecture that is measured.
 QUEUED |= dict.fromkeys(("gdas", "gdas-nb201", "gdas-bfloat16", "entmax-gdas", "darts"), 3 * 2 * 2 + 1)
 QUEUED |= {"perturbation": 3 * 2 + 1}

@@ -16,6 +16,7 @@ from automl_ext.rl.networks.encoders import ChannelsFirst, Kind, encoder_feature
 from automl_ext.rl.networks.parameters import check_layers
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
+from automl_ext.training.machine.device import send
 
 
 class Body(nn.Sequential):
@@ -197,7 +198,8 @@ class RunningNorm(nn.Module):
     @torch.no_grad()
     def update(self, observations: Tensor) -> None:
         """Update the statistics with a batch [..., *shape] (Chan, Golub and LeVeque 1979, merging of moments)."""
-        x = observations.to(self.mean.device, torch.float64).reshape(-1, *self.shape)
+        (sent,) = send([observations], self.mean.device)
+        x = sent.to(torch.float64).reshape(-1, *self.shape)
         if not len(x):
             return
         variance, mean = torch.var_mean(x, dim=0, correction=0)
