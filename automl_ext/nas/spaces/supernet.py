@@ -43,8 +43,9 @@ class Choice(NamedTuple):
     @classmethod
     def fixed(cls, indices: Sequence[int], num_operations: int, device: torch.device | str = "cpu") -> Choice:
         """Run the architecture ``indices``, one operation per edge, without a gradient of α."""
-        weights = torch.nn.functional.one_hot(torch.tensor(indices), num_operations).float()
-        return cls(*send([weights], torch.device(device)), [[i] for i in indices], one_hot=True)
+        one_hot = torch.nn.functional.one_hot(torch.tensor(indices), num_operations).float()
+        (weights,) = send([one_hot], torch.device(device))
+        return cls(weights, [[i] for i in indices], one_hot=True)
 
 
 class SuperEdge(nn.ModuleList):

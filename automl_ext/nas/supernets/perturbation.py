@@ -272,7 +272,8 @@ def measure(supernet: Supernet, images: Split, batch_size: int, choices: list[Ch
         logits = supernet(x, *choices)
         correct.append((logits.argmax(-1) == y).double().sum())
         losses.append(F.cross_entropy(logits, y, reduction="sum").double())
-    accuracy, loss = (torch.stack([sum(correct), sum(losses)]) / len(images.labels)).tolist()
+    totals = torch.stack([torch.stack(correct).sum(), torch.stack(losses).sum()])
+    accuracy, loss = (totals / len(images.labels)).tolist()
     return accuracy, -loss
 
 

@@ -194,4 +194,4 @@ class UniformReplay:
             arrays = ring.stacks(rows), ring.actions[rows], returns, ring.stacks(last, after=True), discounts
             batch = tuple(torch.from_numpy(x) for x in (*arrays, terminated, ids))
         *tensors, indices = batch
-        return Batch(*send([*tensors, torch.from_numpy(weights)], self.device), indices)
+        return Batch(*[*send([*tensors, torch.from_numpy(weights)], self.device), indices])
