@@ -20,7 +20,7 @@ from gpu import GPU, REHEARSAL
 from torch import Tensor
 
 import automl_ext as a
-from automl_ext.bench import command, targets
+from automl_ext.bench import command, speed_targets
 from automl_ext.bench.cases import case as bench_case
 from automl_ext.bench.cases.table import CUDA_SHAPES, cases
 from automl_ext.bench.contenders import calls_on
@@ -144,7 +144,7 @@ def times(rows: Path, skip: str) -> int:
     """Measure the rows of docs/development/cuda.md, beside predictions, softmax, and a copy of as many bytes."""
     copied = on_device(DEVICE, [copy_call(COPIED_BYTES, DEVICE) for _ in range(3)])
     per_byte = copied / COPIED_BYTES
-    read = {f"{op} {shape}": microseconds for (op, shape), microseconds in targets.PREDICTED.items()}
+    read = {f"{op} {shape}": microseconds for (op, shape), microseconds in speed_targets.PREDICTED.items()}
     todo = list(estimates().items())[int(skip) :]
     for name, estimate in todo:
         print(f"measuring {name}", flush=True)
@@ -185,7 +185,7 @@ def bench(rows: Path) -> int:
     result = command.run(options, on_row)
     command.report.show(result)
     record(rows, {"part": "bench", "result": {key: value for key, value in result.items() if key != "rows"}})
-    missed = targets.shortfalls(result) if not REHEARSAL else [*targets.wrong(result)]
+    missed = speed_targets.shortfalls(result) if not REHEARSAL else [*speed_targets.wrong(result)]
     print(*(f"target missed: {line}" for line in missed), sep="\n")
     return int(bool(missed))
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from automl_ext.bench import command, targets, timing
+from automl_ext.bench import command, speed_targets, timing
 from automl_ext.bench import measure as measuring
 from automl_ext.bench.cases import peers, replay_peers
 from automl_ext.bench.cases import replay as replay_cases
@@ -96,7 +96,7 @@ def test_other_dtypes_are_right(dtype: torch.dtype) -> None:
 
 def test_tables_hold_the_shapes_of_the_targets() -> None:
     places = {(c.op, c.shape) for c in cases("cpu", CPU_SHAPES, [torch.float32], {})}
-    assert {(t.op, t.shape) for t in targets.TARGETS} <= places
+    assert {(t.op, t.shape) for t in speed_targets.TARGETS} <= places
     assert {
         c.op for c in cases("cuda", CUDA_SHAPES, [torch.float32], {})
     } == OPS - REPLAY - NETWORKS - ATTENTION - LOGITS
