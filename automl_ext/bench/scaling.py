@@ -75,9 +75,9 @@ def call(case: Case, pass_: str) -> tuple[Callable[[], object], int]:
 def by_threads(run: Call, seconds: float, counts: Sequence[int]) -> dict[str, Times]:
     """Return the times of a call by the number of threads: the best of BLOCKS alternating blocks per number.
 
-    Contenders alternate at every turn, but the number of threads does not: a thread that has just woken shares a core
-    with the other, spinning thread for some scheduler ticks. Each block therefore starts with SETTLE untimed seconds.
-    The best block counts, because on a shared machine the second core is often taken away for a while.
+    The number of threads changes only between blocks, and each block starts with SETTLE untimed seconds, because a
+    thread that has just woken runs slowly at first. The best block counts, because other programs can take cores away
+    for a while.
     """
     before, device = torch.get_num_threads(), torch.device("cpu")
     blocks: dict[str, list[Times]] = {threads_in_words(n): [] for n in counts}

@@ -1,8 +1,8 @@
 """Gradients of the compiled ops in Python, for a version of torch that no autograd library was built for.
 
 The formulas are those of csrc/*/*_autograd.cpp: a backward op, or PyTorch's own ops if the gradient is batched or must
-be differentiable. Values are the same; a small call takes longer. The formulas in PyTorch's ops are written out for
-entmax, Gumbel sampling and mixed ops, because differentiating their references twice takes more than 1.5 times as long.
+be differentiable. Values are the same; a small call takes longer. For entmax, Gumbel sampling and mixed ops, the
+formulas are written out: second derivatives by autograd from the references take more than 1.5 times as long.
 """
 
 from __future__ import annotations

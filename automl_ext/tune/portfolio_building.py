@@ -95,8 +95,9 @@ def build_portfolio(studies: Sequence[PastStudy], size: int = 10, source: str = 
     """Build a portfolio greedily.
 
     Args:
-        studies: studies of one command. Their empty point stands for the command's defaults: it counts as evaluated
-            first, and is not in the portfolio.
+        studies: studies of one command. A trial with the empty point used the command's defaults. The defaults are
+            assumed to be tried before the portfolio: it does not contain them, and its points are chosen for what they
+            add to them.
         size: maximum number of points; fewer if the studies have no more.
         source: how the studies were made, for readers of the file.
 

@@ -185,9 +185,9 @@ class Race:
         return self.last_task(waiting[0], "baseline") if waiting else None
 
     def alive(self, rung: int) -> list[Entrant]:
-        """Return the networks that reach a rung: the best ones of the rung before, one of each architecture.
+        """Return the networks that reach a rung: the best of the rung before, each only with its best learning rate.
 
-        If no network beat chance in the rung before, only the first one goes on, whatever its loss.
+        If no network beat chance in the rung before, only the one that entered first goes on.
         """
         assert self.plan is not None
         racing = [e for e in self.entrants if not e.baseline]

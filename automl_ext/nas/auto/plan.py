@@ -226,7 +226,11 @@ def probed(networks: Networks) -> list[NetworkSpec]:
 
 
 def cost_model(networks: Networks, seconds: Sequence[float], batch: int) -> tuple[float, float]:
-    """Return the fixed time of a training step, and the time per multiply-add, from those of :func:`probed`."""
+    """Fit the time of a training step, in seconds: fixed + per_mac · multiply-adds of a batch. Return (fixed, per_mac).
+
+    Args:
+        seconds: measured times of a step of the two networks of :func:`probed`.
+    """
     narrow, wide = (networks.macs(entry) * batch for entry in probed(networks))
     per_mac = max(seconds[1] - seconds[0], 0.1 * seconds[1]) / (wide - narrow)
     return max(seconds[0] - per_mac * narrow, 0.0), per_mac

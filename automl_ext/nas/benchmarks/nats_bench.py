@@ -106,13 +106,22 @@ ALGORITHMS |= {name + SCREENED: make for name, make in ALGORITHMS.items() if nam
 
 
 class Runs(NamedTuple):
-    """Results of several runs of one algorithm, as lists that a checkpoint can contain."""
+    """Results of several runs of one algorithm, as lists that a checkpoint can contain.
 
-    test: list[float]  # test accuracy in percent of the cell found by each run
+    Attributes:
+        test: test accuracy of the cell that each run found, in percent.
+        evaluations: number of evaluations of each run.
+        seconds: simulated time of each run.
+        cpu_seconds: real cost of each run.
+        curves: test accuracy of the best cell so far, in percent, at POINTS simulated times; NaN before the first
+            evaluation.
+    """
+
+    test: list[float]
     evaluations: list[int]
-    seconds: list[float]  # simulated
+    seconds: list[float]
     cpu_seconds: list[float]
-    curves: list[list[float]]  # test accuracy of the best cell so far at POINTS times; NaN before the first evaluation
+    curves: list[list[float]]
 
 
 class Simulation:

@@ -43,10 +43,10 @@ def standardized(scores: Array) -> Array:
 
 
 class RankModel:
-    """The training-free rank of any architecture, in standard deviations of the ranks of the screened architectures.
+    """A training-free score of any architecture; larger is better.
 
-    For a screened architecture it is the measured rank. For others it is predicted by a ridge regression of all
-    measured ranks on the choices.
+    For a screened architecture it is its summed rank, standardized over all screened ones. For others it is predicted
+    by a ridge regression of these scores on the choices.
     """
 
     def __init__(self, space: Space[object], screened: Sequence[Screened]) -> None:

@@ -34,9 +34,9 @@ class GDASConfig(SampledConfig):
 
     The defaults, most of which entmax-GDAS shares, are for one to three thousand steps;
     docs/how-to/search-supernets.md has them beside the paper's values, which are for 97,500 steps (``--preset paper``).
-    They were chosen with seeds 5 to 9 on Fashion-MNIST. During the first half, only the weights are trained. Their
-    large, constant learning rate makes the gradient of α favor convolutions. Adam moves α by about its learning rate
-    per step. Without weight decay of α and with τ ≥ 1, the small gradients of α add up.
+    They were chosen with seeds 5 to 9 on Fashion-MNIST. The first half of the search trains only the weights. Their
+    learning rate is large and constant, because the gradient of α favors convolutions then. α has no weight decay, and
+    τ is at least 1, so that the small gradients of α accumulate.
     """
 
     name: ClassVar[str] = "gdas"

@@ -186,8 +186,9 @@ class PPO(OnPolicyAgent):
 
         mean of −min(r A, clip(r, 1 − ε, 1 + ε) A) + vf_coef (G − V)² − ent_coef H(π),  r = π(a|s) / π_old(a|s)
 
-        The op computes it and its gradient in one pass. ``automl_ext.ops.policy.loss_reference`` is the same in a few
-        lines of PyTorch, with the clipped value loss of the authors' code, which ``value_clip`` turns on.
+        ε is ``clip``. :func:`automl_ext.policy_gradient_loss` computes the loss and its gradient in one pass;
+        ``automl_ext.ops.policy.loss_reference`` is the same in a few lines of PyTorch. ``config.value_clip`` turns on
+        the clipped value loss of the authors' code.
         """
         config, network, seen = self.config, self.network, batch.observations
         outputs, values = network(seen)

@@ -85,11 +85,16 @@ class NoExtras:
 
 @dataclass
 class Seams:
-    """The parts that extras have added to an agent. The attributes are described at the top of this file.
+    """What extras have added to an agent; the top of this file says when each is called.
 
     Attributes:
         names: names of the extras.
-        parts: the parts with a state, by the name of their extra.
+        parts: objects with a state, by the name of their extra.
+        initial: transforms of the weights before training.
+        batch: transforms of batches from a replay.
+        merge: means over the copies of a batch.
+        terms: terms of the loss.
+        after: functions that are called after each update.
     """
 
     names: set[str] = field(default_factory=set)
