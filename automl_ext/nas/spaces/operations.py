@@ -17,7 +17,7 @@ def channels_last(x: Tensor) -> Tensor:
     compute in it. For one-channel images, ``.contiguous()`` would not change the strides, which decide the layout of
     the layers.
     """
-    if x.device.type != "cpu" and not torch.is_autocast_enabled(x.device.type):
+    if x.device.type != "cpu" and (x.is_meta or not torch.is_autocast_enabled(x.device.type)):
         return x
     return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
 
