@@ -178,12 +178,13 @@ def install() -> None:
     """Let automl_ext find a GPU, which is :data:`DEVICE`, and torch compute on it."""
     import automl_ext
     from automl_ext import _native
+    from automl_ext.training import seeding
     from automl_ext.training.files import checkpoint
     from automl_ext.training.machine import device as devices
 
     checkpoint.check_state = lambda *state: None  # it refuses subclasses of Tensor
     torch.__future__.set_overwrite_module_params_on_conversion(True)
-    torch.Generator = Generator  # type: ignore[misc]
+    torch.Generator = seeding._Generator = Generator  # type: ignore[misc, assignment]
     torch.cuda.manual_seed = torch.cuda.manual_seed_all = lambda seed: None
     torch.cuda.get_rng_state_all = list  # type: ignore[assignment]
     torch.autograd.set_multithreading_enabled(False).__enter__()  # type: ignore[no-untyped-call]

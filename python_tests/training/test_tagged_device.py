@@ -25,7 +25,7 @@ QUEUED |= dict.fromkeys(("gdas", "gdas-nb201", "gdas-bfloat16", "entmax-gdas", "
 QUEUED |= {"perturbation": 3 * 2 + 1}
 QUEUED |= {"retrain": 8 * 5, "retrain-bfloat16": 8 * 2}  # and a copy each for cutout, CutMix and drop-path
 # Here observations go to the device, for actions that the environments wait for.
-ACTING = ("rl/loop/policy.py", "rl/algorithms/dqn.py", "rl/algorithms/vdn.py", "rl/dreamer/dreamer.py")
+ACTING = ("rl/loop/policy_agent.py", "rl/algorithms/dqn.py", "rl/algorithms/vdn.py", "rl/dreamer/dreamer.py")
 
 
 @pytest.fixture(scope="module")
