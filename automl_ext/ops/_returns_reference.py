@@ -76,7 +76,7 @@ class _Carried:
         """Return what belongs to a step itself; numbers and None unchanged."""
         return x.gather(0, self._order) if isinstance(x, Tensor) else x
 
-    def end(self, x: Tensor | None) -> Tensor | None:
+    def end(self, x: Any) -> Any:
         """Return what belongs to the end of a transition: V' and the flags."""
         return None if x is None else x.gather(0, self._last)
 
