@@ -9,9 +9,10 @@ import pytest
 from paths import ROOT
 
 PYTHON = re.compile(r"```python\n(?! )(.*?)```", re.DOTALL)  # an indented block is a part of another file
-# Tested elsewhere: test_fitting.py, test_estimators_page.py, test_extending.py, test_source.py, test_migrating.py.
+# Tested elsewhere: test_fitting.py, test_estimators_page.py, test_extending.py, test_source.py, test_migrating.py,
+# test_language_models.py.
 # Tutorials run in `make docs`.
-ELSEWHERE = {"images.md", "estimation.md", "extending.md", "extending-nas.md", "migrating.md"}
+ELSEWHERE = {"images.md", "estimation.md", "extending.md", "extending-nas.md", "language-models.md", "migrating.md"}
 PAGES = [ROOT / "README.md"] + [
     page for page in sorted(ROOT.glob("docs/**/*.md")) if PYTHON.search(page.read_text()) and page.name not in ELSEWHERE
 ]
