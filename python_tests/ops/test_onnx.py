@@ -12,10 +12,6 @@ from docs_tables.text import ROOT
 from torch import Tensor, nn
 
 import automl_ext
-from automl_ext import rl
-from automl_ext.nas.export.export import export
-from automl_ext.nas.training.retrain import RetrainConfig, retrain
-from automl_ext.rl.export import export_policy
 
 CELL = "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|skip_connect~0|nor_conv_3x3~1|avg_pool_3x3~2|"
 
@@ -49,6 +45,12 @@ def test_other_exports_keep_the_compiled_ops() -> None:
 
 @pytest.mark.slow
 def test_the_examples_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Here, because the tests of the GPU are collected without gymnasium.
+    from automl_ext import rl
+    from automl_ext.nas.export.export import export
+    from automl_ext.nas.training.retrain import RetrainConfig, retrain
+    from automl_ext.rl.export import export_policy
+
     monkeypatch.chdir(tmp_path)
     retrain(RetrainConfig(subset=60, channels=2, epochs=1, batch_size=18, genotype=CELL), "run")
     export("run", "network.pt2")
