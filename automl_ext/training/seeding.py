@@ -40,12 +40,19 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+STATE_BYTES = frozenset({5056, 16})  # of torch's generators on a CPU and on a GPU
+
+
 class _Generator(torch.Generator):
     """A generator that also takes the state of one on another kind of device."""
 
     def set_state(self, state: torch.Tensor) -> torch.Generator:
-        """Restore a state. That of another kind of device, whose stream cannot go on here, seeds this generator."""
-        if state.numel() == self.get_state().numel():
+        """Restore a state. That of another kind of device, whose stream cannot go on here, seeds this generator.
+
+        Raises:
+            RuntimeError: ``state`` is of neither kind.
+        """
+        if state.numel() not in STATE_BYTES - {self.get_state().numel()}:
             return super().set_state(state)
         digest = hashlib.sha256(bytes(state.tolist())).digest()
         return self.manual_seed(int.from_bytes(digest[:8], "little") >> 2)

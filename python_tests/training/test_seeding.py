@@ -97,6 +97,8 @@ def test_a_generator_takes_the_state_of_another_kind_of_device():
         drawn.append(torch.rand(3, generator=rng).tolist())
     assert drawn[0] == drawn[2]
     assert drawn[0] != drawn[1]
+    with pytest.raises(RuntimeError):  # a damaged state is no seed
+        generator(3).set_state(torch.zeros(100, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("kind", ["PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"])
