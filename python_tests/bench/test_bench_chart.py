@@ -19,6 +19,7 @@ def result() -> Any:
     return json.loads(RESULT.read_text())
 
 
+@pytest.mark.slow
 def test_chart_has_a_panel_per_family(result: Any, tmp_path: Path, drawn_figures: list[Any]) -> None:
     draw(result, tmp_path / "bench.png")
     (figure,) = drawn_figures
@@ -46,6 +47,7 @@ def test_every_op_is_in_the_chart(result: Any) -> None:
     assert len({tuple(row["shape"]) for row in few}) == len(places_by_family(few)["entmax"]) <= MOST_PLACES
 
 
+@pytest.mark.slow
 def test_recorded_result_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert bench(BenchCommand(table=RESULT, out=tmp_path / "new")) == 0
     assert (tmp_path / "new/bench.png").stat().st_size > 1000

@@ -219,6 +219,7 @@ def run_setup(code: str) -> str:
     return process.stderr
 
 
+@pytest.mark.slow
 def test_without_torch_and_with_an_old_one() -> None:
     assert run_setup("import sys; sys.modules['torch'] = None") == (
         "automl_ext: building needs torch: run `pip install torch ninja`, then `pip install --no-build-isolation .`\n"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from paths import ROOT
 
 USE = """
@@ -18,6 +19,7 @@ print("used", sparse_mix.__file__)
 """
 
 
+@pytest.mark.slow
 def test_an_op_on_top_of_ours_builds_and_has_gradients(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples/own_op", tmp_path / "own_op")
     build = [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]

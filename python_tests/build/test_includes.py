@@ -35,6 +35,7 @@ def errors(path: Path, *include: str) -> str:
 
 
 @pytest.mark.parametrize("pattern", KINDS)
+@pytest.mark.slow
 def test_each_file_includes_what_it_uses(pattern: str, tmp_path: Path) -> None:
     include = []
     if KINDS[pattern]:

@@ -133,6 +133,7 @@ def test_the_op_is_built_and_conforms(tmp_path: Path) -> None:
     assert re.search(r"\d\d passed", done.stdout), done.stdout
 
 
+@pytest.mark.slow
 def test_the_strategy_searches(tmp_path: Path) -> None:
     block, _ = blocks(NAS_PAGE, "A search strategy")
     apply(block, tmp_path)
@@ -178,6 +179,7 @@ def check_commands(folder: Path, path: Path, *space: str, run: Runner = script) 
         assert (folder / argv[-1] / "result.json").is_file()
 
 
+@pytest.mark.slow
 def test_the_strategy_and_the_algorithm_are_commands_after_one_file_and_one_entry(tmp_path: Path) -> None:
     root = tmp_path / "checkout"
     for name in ("automl_ext", "automl_ext_cli"):

@@ -103,6 +103,29 @@ def allowed_for_noise(
         return moved_by_noise_errors(results, inputs[0], spec.noise_seed, dim)
 
 
+def exact_results(
+    spec: OpSpec,
+    inputs: list[Tensor],
+    dtype: torch.dtype,
+    eager_dtype: torch.dtype,
+    dim: int,
+    others: dict,
+    device: str,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor] | None, Tensor | None]:
+    """Return the exact results for `dtype` and for `eager_dtype`, what :func:`allowed_for_noise` returns, and the mask
+    of the rows where the gradient exists, or None: everywhere. Inputs are on the CPU.
+    """
+
+    def exact_for(rounded_to: torch.dtype) -> list[Tensor]:
+        with spec.exact(rounded_to):
+            return outputs_and_gradients(spec, cast(inputs, rounded_to, dtype_out=F64), dim, others)
+
+    exact = exact_for(dtype)
+    exact_for_eager = exact if eager_dtype == dtype else exact_for(eager_dtype)
+    smooth = spec.smooth(inputs, dim) if spec.smooth else None
+    return exact, exact_for_eager, allowed_for_noise(spec, dtype, inputs, dim, others, device), smooth
+
+
 def assert_accurate(spec: OpSpec, dtype: torch.dtype, size: int, device: str, layouts: Sequence[str] = LAYOUTS) -> None:
     """Check that the error is at most twice that of eager (its maximum over all layouts and dims) plus 2 ulp.
 
@@ -116,25 +139,21 @@ def assert_accurate(spec: OpSpec, dtype: torch.dtype, size: int, device: str, la
     for dim in spec.dims:
         tensors, others = made(spec, size, dim, size + 1, device)
         others_here = {name: x.cpu() for name, x in others.items()}
+        known: dict[bool, tuple] = {}
         for layout in layouts:
             inputs = cast(tensors, dtype, layout)
             ours = outputs_and_gradients(spec, inputs, dim, others)
             eager = outputs_and_gradients(spec, cast(inputs, eager_dtype), dim, others, spec.eager)
-            inputs_here = [x.detach().cpu() for x in inputs]
-            with spec.exact(dtype):
-                exact = outputs_and_gradients(spec, cast(inputs_here, dtype, dtype_out=F64), dim, others_here)
-            exact_for_eager = list(exact)
-            if eager_dtype != dtype:
-                with spec.exact(eager_dtype):
-                    rounded = cast(inputs_here, eager_dtype, dtype_out=F64)
-                    exact_for_eager = outputs_and_gradients(spec, rounded, dim, others_here)
-            ours, eager = ([x.cpu() for x in results] for results in (ours, eager))
-            if spec.smooth:  # results are the output and the gradient of the input
-                smooth = spec.smooth(inputs_here, dim)
-                for results in (ours, eager, exact_for_eager, exact):
-                    results[1] = torch.where(smooth, results[1], 0)
-            moved = allowed_for_noise(spec, dtype, inputs_here, dim, others_here, device)
-            runs.append((dim, layout, ours, eager, exact_for_eager, exact, moved))
+            repeated = layout == "expanded"  # all other layouts have equal values
+            if repeated not in known:
+                here = [x.detach().cpu() for x in inputs]
+                known[repeated] = exact_results(spec, here, dtype, eager_dtype, dim, others_here, device)
+            exact, exact_for_eager, moved, smooth = known[repeated]
+            results = [[x.cpu() for x in outputs] for outputs in (ours, eager, exact_for_eager, exact)]
+            if smooth is not None:  # results are the output and the gradient of the input
+                for outputs in results:
+                    outputs[1] = torch.where(smooth, outputs[1], 0)
+            runs.append((dim, layout, *results, moved))
     scale = torch.finfo(F64).eps / torch.finfo(torch.float32).eps if dtype == F64 else 1
     times, ulps = (5, 4) if dtype == F64 else (2, 2)
     for i in range(len(runs[0][2])):
@@ -149,5 +168,6 @@ def assert_accurate(spec: OpSpec, dtype: torch.dtype, size: int, device: str, la
             ulp = torch.finfo(y.dtype).eps * largest(expected, dim, spec.rowwise)
             noise = 0 if moved is None else largest(moved[i], dim, spec.rowwise)
             assert (error <= times * scale * eager_error + ulps * ulp + noise).all(), (
-                f"{spec}, result {i}, dim {dim}, {layout}: error {error.max():.3g}, eager {scale * eager_error:.3g}"
+                f"{spec}, size {size}, result {i}, dim {dim}, {layout}: "
+                f"error {error.max():.3g}, eager {scale * eager_error:.3g}"
             )

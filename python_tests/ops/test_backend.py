@@ -190,6 +190,7 @@ def test_missing_library_warns_once_at_first_use(package: pathlib.Path) -> None:
     assert REBUILD in facts["native_error"]
 
 
+@pytest.mark.slow
 def test_missing_library_and_compile(package: pathlib.Path) -> None:
     """There is no warning while tracing, which would break the graph, and one at the first eager call."""
     code = FIRST_USE + (

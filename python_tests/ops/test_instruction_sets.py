@@ -95,6 +95,7 @@ def available() -> list[str]:
     return list(NAMES[: NAMES.index(best) + 1])
 
 
+@pytest.mark.slow
 def test_each_instruction_set_can_be_forced(by_set: dict[str, dict]) -> None:
     names = available()
     assert names[-1] in automl_ext.build_info()["instruction_sets"].split(", ")

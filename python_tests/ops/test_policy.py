@@ -182,6 +182,7 @@ def test_sums_of_many_steps(n):
 
 
 @pytest.mark.parametrize("function", [lambda f: f, torch.func.grad], ids=["backward", "func.grad"])
+@pytest.mark.slow
 def test_compiled_for_batches_of_any_size(function):
     """The gradient of the entropy without weights is one number for all steps; its number of steps is symbolic."""
 

@@ -112,6 +112,7 @@ print(json.dumps(facts))
 """
 
 
+@pytest.mark.slow
 def test_values_and_derivatives_are_those_of_the_reference(tmp_path: pathlib.Path) -> None:
     ignored = shutil.ignore_patterns("_autograd_*", "__pycache__")
     shutil.copytree(fresh_python.PACKAGE, tmp_path / "automl_ext", ignore=ignored)

@@ -58,6 +58,7 @@ def facts(number: int) -> tuple[bool, bool]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process imports PyTorch")
+@pytest.mark.slow
 def test_processes_start_with_pytorch_loaded_and_ignore_ctrl_c() -> None:
     worker_context()
     forkserver._forkserver._stop()  # type: ignore[attr-defined]
@@ -76,6 +77,7 @@ def test_one_worker_runs_in_this_process(tmp_path: Path) -> None:
     assert torch.equal(ones, torch.ones(3))
 
 
+@pytest.mark.slow
 def test_results_are_in_order_after_killed_processes(tmp_path: Path) -> None:
     with Jobs(partial(work, tmp_path), 2) as jobs:
         for number in range(6):
@@ -133,6 +135,7 @@ def test_the_arguments_of_a_task_may_be_others_than_the_task() -> None:
         assert list(jobs.each([2, 5])) == [(2, 8), (5, 125)]
 
 
+@pytest.mark.slow
 def test_a_task_is_repeated_alone_if_any_may_have_killed_the_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ def logs(day: Day) -> dict[str, str]:
         return {name: tar.extractfile(name).read().decode() for name in tar.getnames()}  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_ends_with_its_children(tmp_path: Path) -> None:
     day = Day(tmp_path)
     status, text = day.run("hangs", ["sh", "-c", WITH_CHILD], 0.5)

@@ -76,6 +76,7 @@ def test_bfloat16_is_used_where_it_is_faster(wide: float, option: bool | None, f
     assert other.recipe == race.recipe
 
 
+@pytest.mark.slow
 def test_the_probe_measures_what_is_to_be_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = (True, None, 10, 2), (True, None, 0.001, 1), (False, None, 10, 1), (True, True, 10, 1), (True, False, 10, 1)
     for supported, option, minutes, expected in cases:

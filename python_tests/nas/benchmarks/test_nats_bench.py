@@ -67,6 +67,7 @@ def test_reported_accuracy_is_that_of_the_best_validation_accuracy() -> None:
     assert simulation.run(strategy)[0] == 100 - max(seen)
 
 
+@pytest.mark.slow
 def test_results_depend_on_neither_workers_nor_interruption(tmp_path: Path, table: str) -> None:
     settings: dict[str, Any] = {"table": table, "runs": 12, "algorithms": ("random", "rea"), "budget": 3000}
     whole = nas_bench(NASBenchConfig(**settings, workers=2), tmp_path / "whole")

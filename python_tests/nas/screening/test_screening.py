@@ -150,6 +150,7 @@ TINY: dict[str, Any] = {"subset": 200, "channels": 4, "epochs": 1, "evaluations"
 
 
 @pytest.mark.parametrize("evaluator", ["train", "supernet"])
+@pytest.mark.slow
 def test_a_search_that_computes_its_scores_resumes_exactly(evaluator: str, tmp_path: Path) -> None:
     config = EvolutionConfig(**TINY, evaluator=evaluator, population=3, sample=2)
     whole = search("rea", config, tmp_path / "whole")

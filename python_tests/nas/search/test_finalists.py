@@ -62,6 +62,7 @@ class Uniform(HistoryController):
 
 
 @pytest.mark.parametrize("controller", ["lstm", "history", "uniform"])
+@pytest.mark.slow
 def test_inherited_scores_do_not_name_the_winner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drifting: None, controller: Any
 ) -> None:

@@ -138,6 +138,7 @@ def test_the_training_of_a_supernet_counts_in_the_cost(tmp_path: Path) -> None:
         search("random", short, tmp_path / "short")
 
 
+@pytest.mark.slow
 def test_a_supernet_is_trained_longer_than_a_single_network(tmp_path: Path) -> None:
     assert [RandomConfig(evaluator=name).training_epochs for name in EVALUATORS] == [4, 4, 100]
     assert RandomConfig(evaluator="supernet", epochs=3).training_epochs == 3

@@ -209,6 +209,7 @@ def test_vmap_of_grad_and_jacrev(name):
 
 
 @pytest.mark.parametrize("name", TARGETS)  # the conformance suite compiles the functions that have gradients
+@pytest.mark.slow
 def test_compile_of_targets(name):
     tensors, masks, function = arguments(name, T=4, B=3, dtype=torch.float32)
     compiled = torch.compile(lambda *x: tup(function(*x, **masks)), fullgraph=True, dynamic=True, backend="aot_eager")

@@ -104,6 +104,7 @@ def every_result():
     }
 
 
+@pytest.mark.slow
 def test_every_instruction_set_gives_the_same_bits(tmp_path):
     """Except for the last bits of the two ops with an exponential, whose rounding differs."""
     here = os.path.dirname(__file__)

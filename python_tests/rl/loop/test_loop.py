@@ -193,6 +193,7 @@ def test_resuming_a_finished_run_returns_its_result(tmp_path: Path) -> None:
     assert train(tmp_path / "run", resume="auto") == first
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
     imports = "from rl_worlds import Toy, ToyConfig; from automl_ext.rl.loop import loop"
     config = "ToyConfig(total_steps=600, checkpoint_every=30)"
