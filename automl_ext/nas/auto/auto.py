@@ -382,7 +382,7 @@ class Race:
             return ""
         name = next((e.entry.name for e in self.alive(rung + 1)), "no network")
         return (
-            f"race {rung + 1}: no network beats chance by two standard errors, so the losses eliminate none; "
+            f"race {rung + 1}: no network beats chance by two standard errors, so the losses decide nothing; "
             f"{name} goes on, which fits the budget best"
         )
 

@@ -339,7 +339,7 @@ def test_losses_at_chance_eliminate_no_network() -> None:
     assert [e.number for e in found.alive(1)] == [0]
     assert found.winner().number == 0
     assert found.text_of_rung(0) == (
-        "race 1: no network beats chance by two standard errors, so the losses eliminate none; "
+        "race 1: no network beats chance by two standard errors, so the losses decide nothing; "
         "network 0 goes on, which fits the budget best"
     )
     assert found.text_of_rung(1) == ""  # it goes on alone
