@@ -17,7 +17,7 @@ from typing import Any
 
 
 def lazy(package: str) -> Callable[[str], Any]:
-    """Return the function ``__getattr__`` of a package, which does one of its imports under ``if TYPE_CHECKING``.
+    """Return a ``__getattr__`` for a package: it imports a name as the package's ``if TYPE_CHECKING`` block says.
 
     Submodules are attributes too. ``*`` stands for the names in ``__all__`` of the module.
 

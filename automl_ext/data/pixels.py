@@ -31,7 +31,7 @@ def parse_size(text: str | int | None) -> Size | None:
     """Return (height, width) of ``image_size``: N, or HxW such as 24x32. None stays None.
 
     Raises:
-        ValueError: it is none of these, or a side is not from 1 to 4096.
+        ValueError: the text has another form, or a side is not from 1 to 4096.
     """
     if text is None:
         return None
@@ -78,7 +78,7 @@ def one_size(name: str, sizes: Iterable[Size]) -> Size:
     """Return the common size.
 
     Raises:
-        UserError: there are several; the message lists the most frequent ones and names the option.
+        UserError: there are several sizes; the message lists the most frequent ones and names the option.
     """
     counts = Counter(sizes).most_common()
     if len(counts) > 1:

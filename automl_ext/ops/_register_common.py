@@ -1,4 +1,4 @@
-"""What the Python registrations of several families use."""
+"""Helpers of the Python registrations of several families."""
 
 from __future__ import annotations
 

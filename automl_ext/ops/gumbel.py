@@ -110,10 +110,10 @@ def gumbel_softmax(
     Args:
         logits: float tensor of any shape; an entry of −inf is never chosen.
         tau: temperature > 0, a float or a float tensor on the device of ``logits``: 0-dim, or one per row, of a shape
-            that broadcasts to that of ``logits`` with size 1 along ``dim``. One per row is computed by several PyTorch
-            operations instead of one kernel. A tensor gets a gradient and can be annealed without recompilation.
-            Values on a GPU or under tracing are not checked; there, τ ≤ 0 gives NaN. A τ below the smallest normal
-            number of the compute dtype counts as that number.
+            that broadcasts to that of ``logits`` with size 1 along ``dim``. Temperatures per row are computed by
+            several PyTorch operations instead of one kernel. A tensor gets a gradient and can be annealed without
+            recompilation. Values on a GPU or under tracing are not checked; there, τ ≤ 0 gives NaN. A τ below the
+            smallest normal number of the compute dtype counts as that number.
         hard: return the one-hot argmax of logits + g, with the gradient of the soft sample (straight-through).
         dim: the dim of the categories.
         eps: accepted for compatibility and ignored; deprecated in PyTorch.

@@ -39,7 +39,7 @@ class MixedOp(nn.Module):
         candidates: the modules, an ``nn.ModuleList`` or an ``nn.ModuleDict``.
 
     Raises:
-        TypeError: ``candidates`` is neither a sequence of modules nor a dict of them by strings.
+        TypeError: ``candidates`` is neither a sequence of modules nor a dict from names to modules.
         ValueError: no candidates, or a name that no module can have; in ``forward``, weights that are not a dense
             tensor of shape [K] with readable values, or that are all zero.
     """

@@ -42,7 +42,8 @@ class EntmaxMultiheadAttention(nn.MultiheadAttention):
         """Return the result and, with ``need_weights``, the sparse weights.
 
         Raises:
-            ValueError: shapes do not fit together, or ``is_causal``, which is a hint about ``attn_mask``, without it.
+            ValueError: shapes do not fit together, or ``is_causal`` is True without ``attn_mask``, about which it is a
+                hint.
         """
         batched = query.ndim == 3
         q, k, v = self._projected(*self._batch_first(query, key, value))

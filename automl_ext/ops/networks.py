@@ -322,7 +322,7 @@ class FusedMLP(nn.Sequential):
 
         Args:
             network: ``nn.Linear`` layers with a bias, and the same activation after each but the last. An activation
-                with ``inplace=True`` is taken like one without.
+                with ``inplace=True`` is treated as one without.
 
         Raises:
             TypeError: ``network`` is not an ``nn.Sequential``, or contains other modules.

@@ -25,8 +25,8 @@ from automl_ext.ops._checks import (
 def categorical_log_probs(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
     """Compute log π(a) and the entropy of categorical distributions, in one pass over the logits.
 
-    As ``torch.distributions.Categorical(logits=logits)`` with ``log_prob(actions)`` and ``entropy()``, except that an
-    action with a logit of −∞ adds 0 to the entropy.
+    The results are ``log_prob(actions)`` and ``entropy()`` of ``torch.distributions.Categorical(logits=logits)``,
+    except that an action with a logit of −∞ adds 0 to the entropy.
 
     Args:
         logits: [..., n], n ≥ 1.
@@ -109,8 +109,8 @@ def policy_gradient_loss(
     r = π(a|s) / π_old(a|s) (PPO, Schulman et al. 2017, equations 7 and 9). The gradient of J is 0 where the second term
     is the smaller one.
 
-    With ``old_values``, the error of a value is the larger one of (G − V)² and (G − V′)², where V′ is V within
-    ±``value_clip`` of the old value, as in the code of PPO's authors.
+    With ``old_values``, the error of a value is the larger one of (G − V)² and (G − V′)², where V′ is V clipped to
+    ±``value_clip`` around the old value, as in the code of PPO's authors.
 
     Args:
         log_probs: log π(a|s), of any shape. All tensors have this shape.
@@ -120,16 +120,17 @@ def policy_gradient_loss(
         returns: G.
         old_log_probs: log π_old(a|s) of the policy that acted.
         old_values: V(s) before the update.
-        weights: the weight of each step in the loss. None: the loss is the mean over at least one step.
+        weights: the weight of each step in the loss. None: the loss is the mean over the steps, of which there must be
+            at least one.
         clip: ε > 0.
-        value_clip: the largest change of a value that lowers the loss, > 0.
+        value_clip: the bound of V′ − old value, > 0; used with ``old_values``.
         vf_coef, ent_coef: weights of the terms.
 
     Returns:
-        The loss, and without gradients the weighted means of −J, of the values' errors and of H. All have no dims.
+        The loss; and without gradients, the weighted means of −J, of the errors of the values, and of H. All are 0-dim.
 
     Raises:
-        TypeError, ValueError: a wrong dtype, shape or device, a clip that is not positive, or no steps without weights.
+        TypeError, ValueError: a wrong dtype, shape or device, a clip that is not positive, or no steps and no weights.
     """
     tensors = log_probs, entropy, values, advantages, returns, old_log_probs, old_values, weights
     numbers = clip, value_clip, vf_coef, ent_coef

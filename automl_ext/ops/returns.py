@@ -10,14 +10,14 @@ An episode is *cut* after step t (cut_t = 1, c_t = 0) where it is terminated or 
 read. Below, g_t = gamma (1 - terminated_t).
 
 Steps with ``valid`` False have advantage 0 and a return equal to their value, or 0 for functions without values. These
-outputs have no gradient. ``invalid`` says what such steps are to the others:
+outputs have no gradient. ``invalid`` says how such steps affect the others:
 
-- "cut" (default): no transitions, as the one that Gymnasium's NEXT_STEP autoreset makes after each episode. They end
-  the episode before them, and affect no other step, whatever they contain.
-- "carry": masked tokens of a language model, between or after the tokens that the policy has chosen. A valid step and
-  the run of invalid steps after it are one transition to the state after the run: the recursion passes over the run
+- "cut" (default) is for steps that are no transitions, such as the one that Gymnasium's NEXT_STEP autoreset makes after
+  each episode. They end the episode before them, and their contents affect no other step.
+- "carry" is for masked tokens of a language model, between or after the tokens that the policy has chosen. A valid step
+  and the run of invalid steps after it are one transition to the state after the run: the recursion passes over the run
   unchanged. V' is then that of the run's last step, and a flag in the run ends the episode. Rewards, values and
-  discounts of invalid steps, even NaN, are not read; neither is V' of another step of the run.
+  discounts of invalid steps are not read, and may be NaN. V' of an invalid step is read only at the end of its run.
 
 All float tensors have the same shape, dtype (float64, float32, bfloat16 or float16) and device; the flags have the
 same shape. Any shape with a time dim and any strides are allowed; outputs have the shape of the inputs. Half
@@ -32,7 +32,7 @@ except the discounts of :func:`discounted_returns` and :func:`lambda_returns`.
 
 Raises (all functions):
     TypeError: an argument is not a tensor or has the wrong dtype.
-    ValueError: shapes or devices differ, or a number is out of range; or ``invalid`` is no known word.
+    ValueError: shapes or devices differ, or a number is out of range; or ``invalid`` is neither "cut" nor "carry".
     IndexError: ``time_dim`` is out of range.
 """
 
@@ -114,7 +114,7 @@ def discounted_returns(
         gamma: discount per step, in [0, 1]; a number or a tensor that broadcasts to [T, B].
         discounts: [T, B], replaces gamma (1 - terminated).
         valid: bool [T, B]; None if every step is valid.
-        invalid: what steps that are not valid are: "cut", no transitions; "carry", steps to pass over.
+        invalid: how steps that are not valid affect the others: "cut" ends the episode before them, "carry" skips them.
         time_dim: index of the time dimension.
 
     Returns:
@@ -160,7 +160,7 @@ def n_step_returns(
         n: number of steps, at least 1. Invalid steps that carry do not count.
         discounts: [T, B], replaces gamma (1 - terminated).
         valid: bool [T, B]; None if every step is valid.
-        invalid: what steps that are not valid are: "cut", no transitions; "carry", steps to pass over.
+        invalid: how steps that are not valid affect the others: "cut" ends the episode before them, "carry" skips them.
         time_dim: index of the time dimension.
 
     Returns:
@@ -222,7 +222,7 @@ def gae(
         gamma, lam: discount per step and lambda, in [0, 1]; numbers or tensors that broadcast to [T, B].
         discounts: [T, B], replaces g.
         valid: bool [T, B]; None if every step is valid.
-        invalid: what steps that are not valid are: "cut", no transitions; "carry", steps to pass over.
+        invalid: how steps that are not valid affect the others: "cut" ends the episode before them, "carry" skips them.
         time_dim: index of the time dimension.
 
     Returns:
@@ -274,7 +274,7 @@ def lambda_returns(
             is the number 1, V' is read at cuts only; if it is a tensor, at every step.
         discounts: [T, B], replaces g.
         valid: bool [T, B]; None if every step is valid.
-        invalid: what steps that are not valid are: "cut", no transitions; "carry", steps to pass over.
+        invalid: how steps that are not valid affect the others: "cut" ends the episode before them, "carry" skips them.
         time_dim: index of the time dimension.
 
     Returns:

@@ -29,7 +29,7 @@ class Backend(Protocol):
         ...
 
     def lost(self, handle: Any) -> Death | None:
-        """Return the kind of death, of the process or of the node, that lost a finished call's result; else None."""
+        """Return what died, "process" or "node", if the result of an ended call is lost for that reason; else None."""
         ...
 
     def result(self, handle: Any) -> Any:

@@ -56,7 +56,7 @@ class Cluster:
         return self.cpus or max(torch.get_num_threads() // count, 1)
 
     def backend(self, function: Callable[..., Any], count: int) -> Backend:
-        """Return a back end that runs ``count`` calls at the same time.
+        """Return a backend that runs ``count`` calls at the same time.
 
         Raises:
             UserError: Ray has no node for a call, or the user's modules are too large to send.

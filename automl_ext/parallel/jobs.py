@@ -52,7 +52,7 @@ class Jobs(Generic[Task, Result]):
         pending: tasks that are started at once, such as those that were in flight when a run was interrupted. The queue
             keeps its tasks in this deque.
         arguments: returns the arguments of the call for a task; by default a task is the tuple of its arguments.
-        ahead: number of tasks up to which :meth:`fill` adds; by default ``workers``.
+        ahead: number of pending tasks at which :meth:`fill` stops adding; by default ``workers``.
 
     Attributes:
         pending: the tasks whose results :meth:`next` has not returned, oldest first.

@@ -80,7 +80,7 @@ class RemoteTraceback(Exception):
 
 
 class RayTasks:
-    """A :class:`~automl_ext.parallel.backend.Backend` of Ray tasks. Lost tasks are left to the caller to repeat.
+    """A :class:`~automl_ext.parallel.backend.Backend` of Ray tasks. The caller repeats lost tasks.
 
     Args:
         function: the function to call; functions of the main script are pickled by value.

@@ -46,7 +46,8 @@ def parse_seeds(text: str) -> list[int]:
     """Return the seeds that "A:B" (A … B − 1), "A,B,C" or "A" names.
 
     Raises:
-        ValueError: the text has another form; it names a seed twice, one of 2³² or more, none, or more than ``MOST``.
+        ValueError: the text has another form, or it names no seed, a seed twice, a seed of 2³² or more, or more than
+            ``MOST`` seeds.
     """
     expected = f"expected FIRST:END or seeds separated by commas, at most {MOST}, each below 2**32, got {short(text)}"
     first, colon, end = text.partition(":")

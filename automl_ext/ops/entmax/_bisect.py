@@ -50,8 +50,8 @@ def entmax_bisect(
             ``dim``. On a GPU and inside torch.compile, the values of a tensor are not checked: an invalid one gives
             NaN rows.
         dim: the dim that sums to one.
-        n_iter: ≥ 1. The compiled kernels do not use it: they find the threshold exactly, in a few steps. Without
-            them, the most halvings of the bracket of the threshold; 24 are enough for float32.
+        n_iter: ≥ 1. The compiled kernels do not use it: they find the threshold exactly, in a few steps. Without them,
+            the largest number of halvings of the bracket of the threshold; 24 are enough for float32.
         ensure_sum_one: divide the result by its sum.
 
     Returns:
