@@ -14,14 +14,14 @@ GROUP = "automl_ext.commands"  # entry points of distributions: dicts of command
 
 
 class Classes(NamedTuple):
-    """Where the classes of an algorithm are, as ``module:class``."""
+    """The locations of the classes of an algorithm, as ``module:class``."""
 
     config: str
     agent: str
 
 
 def own(agent: str) -> Classes:
-    """Return the classes of an algorithm of this package; the configuration stands beside the agent."""
+    """Return the classes of an algorithm of this package: the agent A and the configuration AConfig, in one module."""
     return Classes(f"automl_ext.rl.{agent}Config", f"automl_ext.rl.{agent}")
 
 

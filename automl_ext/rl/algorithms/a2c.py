@@ -31,8 +31,8 @@ from automl_ext.training.search_space import Categories, Range
 class A2CConfig(PolicyConfig):
     """Configuration of A2C.
 
-    The defaults are for tasks that nobody has tuned for (benchmarks/defaults.py). Rollouts, optimizer and entropy bonus
-    are those of the paper; the learning rate falls to 0, so that late updates change a good policy less.
+    The defaults are for new tasks, before any tuning; benchmarks/defaults.py measures them. Rollouts, optimizer and
+    entropy bonus are those of the paper; the learning rate falls to 0, so that late updates change a good policy less.
     """
 
     n_steps: Annotated[int, Range(5, 256, log=True)] = 5  # Steps per environment and update.
@@ -111,9 +111,10 @@ class A2C(OnPolicyAgent):
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Any]]:
         """Compute the loss of a rollout, and scalar metrics (Mnih et al. 2016, section 4):
 
-        mean of −A log π(a|s) + vf_coef (G − V(s))² − ent_coef H(π), over the steps with a weight
+        mean of −A log π(a|s) + vf_coef (G − V(s))² − ent_coef H(π), over the valid steps
 
-        The op computes it and its gradient in one pass; its reference, ``ops.policy.loss_reference``, is in PyTorch.
+        :func:`automl_ext.policy_gradient_loss` computes the loss and its gradient in one pass;
+        ``automl_ext.ops.policy.loss_reference`` is the same in a few lines of PyTorch.
         """
         config, network, seen, weights = self.config, self.network, rollout.acted, rollout.weights
         advantages, returns = self.targets(rollout)

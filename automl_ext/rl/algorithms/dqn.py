@@ -70,9 +70,9 @@ CHECK_TOLERANCE = 0.01  # relative to the support's width; tolerates rounding, a
 class DQNConfig(TrainConfig):
     """Configuration of DQN. All step counts are summed over the environments.
 
-    The defaults are for tasks that nobody has tuned for (benchmarks/defaults.py). They differ from Mnih et al. 2015 in
-    targets of three steps, normalized hidden layers, one gradient step per two steps, a target network copied every 256
-    steps, and Adam with a rate that falls to 0. ``--preset mnih2015`` has the settings of the paper
+    The defaults are for new tasks, before any tuning; benchmarks/defaults.py measures them. They differ from Mnih et
+    al. 2015 in targets of three steps, normalized hidden layers, one gradient step per two steps, a target network
+    copied every 256 steps, and Adam with a rate that falls to 0. ``--preset mnih2015`` has the settings of the paper
     (docs/explanation/rl-dqn.md).
 
     Raises:

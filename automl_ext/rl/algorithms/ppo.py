@@ -43,8 +43,8 @@ from automl_ext.training.search_space import Categories, Range
 class PPOConfig(PolicyConfig):
     """Configuration of PPO.
 
-    The defaults are for tasks that nobody has tuned for (benchmarks/defaults.py). ``--preset cartpole-zoo`` has the
-    settings of Stable-Baselines3's zoo for CartPole-v1.
+    The defaults are for new tasks, before any tuning; benchmarks/defaults.py measures them. ``--preset cartpole-zoo``
+    has the settings of Stable-Baselines3's zoo for CartPole-v1.
     """
 
     n_steps: Annotated[int, Range(16, 2048, log=True)] = 128  # Steps per environment and rollout.

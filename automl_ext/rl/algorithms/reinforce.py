@@ -99,9 +99,10 @@ class Reinforce(OnPolicyAgent):
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Any]]:
         """Compute the loss of whole episodes, and scalar metrics (Sutton and Barto, section 13.4):
 
-        mean of −(G − b) log π(a|s) + vf_coef (G − V(s))² − ent_coef H(π), over the steps with a weight
+        mean of −(G − b) log π(a|s) + vf_coef (G − V(s))² − ent_coef H(π), over the valid steps
 
-        The op computes it and its gradient in one pass; its reference, ``ops.policy.loss_reference``, is in PyTorch.
+        :func:`automl_ext.policy_gradient_loss` computes the loss and its gradient in one pass;
+        ``automl_ext.ops.policy.loss_reference`` is the same in a few lines of PyTorch.
         """
         config, network, seen, weights = self.config, self.network, rollout.acted, rollout.weights
         learned = config.baseline == "value"

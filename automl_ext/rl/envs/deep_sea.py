@@ -23,7 +23,7 @@ COST = 0.01  # of N steps to the right
 
 
 class DeepSea(gymnasium.Env):
-    """One environment. Observations are one-hot [N²], and all zeros after the last step.
+    """A grid of DeepSea; this module describes it. Observations are one-hot [N²], and all zeros after the last step.
 
     Args:
         size: N, the number of rows, columns and steps.

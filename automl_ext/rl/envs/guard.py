@@ -161,7 +161,7 @@ def _mask_in(info: Any) -> dict[str, Any]:
 
 
 def number(returned: str, value: Any, expected: str = "a number") -> float:
-    """Return a number that an environment returned as an array of one element, or as another type.
+    """Convert a number that an environment returned, perhaps as an array of one element, to a float.
 
     Args:
         returned: the call and the name of the value, the start of the message.
@@ -181,7 +181,7 @@ def number(returned: str, value: Any, expected: str = "a number") -> float:
 
 
 def flag(returned: str, value: Any) -> bool:
-    """Return a bool that an environment returned as a number, 0 or 1; see :func:`number`."""
+    """Convert a flag that an environment returned, a bool or the number 0 or 1; see :func:`number`."""
     found = number(returned, value, "a bool")
     if found not in (0, 1):
         raise EnvError(f"{returned} {short(value)}, expected a bool")

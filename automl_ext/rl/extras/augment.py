@@ -89,7 +89,7 @@ def mean_of_copies(values: Tensor) -> Tensor:
 
 
 class RandomShift:
-    """Shifts images by up to 4 pixels if they have 84 × 84, as in the paper, and in proportion for other sizes.
+    """Shifts images of 84 × 84 pixels by up to 4, as in the paper, and images of other sizes in proportion.
 
     Args:
         shape: shape of an observation: [H, W, C], [C, H, W], a stack of gray images [n, H, W] or of color images

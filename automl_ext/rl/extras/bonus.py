@@ -1,8 +1,8 @@
 """Exploration bonuses: rewards for novelty that an agent learns from in addition to the task's rewards.
 
 On-policy agents see r + weight · b(s′) in every step (:class:`StepBonus`). In a replay, a bonus would go out of date
-while the state becomes familiar. Q-learning therefore stores the task's rewards, and adds the bonuses of the moment to
-each batch (:class:`BatchBonus`). Reported returns and evaluations do not contain bonuses.
+while the state becomes familiar. Q-learning therefore stores the task's rewards, and computes the bonuses anew for each
+batch (:class:`BatchBonus`). Reported returns and evaluations do not contain bonuses.
 """
 
 from __future__ import annotations

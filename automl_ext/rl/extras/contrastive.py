@@ -36,7 +36,7 @@ MOMENTUM = 0.95  # m
 class Contrastive:
     """A loss with which the encoder of Q-learning learns to recognize an image after another random shift.
 
-    Attaching it raises UserError to an agent without a replay, or for observations that are not images.
+    Attaching it raises UserError for an agent without a replay, or for observations that are not images.
     """
 
     name: ClassVar[str] = "contrastive"

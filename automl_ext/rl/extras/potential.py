@@ -88,7 +88,7 @@ class Shaping:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Do nothing."""
+        """Do nothing: there is no state."""
 
 
 def shaping_rewards(before: Any, after: Any, terminated: Any, gamma: float) -> np.ndarray:

@@ -227,7 +227,7 @@ class OfflineAgent(Agent):
     # Methods that the algorithms implement.
 
     def window(self, longest: int) -> int:
-        """Return the number of rewards in a return of the batches; ``longest`` is the longest episode."""
+        """Return the number of rewards in each return of a batch; ``longest`` is the length of the longest episode."""
         return 1
 
     @abstractmethod

@@ -119,7 +119,7 @@ class PolicyAgent(Agent):
 
     @torch.inference_mode()
     def evaluation_actions(self, observations: np.ndarray) -> np.ndarray:
-        """Return the most probable actions, or sampled ones with ``config.eval_sample``. ``rng`` is not used."""
+        """Return the most probable actions, or sampled ones with ``config.eval_sample``, without use of ``rng``."""
         sampled = getattr(self.config, "eval_sample", False)
         return self.sample(observations, self.eval_rng)[1] if sampled else self.act(observations)
 

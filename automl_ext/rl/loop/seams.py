@@ -85,7 +85,7 @@ class NoExtras:
 
 @dataclass
 class Seams:
-    """What extras have added to an agent; the top of this file says when each is called.
+    """The parts that extras have added to an agent; the docstring of this module says when each is called.
 
     Attributes:
         names: names of the extras.

@@ -130,7 +130,7 @@ class Uncompiled(torch.optim.Optimizer):
 
 
 class FlatAdam(Uncompiled, torch.optim.Adam):
-    """Adam of one vector, as ``torch.optim.Adam(fused=True)``."""
+    """Adam for one vector of parameters, as ``torch.optim.Adam(fused=True)``."""
 
     def __init__(self, parameters: nn.Parameter, lr: float, eps: float = 1e-8) -> None:
         super().__init__([parameters], lr, eps=eps, fused=True)
@@ -164,7 +164,7 @@ class FlatAdam(Uncompiled, torch.optim.Adam):
 
 
 class FlatRMSprop(Uncompiled, torch.optim.RMSprop):
-    """RMSprop of one vector, as ``torch.optim.RMSprop`` without momentum."""
+    """RMSprop for one vector of parameters, as ``torch.optim.RMSprop`` without momentum."""
 
     def __init__(self, parameters: nn.Parameter, lr: float, alpha: float = 0.99, eps: float = 1e-8) -> None:
         super().__init__([parameters], lr, alpha=alpha, eps=eps, foreach=False)
@@ -184,7 +184,7 @@ class FlatRMSprop(Uncompiled, torch.optim.RMSprop):
 
 
 class CenteredRMSprop(Uncompiled, torch.optim.RMSprop):
-    """RMSprop of one vector as in the code of Mnih et al. 2015: θ ← θ − lr · g / √(E[g²] − E[g]² + ε).
+    """RMSprop as in the code of Mnih et al. 2015, for one vector: θ ← θ − lr · g / √(E[g²] − E[g]² + ε).
 
     ``torch.optim.RMSprop(centered=True)`` has ε outside of the root.
     """

@@ -1,7 +1,7 @@
 """Q-networks: the value of every action, or a distribution over values, from observations.
 
-:class:`Body`, one hidden layer and an output layer. The network parts of Rainbow (Hessel et al. 2018) are options:
-dueling streams, noisy layers and distributions over atoms.
+A network is a :class:`Body`, one hidden layer and an output layer. The network parts of Rainbow (Hessel et al. 2018)
+are options: dueling streams, noisy layers and distributions over atoms.
 """
 
 from __future__ import annotations
