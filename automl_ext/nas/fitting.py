@@ -111,7 +111,7 @@ def plain(value: Any) -> Any:
 
 
 class FittedNetwork:
-    """The trained network of a finished run of ``search auto``, of a differentiable search, or of ``retrain``.
+    """The trained network of a finished run of ``search auto``, of a search over a supernet, or of ``retrain``.
 
     Args:
         run: the run directory.

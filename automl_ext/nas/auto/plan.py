@@ -156,7 +156,7 @@ def race_share(images: int) -> float:
 
 
 def affordable(config: AutoConfig, networks: Networks, images: int, probe: Sequence[float]) -> float:
-    """Return the multiply-adds per image of the networks that fit the budget. Arguments as of :func:`make_plan`."""
+    """Return the multiply-adds per image of the networks that fit the budget; see :func:`make_plan`."""
     batch = recipe_of(config, networks.splits, images).batch_size
     fixed, per_mac = cost_model(networks, probe, batch)
 
@@ -251,10 +251,10 @@ def recipe_of(config: AutoConfig, splits: Splits, images: int) -> Recipe:
 
 
 class Networks:
-    """Builds the networks of entries for the images of ``splits``.
+    """Builds the networks of :class:`NetworkSpec` entries, for the images of ``splits``.
 
     Args:
-        space: the space that ``name`` stands for.
+        name, space: the search space of the cells, and its name in the entries.
     """
 
     def __init__(self, name: str, space: Space[Any], splits: Splits) -> None:

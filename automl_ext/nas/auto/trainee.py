@@ -29,7 +29,7 @@ WINDOW = 10  # the average of the weights covers about the last tenth of the ste
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained, by SGD with Nesterov momentum.
+    """The settings with which a network is trained, by SGD with Nesterov momentum.
 
     Attributes:
         shift: largest shift of an image, in pixels.

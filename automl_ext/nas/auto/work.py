@@ -74,7 +74,7 @@ class Task(NamedTuple):
 
 
 class Finished(NamedTuple):
-    """What a worker returns.
+    """The result of a task, which a worker returns.
 
     Attributes:
         seconds: the cost in CPU-seconds, on a GPU in seconds.

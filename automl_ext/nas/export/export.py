@@ -31,7 +31,7 @@ from automl_ext.training.run import BEST, MEMBERS, RESULT, algorithm_of
 
 
 def export(run: str | Path, out: str | Path, space: Space[Any] | None = None, trust: Iterable[str] = ()) -> list[Path]:
-    """Export the network that a finished ``retrain`` or differentiable ``search`` trained.
+    """Export the network of a finished ``retrain`` or search over a supernet, or of a ``search auto``.
 
     The run directory is not trusted. Sizes are bounded, and weights are loaded with ``weights_only=True``. The module
     contains only checked numbers and the ``repr`` of checked values.
@@ -51,8 +51,8 @@ def export(run: str | Path, out: str | Path, space: Space[Any] | None = None, tr
         network, at the image size of the training and, if it takes any size, at a larger one.
 
     Raises:
-        UserError: ``run`` is not a finished run of one network, its result or checkpoint is invalid, the name ``out``
-            is invalid, or the source of the space cannot be copied.
+        UserError: ``run`` has no network to export, its result or checkpoint is invalid, the name ``out`` is invalid,
+            or the source of the space cannot be copied.
     """
     run, out = Path(run), Path(out)
     suffixes = check_out(out)
@@ -79,7 +79,7 @@ def export(run: str | Path, out: str | Path, space: Space[Any] | None = None, tr
 def load_network(
     run: Path, space: Space[Any] | None = None, trust: Iterable[str] = ()
 ) -> tuple[nn.Module, Any, Space[Any], dict[str, Any]]:
-    """Load the network that a finished run trained, in evaluation mode on the CPU. Arguments as in :func:`export`.
+    """Load the network of a run, in evaluation mode on the CPU. The arguments are those of :func:`export`.
 
     Returns:
         The network, its genotype, its space, and the result of :func:`check_network`.
@@ -105,7 +105,7 @@ def load_network(
 
 
 def read_result(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read ``result.json`` and its entry ``network``, checked by :func:`check_network`.
+    """Read ``result.json``, or ``best.json`` of an interrupted ``search auto``, and check its entry ``network``.
 
     Raises:
         UserError: the file is missing or damaged, or the run did not train exactly one network.

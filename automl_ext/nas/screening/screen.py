@@ -29,10 +29,10 @@ def draw_candidates(
 ) -> list[Any]:
     """Draw ``count`` different architectures uniformly, or list the whole space if it has no more than ``count``.
 
-    A space in which new architectures are rare may return fewer.
+    If the space has few architectures that ``keep`` accepts, fewer may be returned.
 
     Args:
-        keep: whether an architecture is a candidate; by default all are.
+        keep: returns whether an architecture is a candidate; by default all are.
     """
     size = math.prod(space.num_choices)
     if count >= size:
@@ -70,7 +70,7 @@ STREAM = 2  # random stream of the candidates; the controller of ReNAS has strea
 
 
 class Screening(NamedTuple):
-    """A screening, done or to be done."""
+    """The screening of a search: a job that computes the scores, or a table of scores from a file."""
 
     space: Space[Any]
     job: ScoreJob | None  # computes the scores

@@ -64,7 +64,7 @@ class SearchConfig(TrainingConfig):
         return SUPERNET_EPOCHS if self.evaluator == "supernet" else EPOCHS
 
     def resolved(self: Config) -> Config:
-        """Return the configuration with the number of epochs that stands for None, as runs store it."""
+        """Return the configuration as runs store it: ``epochs`` is :attr:`training_epochs`, not None."""
         return replace(self, epochs=self.training_epochs)
 
     def cost_limits(self) -> dict[str, float]:

@@ -73,12 +73,12 @@ def tournament(population: Sequence[Evaluated], sample: int, rng: Random) -> Eva
 
 
 def pack(space: Space[Any], members: Iterable[Evaluated]) -> list[tuple[tuple[int, ...], dict[str, Any]]]:
-    """Convert members to plain Python and tensors, for a checkpoint."""
+    """Convert evaluated architectures, such as a population, to plain Python and tensors, for a checkpoint."""
     return [(space.encode(genotype), dict(vars(evaluation))) for genotype, evaluation in members]
 
 
 def unpack(space: Space[Any], packed: Iterable[tuple[Sequence[int], dict[str, Any]]]) -> list[Evaluated]:
-    """Convert the output of :func:`pack` back to members."""
+    """Convert the output of :func:`pack` back to evaluated architectures."""
     return [Evaluated(space.decode(indices), Evaluation(**fields)) for indices, fields in packed]
 
 

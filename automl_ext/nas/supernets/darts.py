@@ -57,7 +57,7 @@ def mix(alphas: Iterable[Tensor]) -> list[Choice]:
 
 
 class DARTS(AlphaAlgorithm[DARTSConfig]):
-    """The two steps of algorithm 1 at ξ = 0."""
+    """The two steps of first-order DARTS (Liu et al. 2019, algorithm 1 with ξ = 0)."""
 
     def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:
         """Take a step on the weights, then one on α.

@@ -78,6 +78,6 @@ def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[C
 
 
 class EntmaxGDAS(GDAS):
-    """The two steps of GDAS with these samples. Operations that do not run get neither weight decay nor momentum."""
+    """The two steps of GDAS with sparse samples. Operations that do not run get neither weight decay nor momentum."""
 
     sample = staticmethod(sample)

@@ -69,7 +69,7 @@ def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[C
 
 
 class GDAS(AlphaAlgorithm[SampledConfig]):
-    """The two steps of algorithm 1."""
+    """The two steps of GDAS (Dong & Yang 2019, algorithm 1)."""
 
     sample = staticmethod(sample)
 

@@ -175,9 +175,9 @@ class SupernetSearch:
         return masked([alpha.detach() for alpha in self.supernet.alphas], self.allowed)
 
     def batches(self, split: Split, order: Iterable[Tensor]) -> Iterator[Split]:
-        """Iterate over this process's parts of batches of augmented images, drawn when they are taken, and labels.
+        """Yield this process's part of each batch: images, augmented when they are taken, and labels.
 
-        All processes draw the random numbers of whole batches, so they go on with the same numbers.
+        All processes draw the random numbers of whole batches, so their generators stay equal.
         """
         for index in order:
             batch = take(split, index)

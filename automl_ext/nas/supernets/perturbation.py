@@ -14,8 +14,8 @@ choice among orders is of this package; the paper has one order and 5 epochs of 
 
 As in the authors' code, the mixing weights of the other operations keep their values when one operation is removed,
 batch norm uses the statistics of the batch, and the learning rate of step 2 is a tenth of the search's. Equal
-accuracies are decided by the loss. Unlike there, accuracies are measured on the first IMAGES images of the second half
-of the training images, which are not augmented, and SGD has Nesterov momentum.
+accuracies are decided by the loss. Unlike in that code, accuracies are measured on the first IMAGES images of the
+second half of the training images, which are not augmented, and SGD has Nesterov momentum.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ class DropPath:
     Attributes:
         operations: those whose outputs are dropped.
         probability: the present drop probability, initially 0.
-        factors: what multiplies the outputs, [operations, images]; None: nothing is dropped.
+        factors: factors of the outputs, [operations, images]; None: nothing is dropped.
 
     Raises:
         UserError: the network has no method ``paths``.
@@ -187,7 +187,7 @@ class DropPath:
             operation.register_forward_hook(partial(self._drop, number))
 
     def draw(self, images: int, own: slice, device: torch.device) -> None:
-        """Draw what the next step drops: of a whole batch of images, for those that are this process's ``own``."""
+        """Draw which outputs the next step drops, for a batch of ``images``; keep this process's part, ``own``."""
         self.factors = None
         if self.probability:
             keep = 1 - self.probability

@@ -19,9 +19,9 @@ KEYS = ("majority_accuracy", "class_accuracy", "confusion")
 
 
 def measure(training: NetworkTraining, genotype: Any, splits: Splits) -> dict[str, Any]:
-    """Return the result of a finished training.
+    """Measure a trained network, and return the entries of ``result.json``.
 
-    The key ``times`` holds everything that is not reproducible. The first entries come from :func:`class_report`.
+    :func:`class_report` describes the accuracies. ``times`` holds everything that is not reproducible.
     """
     labels = training.split.labels
     counts = confusion_matrix(training.network, to_device(splits.test, labels.device), splits.num_classes)

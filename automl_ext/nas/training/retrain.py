@@ -49,7 +49,8 @@ def retrain(
         parameters, macs (multiply-adds of one image), network and times. None if the run was interrupted.
 
     Raises:
-        UserError: the genotype is missing or invalid, or the data, the configuration or the run directory is.
+        UserError: the genotype is missing, or the genotype, the data, the configuration or the run directory is
+            invalid.
     """
     space = space or spaces.space(config.space)
     if not config.genotype:

@@ -9,5 +9,5 @@ from torch import nn
 
 
 def sgd(parameters: Iterable[nn.Parameter], lr: float, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    """Return SGD with Nesterov momentum. PyTorch refuses Nesterov momentum of 0."""
+    """Return SGD with Nesterov momentum; without it for momentum 0, which PyTorch refuses for Nesterov."""
     return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0)
