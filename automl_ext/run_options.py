@@ -18,7 +18,7 @@ from automl_ext.training.errors import UserError
 
 @dataclass
 class RunOptions:
-    """Where to write, when to stop and what to print."""
+    """Options: where to write, when to stop and what to print."""
 
     out: Path
     """Run directory; must be absent or empty, unless --resume is given."""
@@ -62,7 +62,7 @@ class RunOptions:
 
 @dataclass
 class TrainOptions(RunOptions):
-    """Where to write, when to stop and what to print, and named values for the settings."""
+    """Options: where to write, when to stop and what to print, and named values for the settings."""
 
     presets: ClassVar[str] = "automl_ext.rl.presets"
     preset: str | None = None
@@ -71,7 +71,7 @@ class TrainOptions(RunOptions):
 
 @dataclass
 class DQNOptions(TrainOptions):
-    """Where to write, when to stop and what to print, named values for the settings, and whether to run an ablation."""
+    """Options of :class:`TrainOptions`, and whether to run an ablation."""
 
     ablate: bool = False
     """Train Rainbow, Rainbow without each of its parts, and DQN with the settings below; plot the comparison."""
@@ -96,7 +96,7 @@ class DQNOptions(TrainOptions):
 
 @dataclass
 class AutoOptions(RunOptions):
-    """Where to write, when to stop and what to print, and whether to print the plan only."""
+    """Options: where to write, when to stop and what to print, and whether to print the plan only."""
 
     dry_run: bool = False
     """Print the plan of the search for this machine, and do nothing else."""
@@ -113,7 +113,7 @@ class AutoOptions(RunOptions):
 
 @dataclass
 class SupernetOptions(RunOptions):
-    """Where to write, when to stop and what to print, and named values for the settings."""
+    """Options: where to write, when to stop and what to print, and named values for the settings."""
 
     presets: ClassVar[str] = "automl_ext.nas.supernets.presets"
     preset: str | None = None
@@ -122,7 +122,7 @@ class SupernetOptions(RunOptions):
 
 @dataclass
 class LearnerOptions(RunOptions):
-    """Where to write, when to stop and what to print, and which learner is tuned."""
+    """Options: where to write, when to stop and what to print, and which learner is tuned."""
 
     learner: Literal["lightgbm", "xgboost", "forest"] = "lightgbm"
     """Learner that is tuned. Its settings are among the options below."""

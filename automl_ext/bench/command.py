@@ -64,7 +64,7 @@ class BenchCommand:
 
 
 def bench(options: BenchCommand) -> int:
-    """Measure, print and write. Needs torch and NumPy only, but for pictures.
+    """Measure, print and write. Needs torch and NumPy only, except for pictures.
 
     Returns:
         Exit code 0, or 1 if our results are wrong or, with ``check``, miss a target.

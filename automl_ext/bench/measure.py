@@ -75,7 +75,7 @@ def measure_pass(
 def graph_seconds(
     case: Case, device: torch.device, sets: list[list[Tensor]], grads: list[Tensor] | None, failed: dict[str, str]
 ) -> dict[str, float]:
-    """Return the seconds per call in a CUDA graph, of our op and of softmax. The reason for a missing one: ``failed``.
+    """Return the seconds per call in a CUDA graph, of our op and of softmax; ``failed`` gets errors.
 
     The seed of a sampler is fixed: drawing one is another launch.
     """

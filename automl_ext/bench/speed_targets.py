@@ -2,8 +2,8 @@
 
 Targets are ratios of times of one run; gae at (128, 8) has a target in microseconds. For compute-bound ops, the ratio
 is to torch.softmax of the same shape, because the times of eager PyTorch vary more. The targets are looser than the
-measurements on machines with and without AVX-512, so a missed target usually means a regression. On a GPU,
-an op may take its predicted time over 0.7.
+measurements on machines with and without AVX-512, so a missed target usually means a regression. On a GPU, an op may
+take its predicted time divided by 0.7.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ DATES = 2  # columns of dates that are tried
 
 
 def cut_short(search: TableSearch) -> list[str]:
-    """Return a sentence if there was no time for other models than linear ones, or to finish any of them."""
+    """Return a sentence if there was no time to finish the training of any model other than linear ones."""
     others = [trial for trial in search.trials if trial.candidate.learner not in BASELINES]
     if not others and not search.failed:
         return ["there was no time for other models than linear ones: take more minutes"]

@@ -112,7 +112,7 @@ class Trial:
         loss: loss on the validation rows of all folds together, as in the leaderboard.
         losses: one per fold.
         seconds: wall-clock time of training and prediction.
-        number: order of the trials.
+        number: position in the order of the trials.
     """
 
     candidate: ModelCandidate
@@ -126,7 +126,7 @@ class Trial:
 
 
 def portfolio() -> dict[str, list[ModelCandidate]]:
-    """Return the settings of each tuned learner that did best on earlier tables."""
+    """Return, for each tuned learner, the settings of its portfolio: a few that did well on known tables."""
     return {
         name: [
             ModelCandidate(f"{name} portfolio {i}", name, with_point(LEARNERS[name].settings(), point))

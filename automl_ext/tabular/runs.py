@@ -96,8 +96,8 @@ def cross_validate(
         stop_after: None.
 
     Returns:
-        The content of ``result.json``. ``negative_loss``, also logged after each fold, is higher where the model is
-        better, for any metric: the negative loss.
+        The content of ``result.json``. ``negative_loss`` is minus the loss, so higher is better for any metric; it is
+        also logged after each fold.
 
     Raises:
         UserError: an option, the table or the run directory is invalid.

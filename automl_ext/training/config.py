@@ -59,10 +59,10 @@ def differences(stored: Any, given: Any, key: str = "") -> list[tuple[str, str, 
 
 
 def without_effect(config: Any, prefix: str = "") -> set[str]:
-    """Return the dotted names of a dataclass's options that cannot change a result, or in its rounding only.
+    """Return the dotted names of a dataclass's options that do not change a result, or change its rounding only.
 
-    Their fields say so in their metadata, as ``without_effect``. A run can be resumed with other values of them. Where
-    one changes the rounding, the comparison of environments warns, as for another device.
+    Their fields say so in their metadata, as ``without_effect``. A run can be resumed with other values of them. If one
+    changes the rounding, the comparison of environments warns, as for another device.
     """
     found = {f"{prefix}{f.name}" for f in dataclasses.fields(config) if f.metadata.get("without_effect")}
     for field in dataclasses.fields(config):

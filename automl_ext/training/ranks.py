@@ -52,7 +52,8 @@ def join() -> None:
     """Connect the ranks that torchrun has started, until the process ends. Without torchrun it does nothing.
 
     Raises:
-        UserError: the ranks cannot be connected, or torchrun could not restart them.
+        UserError: the ranks cannot be connected; or ``--max-restarts`` is set without the environment variable that
+            restarts need.
     """
     global _rank, _count
     if requested() == 1 or _count > 1:

@@ -124,7 +124,7 @@ def _look_up(values: Any, state: State) -> Array:
 
 
 def fit_groups(rows: Rows) -> State:
-    """Fit group means: the mean of a number over the training rows of a category; features also have the difference."""
+    """Fit group means: the mean of a number over the training rows of a category; the difference is a feature, too."""
     found: State = {}
     for category in rows.names("categorical")[:GROUPS]:
         for number in rows.names("numeric")[:GROUPS]:

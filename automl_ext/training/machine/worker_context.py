@@ -1,4 +1,4 @@
-"""How worker processes are started."""
+"""The start of worker processes."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class CommandObjective:
     Args:
         load: imports and returns the configuration's class and the function ``(config, out, resume, stop_after)``.
         settings: the configuration; a point replaces some of its values.
-        metric: the result.
+        metric: the metric whose value is the result.
         seeds: number of runs, whose seeds follow each other from that of ``settings``; the result is their mean.
     """
 
