@@ -250,7 +250,7 @@ def evaluation_rows(result: dict[str, Any]) -> list[Row]:
 
 
 def network_rows(result: dict[str, Any], prefix: str = "") -> Iterator[Row]:
-    """Yield the results of an architecture search or of a training of networks; lists are left to ``result.json``."""
+    """Yield the results of an architecture search or of a training of networks; only ``result.json`` has lists."""
     for name, value in result.items():
         if isinstance(value, dict):
             if name != "network":

@@ -54,7 +54,7 @@ class BenchCommand:
     compile: bool = True
     """Measure torch.compile."""
     check: bool = False
-    """Exit with code 1 if a target is missed, and list these; also of --table."""
+    """List missed targets, and exit with code 1 if there are any; also with --table."""
     out: Path | None = None
     """Folder for bench.json and bench.png (needs the extra plot)."""
     table: Path | None = None

@@ -48,9 +48,9 @@ LARGE_IMAGE = {RESIDUAL: 16, POOLED: 48}  # side from which on a network halves 
 class AutoConfig(ImageConfig):
     """Search within a budget: a race of networks and recipes; the winner goes on from its weights."""
 
-    space: str = "nb201"  # Space of the cells that may enter: nb201, darts, darts-frc, renas, convnet or MODULE:CLASS.
+    space: str = "nb201"  # Space of the cells in the race: nb201, darts, darts-frc, renas, convnet or MODULE:CLASS.
     channels: int = 16  # Number of channels of the baselines' cells; the search chooses its own.
-    minutes: float = 10.0  # Budget in CPU-minutes, on a GPU in minutes; each of the --baselines gets as much again.
+    minutes: float = 10.0  # Budget in CPU-minutes, on a GPU in minutes; each of the --baselines gets the same budget.
     candidates: int = 1000  # Largest number of cells that are scored without training.
     baselines: bool = False  # Also train three networks, each for the whole budget, with the recipe that was found.
     batch_size: int | None = None  # Number of images per batch. Default: 64, or 32 for few images.

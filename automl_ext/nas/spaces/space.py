@@ -44,7 +44,7 @@ class Space(Protocol[Genotype]):
         ...
 
     def mutate(self, genotype: Genotype, rng: Random) -> Genotype:
-        """Return a copy with another choice in one decision, drawn uniformly from those with several choices."""
+        """Return a copy with another choice in one decision, which is drawn uniformly from all with several choices."""
         ...
 
     def legal(self, genotype: Genotype, decision: int) -> tuple[int, ...]:
@@ -92,7 +92,7 @@ class DecisionSpace:
         return self.decode([rng.randrange(n) for n in self.num_choices])
 
     def mutate(self: Space[Genotype], genotype: Genotype, rng: Random) -> Genotype:
-        """Change a uniformly drawn decision, of those with several choices, to a uniformly drawn legal choice."""
+        """Draw a decision among those with several choices, and a legal choice for it; both draws are uniform."""
         free = [decision for decision, n in enumerate(self.num_choices) if n > 1]
         decision = free[rng.randrange(len(free))]
         indices = list(self.encode(genotype))

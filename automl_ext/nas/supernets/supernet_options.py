@@ -22,7 +22,7 @@ class SupernetConfig(ImageConfig):
     name: ClassVar[str]
     space: str = "nb201"  # Search space: nb201, darts, darts-frc (its reduction cell is fixed) or MODULE:CLASS.
     channels: int = 4  # Number of channels C of the first stage; later stages have 2C and 4C.
-    none: bool = False  # Whether "none" is a candidate; if not, the derived cell has none either.
+    none: bool = False  # Whether the operation "none" is a candidate.
     epochs: int = 200  # Number of search epochs.
     batch_size: int = 64  # Number of images per batch.
     lr: Annotated[float, Range(0.01, 0.5, log=True)] = 0.025  # Initial learning rate of SGD for the weights.

@@ -118,7 +118,7 @@ class DQNConfig(TrainConfig):
     beta: float = 0.4  # Initial exponent of the importance weights; it rises to 1 during training.
     distributional: bool = False  # Learn the distribution of returns (C51).
     atoms: int = 51  # Number of atoms of the return distribution (C51).
-    v_min: float = 0.0  # Lowest discounted return that C51 can represent; in CartPole-v1 they are within 0 and 100.
+    v_min: float = 0.0  # Lowest discounted return that C51 can represent; returns of CartPole-v1 are between 0 and 100.
     v_max: float = 100.0  # Highest discounted return that C51 can represent.
     noisy: bool = False  # Explore with noisy layers instead of epsilon-greedy.
     sigma: float = 0.5  # Initial noise scale σ₀ of noisy layers.

@@ -38,7 +38,7 @@ class IQLConfig(OfflineConfig):
 
     expectile: float = 0.8  # τ: 0.5 evaluates the policy of the data; closer to 1, the best actions in the data.
     beta: float = 3.0  # β, inverse temperature of the policy's weights. 0: behavior cloning.
-    polyak: float = 0.005  # Rate at which the target networks follow.
+    polyak: float = 0.005  # Rate at which the target networks follow the Q-networks.
 
     def __post_init__(self) -> None:
         super().__post_init__()

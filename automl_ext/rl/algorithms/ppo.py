@@ -54,10 +54,10 @@ class PPOConfig(PolicyConfig):
     gae_lambda: Annotated[float, LAMBDAS] = 0.95
     """λ of generalized advantage estimation. 0: trust the next value; 1: n-step returns."""
     clip_range: Annotated[float, Range(0.1, 0.4)] = 0.2
-    """ε: the ratio of the new to the old probability counts within 1 ± ε."""
+    """ε: the loss clips the ratio of the new to the old probability to 1 ± ε."""
     clip_decay: Annotated[bool, Categories(False, True)] = False
     """Decrease the clip range linearly to 0 at total_steps."""
-    value_clip: float | None = None  # Largest change of a value that lowers the value loss. None: no clipping.
+    value_clip: float | None = None  # Bound of the change of a value, in the clipped value loss. None: no clipping.
     lr: Annotated[float, Range(1e-5, 1e-2, log=True)] = 1e-3  # Learning rate.
     lr_decay: Annotated[bool, Categories(False, True)] = True
     """Decrease the learning rate linearly to 0 at total_steps."""

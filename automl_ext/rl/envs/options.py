@@ -46,7 +46,8 @@ class EnvOptions:
     (Yu et al. 2022). For a2c, ppo and reinforce."""
     wrapper: Annotated[tuple[str, ...], UseAppendAction] = ()
     """Your own wrapper, MODULE:FUNCTION, which maps an environment to an environment; the module may be in the current
-    directory. Repeat the option for several: the first one is the innermost, and all are inside those above."""
+    directory. Repeat the option for several: the first one is the innermost, and all are inside the wrappers of the
+    options above."""
     env_kwarg: Annotated[tuple[str, ...], UseAppendAction] = ()
     """Argument of the environment, NAME=VALUE, for example size=20 for automl_ext/DeepSea-v0. The value is read as JSON
     if it is JSON, else as text. May be repeated."""

@@ -43,7 +43,7 @@ class Contrastive:
     seams: ClassVar[frozenset[Seam]] = frozenset({"terms"})
 
     weight: Annotated[float, arg(name="contrastive.weight")] = 1.0
-    """Weight of a contrastive loss on the encoder that Q-learning from images shares with it (CURL); 0: none."""
+    """Weight of a contrastive loss on the encoder of Q-learning from images (CURL); 0: none."""
 
     def __post_init__(self) -> None:
         check_options(self, "weight", low=0)

@@ -51,7 +51,7 @@ class PolicyConfig(TrainConfig):
     normalize_rewards: bool = False  # Divide rewards by the running standard deviation of the discounted returns.
     body: Kind = "auto"  # Convolutions for images: of Nature DQN, one small one, or IMPALA's residual network.
     layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
-    initial_std: float = 1.0  # Initial standard deviation of Box actions, as a part of half the width of the box.
+    initial_std: float = 1.0  # Initial standard deviation of Box actions, relative to half the width of the box.
     eval_sample: bool = False  # Sample the actions in evaluations. Default: take the most probable ones.
     separate: Separate = "none"  # Layers that each agent or task has for itself: none, its heads, or whole networks.
 

@@ -76,7 +76,7 @@ class Extra(Protocol):
 
 @dataclass
 class NoExtras:
-    """The options of extras of a configuration that has none. ``automl_ext.rl.extras.Extras`` has all of them."""
+    """Stands in for ``automl_ext.rl.extras.Extras``, the options of all extras, in a configuration without extras."""
 
     def each(self) -> Iterable[Extra]:
         """Return the extras that the options ask for."""

@@ -151,7 +151,7 @@ def check_ends(continuing: Tensor, gamma: float, op: str) -> None:
 
 
 def policy_probabilities(mdp: MDP, policy: Any, op: str) -> Tensor:
-    """Return the action probabilities of a policy, [..., S, A], normalized to sum 1; float64 for given actions.
+    """Return the action probabilities of a policy, [..., S, A], normalized to sum 1; float64 if ``policy`` has actions.
 
     Args:
         mdp: the MDP.

@@ -33,8 +33,8 @@ class CommandTuneConfig(TuneConfig):
     """Options of the tuning of a command."""
 
     objective: str | None = None
-    """Number to tune by, of result.json or else of metrics.jsonl. Default: the return of the last policy, the accuracy
-    on validation data, or the score of the search."""
+    """Number to tune by: an entry of result.json, or else of metrics.jsonl. Default: the return of the last policy, the
+    accuracy on validation data, or the score of the search."""
     trial_seeds: int = 1
     """Number of runs per trial, with the seeds --seed, --seed + 1, …: the objective is their mean. Trials are pruned by
     the first of them."""
