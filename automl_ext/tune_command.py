@@ -121,7 +121,7 @@ def with_class(config: Any, kind: type) -> Any:
 
 
 def default_of(name: str, flags: type, kind: type) -> Callable[[Any], Any]:
-    """Return a function that makes the default of the command-line form from the settings of the tuned command."""
+    """Return a function from the settings of the tuned command to the default values of the options of ``tune``."""
     out = Path("runs") / f"tune-{name.split()[-1]}"
 
     def default(settings: Any) -> Any:
