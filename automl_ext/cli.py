@@ -92,7 +92,7 @@ class EvalCommand:
 @dataclass
 class ExportCommand:
     run: Annotated[Path, tyro.conf.Positional]
-    """Run directory of retrain, search auto or a search over a supernet, finished, or of train (not of dreamer)."""
+    """Run directory of a finished retrain or search over a supernet, of search auto, or of train (not of dreamer)."""
     out: Path
     """A network: NAME.pt2 (torch.export), NAME.py (a Python module, its weights in NAME.pt), or NAME for all of them. A
     policy: the folder of policy.pt2 (torch.export), policy.json and README.md."""
