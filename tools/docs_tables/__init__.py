@@ -33,6 +33,8 @@ TABLES: dict[str, Callable[[], str]] = {
         search.supernet_ranking,
         search.ensemble,
         search.auto_search,
+        search.auto_small,
+        search.auto_versions,
         training_free.training_free,
         training_free.nas_screening,
         rl.rl_learning,

@@ -142,6 +142,54 @@ def accuracy_at(run: dict[str, Any], seconds: float) -> float:
     return curve[-1][1]
 
 
+def auto_small() -> str:
+    """One row per small set: means over the seeds of test accuracies in percent."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run in load("auto_small"):
+        if run["name"] in SMALL_DATA:
+            groups.setdefault(run["name"], []).append(run)
+    lines = []
+    for name, runs in groups.items():
+        rows = [{row["name"]: row for row in run["rows"]} for run in runs]
+        means = {
+            kind: statistics.mean(100 * row[kind]["test_accuracy"] for row in rows) for kind in ("found", *SMALL_PLAIN)
+        }
+        better = max(SMALL_PLAIN, key=lambda kind: means[kind])
+        chosen = [min((row[kind] for kind in SMALL_PLAIN), key=lambda one: one["valid_log_loss"]) for row in rows]
+        cells = [
+            SMALL_DATA[name],
+            ", ".join(str(run["seed"]) for run in runs),
+            *(f"{mean:.1f}" for mean in means.values()),
+        ]
+        found = [row["found"]["test_accuracy"] for row in rows]
+        cells += [mean_gain(found, others) for others in ([row[better] for row in rows], chosen)]
+        seconds = statistics.mean(row["found"]["seconds"] for row in rows)
+        undecided = sum(not run["race_decided"] for run in runs)
+        names = sorted({run["network_name"].rpartition(", C =")[0] for run in runs})
+        lines.append([*cells, f"{undecided} of {len(runs)}", f"{seconds:.0f}", "; ".join(names)])
+    header = "images | seeds | returned | plain CNN, average | plain CNN, max | returned − better head"
+    return table(f"{header} | returned − head chosen by validation | race at chance | CPU-seconds | found", lines)
+
+
+def auto_versions() -> str:
+    """CIFAR-10 in five minutes with two versions of search auto, on one machine."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run in load("auto_small"):
+        if run["name"] not in SMALL_DATA:
+            groups.setdefault(run["version"], []).append(run)
+    lines = []
+    for version in sorted(groups, reverse=True):  # before, after
+        runs = groups[version]
+        found = [100 * run["rows"][0]["test_accuracy"] for run in runs]
+        error = f" ± {statistics.stdev(found) / len(found) ** 0.5:.2f}" if len(found) > 1 else ""
+        each = ", ".join(f"{accuracy:.2f}" for accuracy in found)
+        seconds = statistics.mean(run["rows"][0]["seconds"] for run in runs)
+        seeds = ", ".join(str(run["seed"]) for run in runs)
+        names = "; ".join(sorted({run["network_name"] for run in runs}))
+        lines.append([version, seeds, each, f"{statistics.mean(found):.2f}{error}", f"{seconds:.0f}", names])
+    return table("version | seeds | test accuracy, % | mean ± standard error | CPU-seconds | found", lines)
+
+
 def mean_gain(found: list[float], others: list[dict[str, Any]]) -> str:
     """Return the mean difference of test accuracies in percent, and its standard error."""
     gains = [100 * (one - other["test_accuracy"]) for one, other in zip(found, others, strict=True)]
@@ -152,7 +200,15 @@ def mean_gain(found: list[float], others: list[dict[str, Any]]) -> str:
 AUTO_DATA = {
     "fashion": "Fashion-MNIST, 10,000",
     "cifar10": "CIFAR-10, 10,000",
-    "shapes": "made shapes, 600",
+    "shapes": "generated shapes, 600",
     "digits": "digits, 1,797",
 }
+SMALL_DATA = {
+    "objects": "generated objects, 1,000",
+    "textures": "generated textures, 600",
+    "counting": "generated spots to count, 1,200",
+    "fashion": "Fashion-MNIST, 1,000",
+    "cifar10": "CIFAR-10, 1,000",
+}
+SMALL_PLAIN = ("plain CNN, average", "plain CNN, max")
 AUTO_BASELINES = ("largest cell", "best-ranked cell", "plain CNN, 32-64-128")
