@@ -1,6 +1,7 @@
 # make       set up .venv, build, and run the demonstration: a search on the digits data (runs/demo)
 # make test      set up .venv, build, and run the Python and C++ tests, without sanitizers and the tests marked slow
 # make test-all  all tests: also the sanitizer builds of the C++ tests and the Python tests marked slow; CI runs this
+# make torture  rebuild disks after crashes of the machine, and resume the runs on them; needs strace
 # make bench measure the ops beside PyTorch, torch.compile and other packages, on one core: about twenty minutes.
 #            It replaces benchmarks/results/bench.json, its picture, and the tables and numbers taken from it
 # make docs  the documentation in build/docs: pages, tutorials (they run) and docstrings; warnings are errors
@@ -22,7 +23,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 export PYTHONDONTWRITEBYTECODE :=
 CPP := $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/*.*)
 
-.PHONY: all setup test test-all demo lint package wheel release first-hour bench docs docs-tables cuda-build cuda-test clean FORCE
+.PHONY: all setup test test-all demo lint package wheel release first-hour bench docs docs-tables torture cuda-build cuda-test clean FORCE
 all: demo
 
 setup: $(VENV)/.built
@@ -65,6 +66,10 @@ docs: setup
 	  | xargs -d '\n' $(BIN)/python -m pip install --quiet --no-compile
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees docs build/docs
 	@echo "built: build/docs/index.html"
+
+# Disks on which something is wrong are kept in build/torture.
+torture: setup
+	PYTHONPATH=tools $(BIN)/python -m torture --out benchmarks/results/torture.json --keep build/torture
 
 docs-tables:
 	PYTHONPATH=tools $(PYTHON) -m docs_tables

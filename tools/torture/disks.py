@@ -1,0 +1,240 @@
+"""The contents that a disk may have after a crash, from the operations until then.
+
+The model is that of ALICE (Pillai et al., All File Systems Are Not Created Equal, OSDI 2014), made smaller:
+
+- ``fsync`` of a file makes its writes and truncations certain. ``fsync`` of a folder makes the names in it certain:
+  creations, renames and deletions. Nothing else is certain: ``fsync`` of a new file does not keep its name.
+- At a crash, any operation that is not certain may be lost, whatever came before and after it. A rename is atomic.
+- A write that is not certain may arrive in part: its first half only, or its length with zeros in place of its bytes.
+
+With n operations of which u are not certain, there are 2ᵘ disks, so cases are chosen: after each operation, all arrive
+(the process was killed), none arrives, one is lost, only one arrives, all of one file's writes are lost, one write is
+torn, and random selections.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torture.operations import Operation
+
+ROOT = 0  # number of the recorded folder
+RANDOM = 3  # random selections after each operation
+UNREAD = ("tensorboard", ".lock")  # entries of a run directory whose contents do not distinguish two disks
+FILE, FOLDER = "file", "folder"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """An operation on numbered files and folders, whose numbers a rename does not change."""
+
+    operation: Operation
+    node: int
+    parent: int = -1
+    new_parent: int = -1
+
+    @property
+    def is_content(self) -> bool:
+        return self.operation.kind in ("write", "truncate")
+
+    @property
+    def synced_by(self) -> int:
+        """The number of the file or folder whose fsync makes this effect certain."""
+        if self.is_content:
+            return self.node
+        return self.new_parent if self.operation.kind == "rename" else self.parent
+
+
+@dataclass(frozen=True)
+class Case:
+    """A crash.
+
+    Attributes:
+        end: number of operations before it.
+        name: what happened to those that were not certain.
+        lost: the operations that did not arrive.
+        torn: a write of which "half" arrived, or "zeros" did.
+    """
+
+    end: int
+    name: str
+    lost: frozenset[int]
+    torn: tuple[int, str] | None = None
+
+
+class Tree:
+    """Names and contents of files. Effects whose folder or file is missing have no effect."""
+
+    def __init__(self) -> None:
+        self.names: dict[int, dict[str, int]] = {ROOT: {}}  # of each folder
+        self.contents: dict[int, list[tuple[int, Operation]]] = {}  # of each file: operations, with their positions
+
+    def apply(self, i: int, effect: Effect, operation: Operation) -> None:
+        kind, node = operation.kind, effect.node
+        if effect.is_content:
+            self.contents.setdefault(node, []).append((i, operation))
+        elif kind != "fsync":
+            name = operation.path.rpartition("/")[2]
+            names = self.names.setdefault(effect.parent, {})
+            if kind in ("create", "mkdir"):
+                names[name] = node
+                if kind == "mkdir":
+                    self.names.setdefault(node, {})
+            elif names.get(name) == node:
+                del names[name]
+            if kind == "rename":
+                self.names.setdefault(effect.new_parent, {})[operation.to.rpartition("/")[2]] = node
+
+    def find(self, path: str) -> int | None:
+        node: int | None = ROOT
+        for name in path.split("/") if path else ():
+            node = self.names.get(node, {}).get(name)  # type: ignore[arg-type]
+        return node
+
+    def paths(self, node: int = ROOT, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """Yield all files and folders below a folder."""
+        for name, child in self.names.get(node, {}).items():
+            yield prefix + name, child
+            yield from self.paths(child, f"{prefix}{name}/")
+
+
+class Disks:
+    """The disks after each prefix of ``operations``."""
+
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        self.effects: list[Effect] = []
+        self.folders = {ROOT}
+        self._known: dict[tuple[tuple[int, int], ...], bytes] = {}
+        tree, number, ends = Tree(), 0, {}
+        for operation in operations:
+            parent = tree.find(operation.path.rpartition("/")[0])
+            node = tree.find(operation.path)
+            if operation.kind in ("create", "mkdir"):
+                if node is not None:
+                    continue
+                node = number = number + 1
+                self.folders |= {node} if operation.kind == "mkdir" else set()
+            if node is None or parent is None:
+                raise ValueError(f"{operation.kind} of {operation.path}: there is no such file")
+            new_parent = tree.find(operation.to.rpartition("/")[0]) if operation.to else -1
+            if operation.kind == "write":
+                end = ends.get(node, 0)
+                place = end if operation.place is None else operation.place
+                operation = replace(operation, place=place)
+                ends[node] = max(end, place + len(operation.data))
+            elif operation.kind == "truncate":
+                if ends.get(node, 0) == operation.place:
+                    continue
+                ends[node] = operation.place
+            effect = Effect(operation, node, parent, -1 if new_parent is None else new_parent)
+            tree.apply(len(self.effects), effect, operation)
+            self.effects.append(effect)
+        self.certain_at = [len(self.effects) + 1] * len(self.effects)  # number of operations until it is certain
+        synced: dict[int, int] = {}
+        for i in reversed(range(len(self.effects))):
+            effect = self.effects[i]
+            if effect.operation.kind == "fsync":
+                synced[effect.node] = i + 1
+            else:
+                self.certain_at[i] = synced.get(effect.synced_by, len(self.effects) + 1)
+
+    def tree(self, case: Case) -> Tree:
+        tree = Tree()
+        for i, effect in enumerate(self.effects[: case.end]):
+            if i not in case.lost:
+                operation = effect.operation
+                if case.torn is not None and case.torn[0] == i:
+                    half, data = case.torn[1] == "half", operation.data
+                    operation = replace(operation, data=data[: len(data) // 2] if half else bytes(len(data)))
+                tree.apply(i, effect, operation)
+        return tree
+
+    def files(self, case: Case) -> dict[str, bytes | None]:
+        """Return the content of each file by path; None for a folder."""
+        tree = self.tree(case)
+        return {
+            path: None if node in self.folders else self._content(tree.contents.get(node, []))
+            for path, node in tree.paths()
+        }
+
+    def _content(self, operations: list[tuple[int, Operation]]) -> bytes:
+        key = tuple((i, hash(operation.data)) for i, operation in operations)
+        if key not in self._known:
+            content = bytearray()
+            for _, operation in operations:
+                place = operation.place or 0
+                content.extend(bytes(max(place - len(content), 0)))
+                if operation.kind == "truncate":
+                    del content[place:]
+                else:
+                    content[place : place + len(operation.data)] = operation.data
+            self._known[key] = bytes(content)
+        return self._known[key]
+
+    def live(self, end: int) -> Case:
+        """Return the case without a crash of the machine: all operations have arrived."""
+        return Case(end, "all arrive", frozenset())
+
+    def cases(self, rng: random.Random) -> list[Case]:
+        """Return the cases in random order."""
+        found = []
+        for end in range(len(self.effects) + 1):
+            if end and (self.effects[end - 1].operation.kind == "fsync" or self._is_unread(end - 1)):
+                continue  # its disks are among those of the operation before
+            found += list(self.cases_at(end, rng))
+        rng.shuffle(found)
+        return found
+
+    def cases_at(self, end: int, rng: random.Random) -> Iterator[Case]:
+        """Yield the cases of a crash after ``end`` operations."""
+        uncertain = {i for i in range(end) if self.certain_at[i] > end and self.effects[i].operation.kind != "fsync"}
+        yield self.live(end)
+        yield Case(end, "none arrives", frozenset(uncertain))
+        for _ in range(RANDOM):
+            yield Case(end, "a random selection", frozenset(i for i in sorted(uncertain) if rng.random() < 0.5))
+        for i in sorted(uncertain):
+            effect = self.effects[i]
+            if self._is_unread(i):
+                continue
+            what = f"{effect.operation.kind} {effect.operation.path}"
+            yield Case(end, f"without {what}", frozenset({i}))
+            yield Case(end, f"only {what}", frozenset(uncertain - {i}))
+            if effect.is_content:
+                same = {j for j in uncertain if self.effects[j].is_content and self.effects[j].node == effect.node}
+                yield Case(end, f"without the writes of {effect.operation.path}", frozenset(same))
+                if effect.operation.kind == "write":
+                    for way in ("half", "zeros"):
+                        yield Case(end, f"{way} of {what}", frozenset(j for j in same if j > i), (i, way))
+
+    def _is_unread(self, i: int) -> bool:
+        return any(name in UNREAD for name in self.effects[i].operation.path.split("/"))
+
+
+def key(files: dict[str, bytes | None]) -> str:
+    """Return a hash of what distinguishes two disks."""
+    digest = hashlib.sha256()
+    for path, content in sorted(files.items()):
+        if not any(name in UNREAD for name in path.split("/")):
+            digest.update(f"{path}\0{'-' if content is None else len(content)}\0".encode() + (content or b""))
+    return digest.hexdigest()
+
+
+def write(files: dict[str, bytes | None], folder: Path) -> None:
+    """Create files and folders."""
+    for path, content in files.items():  # a folder comes before its files
+        if content is None:
+            (folder / path).mkdir()
+        else:
+            (folder / path).write_bytes(content)
+
+
+def read(folder: Path) -> dict[str, bytes | None]:
+    """Return the files and folders that :func:`write` would create."""
+    return {
+        str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+    }
