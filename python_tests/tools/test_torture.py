@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from torture.commands import durable_step, false_claim
-from torture.disks import Disks, key
+from torture.disks import Disks, Files, key
 from torture.operations import Operation, parse, record
 
 FOLDER = Operation("mkdir", "run")
@@ -19,13 +19,13 @@ FILE_SYNCED, FOLDER_SYNCED = Operation("fsync", "run/.tmp"), Operation("fsync", 
 RENAMED = Operation("rename", "run/.tmp", "run/result.json")
 
 
-def found(operations: Sequence[Operation], path: str) -> set[bytes | None]:
+def found(operations: Sequence[Operation], path: str) -> set[bytes | str | None]:
     """Return the contents that a file has on any disk; None: it is missing."""
     disks = Disks(operations)
     return {disks.files(case).get(path) for case in disks.cases(random.Random(0))}
 
 
-def at_the_end(operations: Sequence[Operation]) -> list[dict[str, bytes | None]]:
+def at_the_end(operations: Sequence[Operation]) -> list[Files]:
     disks = Disks(operations)
     return [disks.files(case) for case in disks.cases_at(len(disks.effects), random.Random(0))]
 
@@ -119,10 +119,13 @@ def test_a_process_is_recorded(tmp_path: Path) -> None:
             file.write(b"!")
             file.flush()
             os.fsync(file.fileno())
+        os.symlink("file", "new/link")
         shutil.rmtree("new")
 
     operations = record(change, tmp_path)
     assert [operation.kind for operation in operations] == [
-        *("mkdir", "create", "truncate", "write", "truncate", "rename", "create", "write", "fsync", "unlink", "rmdir")
+        *("mkdir", "create", "truncate", "write", "truncate", "rename", "create", "write", "fsync"),
+        *("symlink", "unlink", "unlink", "rmdir"),
     ]
+    assert found(operations, "new/link") == {None, "file"}
     assert found(operations, "new/file") >= {None, b"123!", b"123"}

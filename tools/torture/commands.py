@@ -15,7 +15,7 @@ from pathlib import Path
 from fuzzing import process, runs
 from fuzzing.command_tables import DREAMER
 
-from torture.disks import Case, Disks, read, write
+from torture.disks import Case, Disks, Files, read, write
 from torture.operations import record
 
 LIMIT = 120.0  # seconds of CPU time of one command
@@ -146,7 +146,7 @@ def _succeed(done: process.Done) -> None:
         raise RuntimeError(f"{' '.join(done.argv)}: exit code {done.code}: {done.err[-2000:]}")
 
 
-def false_claim(disks: Disks, case: Case, files: dict[str, bytes | None]) -> str | None:
+def false_claim(disks: Disks, case: Case, files: Files) -> str | None:
     """Return what is missing of the finished run whose ``result.json`` is on the disk; None if nothing is.
 
     What a run had written when it wrote its result must be there, unless something changed it afterwards.

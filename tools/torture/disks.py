@@ -15,6 +15,7 @@ torn, and random selections.
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,8 @@ from torture.operations import Operation
 ROOT = 0  # number of the recorded folder
 RANDOM = 3  # random selections after each operation
 UNREAD = ("tensorboard", ".lock")  # entries of a run directory whose contents do not distinguish two disks
-FILE, FOLDER = "file", "folder"
+NEW = ("create", "mkdir", "symlink")
+Files = dict[str, bytes | str | None]  # by path: the content of a file, the target of a symbolic link, None: a folder
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Tree:
         elif kind != "fsync":
             name = operation.path.rpartition("/")[2]
             names = self.names.setdefault(effect.parent, {})
-            if kind in ("create", "mkdir"):
+            if kind in NEW:
                 names[name] = node
                 if kind == "mkdir":
                     self.names.setdefault(node, {})
@@ -108,19 +110,23 @@ class Disks:
     def __init__(self, operations: Sequence[Operation]) -> None:
         self.effects: list[Effect] = []
         self.folders = {ROOT}
+        self.links: dict[int, str] = {}  # targets of symbolic links
         self._known: dict[tuple[tuple[int, int], ...], bytes] = {}
         tree, number, ends = Tree(), 0, {}
         for operation in operations:
             parent = tree.find(operation.path.rpartition("/")[0])
             node = tree.find(operation.path)
-            if operation.kind in ("create", "mkdir"):
+            if operation.kind in NEW:
                 if node is not None:
                     continue
                 node = number = number + 1
-                self.folders |= {node} if operation.kind == "mkdir" else set()
+                if operation.kind == "mkdir":
+                    self.folders.add(node)
+                elif operation.kind == "symlink":
+                    self.links[node] = operation.to
             if node is None or parent is None:
                 raise ValueError(f"{operation.kind} of {operation.path}: there is no such file")
-            new_parent = tree.find(operation.to.rpartition("/")[0]) if operation.to else -1
+            new_parent = tree.find(operation.to.rpartition("/")[0]) if operation.kind == "rename" else -1
             if operation.kind == "write":
                 end = ends.get(node, 0)
                 place = end if operation.place is None else operation.place
@@ -153,13 +159,17 @@ class Disks:
                 tree.apply(i, effect, operation)
         return tree
 
-    def files(self, case: Case) -> dict[str, bytes | None]:
-        """Return the content of each file by path; None for a folder."""
+    def files(self, case: Case) -> Files:
         tree = self.tree(case)
-        return {
-            path: None if node in self.folders else self._content(tree.contents.get(node, []))
-            for path, node in tree.paths()
-        }
+        found: Files = {}
+        for path, node in tree.paths():
+            if node in self.folders:
+                found[path] = None
+            elif node in self.links:
+                found[path] = self.links[node]
+            else:
+                found[path] = self._content(tree.contents.get(node, []))
+        return found
 
     def _content(self, operations: list[tuple[int, Operation]]) -> bytes:
         key = tuple((i, hash(operation.data)) for i, operation in operations)
@@ -214,27 +224,33 @@ class Disks:
         return any(name in UNREAD for name in self.effects[i].operation.path.split("/"))
 
 
-def key(files: dict[str, bytes | None]) -> str:
+def key(files: Files) -> str:
     """Return a hash of what distinguishes two disks."""
     digest = hashlib.sha256()
     for path, content in sorted(files.items()):
         if not any(name in UNREAD for name in path.split("/")):
-            digest.update(f"{path}\0{'-' if content is None else len(content)}\0".encode() + (content or b""))
+            data = content if isinstance(content, bytes) else repr(content).encode()
+            digest.update(f"{path}\0{type(content).__name__}\0{len(data)}\0".encode() + data)
     return digest.hexdigest()
 
 
-def write(files: dict[str, bytes | None], folder: Path) -> None:
+def write(files: Files, folder: Path) -> None:
     """Create files and folders."""
     for path, content in files.items():  # a folder comes before its files
         if content is None:
             (folder / path).mkdir()
+        elif isinstance(content, str):
+            (folder / path).symlink_to(content)
         else:
             (folder / path).write_bytes(content)
 
 
-def read(folder: Path) -> dict[str, bytes | None]:
+def read(folder: Path) -> Files:
     """Return the files and folders that :func:`write` would create."""
-    return {
-        str(path.relative_to(folder)): None if path.is_dir() else path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-    }
+    found: Files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            found[str(path.relative_to(folder))] = os.readlink(path)
+        else:
+            found[str(path.relative_to(folder))] = None if path.is_dir() else path.read_bytes()
+    return found

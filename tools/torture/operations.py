@@ -24,10 +24,10 @@ class Operation:
     """One operation on a file or folder.
 
     Attributes:
-        kind: "create" (without effect if the file exists), "mkdir", "write", "truncate", "rename", "unlink", "rmdir" or
-            "fsync".
+        kind: "create" (without effect if the file exists), "mkdir", "symlink", "write", "truncate", "rename", "unlink",
+            "rmdir" or "fsync".
         path: relative to the recorded folder; "" is this folder.
-        to: the new path of a rename.
+        to: the new path of a rename; the target of a symbolic link.
         data: the bytes of a write.
         place: the position of a write, None: at the end; the length of a truncate.
     """
@@ -111,6 +111,12 @@ def parse(lines: Iterable[str], folder: Path) -> Iterator[Operation]:
             moved = {key: re.sub(f"^{re.escape(path)}(?=/|$)", to, key[1]) for key in positions}
             positions = {(key[0], moved[key]): place for key, place in positions.items()}
             yield Operation("rename", path, to)
+        elif name in ("symlink", "symlinkat", "link", "linkat"):
+            path = inside(os.path.join(_at(opened, -1) if name == "symlinkat" else "", os.fsdecode(strings[1])))
+            if path is not None and "sym" not in name:
+                raise RuntimeError(f"strace: {name} in {path} is not understood")
+            if path is not None:
+                yield Operation("symlink", path, os.fsdecode(strings[0]))
         elif name in ("unlink", "unlinkat", "rmdir", "mkdir", "mkdirat", "truncate"):
             path = inside(os.path.join(_at(opened, 0), os.fsdecode(strings[0])))
             if path is not None:
