@@ -21,7 +21,7 @@ from automl_ext.tabular.table.columns import IGNORED, KINDS, Column
 from automl_ext.tabular.table.table_files import check_frame
 from automl_ext.tabular.table.task import Array, Kind, TableTask
 from automl_ext.training.errors import UserError
-from automl_ext.training.files.atomic import write_json
+from automl_ext.training.files.atomic import fsync_path, write_json
 from automl_ext.training.files.reading import check_regular, read_object, short
 
 MODEL, FOLDER = "model.json", "models"
@@ -134,6 +134,7 @@ class Fitted:
         for i, member in enumerate(self.members):
             file = path / FOLDER / f"{i:03d}-{member.learner}{LEARNERS[member.learner].suffix}"
             member.model.save(file)
+            fsync_path(file)
             members.append(
                 {
                     "learner": member.learner,
@@ -153,6 +154,7 @@ class Fitted:
             "report": self.report,
         }
         data = json.dumps(content)
+        fsync_path(path / FOLDER)
         write_json(path / MODEL, {"sha256": hashlib.sha256(data.encode()).hexdigest(), "content": data})
 
 

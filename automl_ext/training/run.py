@@ -126,11 +126,12 @@ class Run:
                     origin = _newest_intact(out / CHECKPOINTS, read)
                 else:
                     origin = _at_path(Path(resume), out, entries, read)
+                longer = [] if origin is None else _lengthen(out, origin[1]["config"], config)
                 run = _fresh(out, facts) if origin is None else _resume(out, facts, *origin)
                 if resume == "auto" and entries:
                     say(f"{out}: " + (f"continues from step {run.step:,}" if origin else "no checkpoint, starts anew"))
-                if origin is not None:
-                    _lengthen(out, origin[1]["config"], config)
+                for text in longer:
+                    say(f"{out}: {text}")
             except BaseException as error:
                 folder.close(undo=isinstance(error, Exception))
                 raise
@@ -238,15 +239,21 @@ def read_config(run: Path, config: Config) -> Config:
     return from_dict(config, read_object(run / CONFIG), str(run / CONFIG), version)
 
 
-def _lengthen(out: Path, stored: dict[str, Any], config: Any) -> None:
-    """Remove the result of a run that is continued beyond its former end, and print which of its schedules change."""
+def _lengthen(out: Path, stored: dict[str, Any], config: Any) -> list[str]:
+    """Remove the result of a run that is continued beyond its former end. Return which of its schedules change.
+
+    This is before ``config.json`` changes: after a crash in between, no result is beside a configuration of more steps.
+    """
+    texts = []
     for name in increased(stored, config):
         (out / RESULT).unlink(missing_ok=True)
+        fsync_path(out)
         now = f"{getattr(config, name):,}"
-        text = f"{out}: {name} was {stored[name]:,} and is now {now}"
+        text = f"{name} was {stored[name]:,} and is now {now}"
         if schedules := config.may_increase[name]:
             text += f"; {', '.join(schedules)}: the schedule changes here, so this is no run of {now} from the start"
-        say(text)
+        texts.append(text)
+    return texts
 
 
 def _check_run_directory(out: Path, entries: list[Path]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.training.errors import UserError
+from automl_ext.training.files.atomic import fsync_path
 
 LOCK = ".lock"
 _held: dict[int, Path] = {}  # descriptor of each lock that this process holds → its path
@@ -177,6 +178,8 @@ class RunFolder:
         self.lock: Lock | None = None
         try:
             out.mkdir(parents=True, exist_ok=True)
+            for path in self.made:
+                fsync_path(path.parent)
             self.lock = Lock(out)
             self.entries = [path for path in out.iterdir() if path.name != LOCK]
         except BaseException:
