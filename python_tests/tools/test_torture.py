@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 from torture.commands import durable_step, false_claim
 from torture.disks import Disks, Files, key
 from torture.operations import Operation, parse, record
@@ -129,3 +133,30 @@ def test_a_process_is_recorded(tmp_path: Path) -> None:
     ]
     assert found(operations, "new/link") == {None, "file"}
     assert found(operations, "new/file") >= {None, b"123!", b"123"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_runs_survive_a_few_crashes_and_a_missing_fsync_is_noticed(tmp_path: Path) -> None:
+    script = """
+import os, sys
+from automl_ext.training.files import checkpoint
+from torture.__main__ import main
+options = ["--commands", "a2c", "--out"]
+code = main([*options, sys.argv[1], "--states", "15", "--ends", "2"])
+checkpoint.fsync_path = lambda path: None
+sys.exit(10 * code + main([*options, sys.argv[2], "--states", "25", "--ends", "0"]))
+"""
+    out = [tmp_path / name for name in ("right.json", "planted.json")]
+    path = os.pathsep.join([str(ROOT / "tools"), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, out)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    right, planted = (json.loads(file.read_text())["rows"][0] for file in out)
+    assert (right["states"], right["faults"], right["ended"]) == (15, 0, 2)
+    assert right["resumed"] > 0
+    assert planted["faults"] > 0

@@ -1,6 +1,6 @@
 """Check that a run survives every crash of its machine, as its files can be after one.
 
-    PYTHONPATH=tools python -m torture                          # all commands: about CPU-minutes
+    PYTHONPATH=tools python -m torture                          # all commands: make torture
     PYTHONPATH=tools python -m torture --commands fit --states 50 --keep build/torture
 
 Each command runs once under strace. Disks after a crash are rebuilt from its file operations (disks.py has the model),
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import collections
 import datetime
+import gc
 import json
 import os
 import platform
@@ -31,6 +32,9 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"  # a forked process has only one thread
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
+import torch
+
+from automl_ext.training.machine.environment import cpu_name
 from torture.commands import COMMANDS, OUTCOMES, check, recorded
 from torture.disks import key, write
 
@@ -44,8 +48,10 @@ def torture(name: str, states: int, ends: int, seed: int, keep: Path | None) -> 
     try:
         (place / "table.csv").write_text("x,y\n" + "".join(f"{i * i % 17},{'ab'[i % 2]}\n" for i in range(60)))
         made = recorded(COMMANDS[name], place)
-        cases, seen = made.disks.cases(rng), set()
-        for case in cases:
+        gc.freeze()  # a collection in a fork would copy all pages
+        seen: set[str] = set()
+        for case in made.disks.cases(rng):
+            counts["drawn"] += 1
             digest = key(files := made.disks.files(case))
             if digest in seen:
                 continue
@@ -70,9 +76,10 @@ def torture(name: str, states: int, ends: int, seed: int, keep: Path | None) -> 
     finally:
         shutil.rmtree(place, ignore_errors=True)
     seconds = round(time.process_time() + sum(os.times()[2:4]) - began, 1)
-    row = {"command": name, "operations": operations, "cases": len(cases), "states": len(seen)}
+    row = {"command": name, "operations": operations, "drawn": counts["drawn"], "states": len(seen)}
     row |= {outcome: counts[outcome] for outcome in (*OUTCOMES, "ended")}
-    return row | {"faults": len(faults), "cpu_seconds": seconds}
+    row |= {"faults": len(faults), "cpu_seconds": seconds, "seed": seed, "date": datetime.date.today().isoformat()}
+    return row | {"processor": cpu_name(), "python": platform.python_version(), "torch": torch.__version__}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -84,22 +91,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, help="folder for the disks with a fault")
     parser.add_argument("--out", type=Path, help="write the counts to this JSON file")
     options = parser.parse_args(argv)
-    rows = []
+    rows = {}
+    if options.out and options.out.exists():  # those of other commands are kept
+        rows = {row["command"]: row for row in json.loads(options.out.read_text())["rows"]}
     for name in options.commands:
-        rows.append(torture(name, options.states, options.ends, options.seed, options.keep))
-        print(json.dumps(rows[-1]), flush=True)
+        rows[name] = torture(name, options.states, options.ends, options.seed, options.keep)
+        print(json.dumps(rows[name]), flush=True)
         if options.out:
-            options.out.write_text(json.dumps(about(options.seed) | {"rows": rows}, indent=1) + "\n")
-    return int(any(row["faults"] for row in rows))
-
-
-def about(seed: int) -> dict[str, Any]:
-    import torch
-
-    from automl_ext.training.machine.environment import cpu_name
-
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    return {"date": datetime.date.today().isoformat(), "processor": cpu_name(), "versions": versions, "seed": seed}
+            ordered = [rows[command] for command in COMMANDS if command in rows]
+            options.out.write_text(json.dumps({"rows": ordered}, indent=1) + "\n")
+    return int(any(rows[name]["faults"] for name in options.commands))
 
 
 if __name__ == "__main__":

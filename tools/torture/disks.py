@@ -189,36 +189,52 @@ class Disks:
         """Return the case without a crash of the machine: all operations have arrived."""
         return Case(end, "all arrive", frozenset())
 
-    def cases(self, rng: random.Random) -> list[Case]:
-        """Return the cases in random order."""
-        found = []
-        for end in range(len(self.effects) + 1):
-            if end and (self.effects[end - 1].operation.kind == "fsync" or self._is_unread(end - 1)):
-                continue  # its disks are among those of the operation before
-            found += list(self.cases_at(end, rng))
-        rng.shuffle(found)
-        return found
+    def cases(self, rng: random.Random) -> Iterator[Case]:
+        """Yield the cases of crashes after all operations, in random order."""
+        choices = [(end, *choice) for end in range(len(self.effects) + 1) for choice in self._choices(end)]
+        rng.shuffle(choices)
+        yield from (self._case(*choice, rng) for choice in choices)
 
     def cases_at(self, end: int, rng: random.Random) -> Iterator[Case]:
         """Yield the cases of a crash after ``end`` operations."""
-        uncertain = {i for i in range(end) if self.certain_at[i] > end and self.effects[i].operation.kind != "fsync"}
-        yield self.live(end)
-        yield Case(end, "none arrives", frozenset(uncertain))
-        for _ in range(RANDOM):
-            yield Case(end, "a random selection", frozenset(i for i in sorted(uncertain) if rng.random() < 0.5))
-        for i in sorted(uncertain):
-            effect = self.effects[i]
-            if self._is_unread(i):
-                continue
-            what = f"{effect.operation.kind} {effect.operation.path}"
-            yield Case(end, f"without {what}", frozenset({i}))
-            yield Case(end, f"only {what}", frozenset(uncertain - {i}))
-            if effect.is_content:
-                same = {j for j in uncertain if self.effects[j].is_content and self.effects[j].node == effect.node}
-                yield Case(end, f"without the writes of {effect.operation.path}", frozenset(same))
-                if effect.operation.kind == "write":
-                    for way in ("half", "zeros"):
-                        yield Case(end, f"{way} of {what}", frozenset(j for j in same if j > i), (i, way))
+        yield from (self._case(end, *choice, rng) for choice in self._choices(end))
+
+    def uncertain(self, end: int) -> list[int]:
+        """Return the operations before ``end`` that may be lost."""
+        return [i for i in range(end) if self.certain_at[i] > end and self.effects[i].operation.kind != "fsync"]
+
+    def _choices(self, end: int) -> Iterator[tuple[str, int]]:
+        yield "all arrive", -1
+        if end and (self.effects[end - 1].operation.kind == "fsync" or self._is_unread(end - 1)):
+            return  # the other disks are among those of the operation before
+        yield "none arrives", -1
+        yield from [("a random selection", -1)] * RANDOM
+        for i in self.uncertain(end):
+            if not self._is_unread(i):
+                yield "without", i
+                yield "only", i
+                if self.effects[i].is_content:
+                    yield "without the writes of", i
+                if self.effects[i].operation.kind == "write":
+                    yield "half of", i
+                    yield "zeros of", i
+
+    def _case(self, end: int, way: str, i: int, rng: random.Random) -> Case:
+        uncertain = self.uncertain(end)
+        if way == "all arrive":
+            return self.live(end)
+        if i < 0:
+            return Case(end, way, frozenset(j for j in uncertain if way == "none arrives" or rng.random() < 0.5))
+        operation, node = self.effects[i].operation, self.effects[i].node
+        name = f"{way} {operation.kind} {operation.path}"
+        same = [j for j in uncertain if self.effects[j].is_content and self.effects[j].node == node]
+        if way == "without":
+            return Case(end, name, frozenset({i}))
+        if way == "only":
+            return Case(end, name, frozenset(uncertain) - {i})
+        if way == "without the writes of":
+            return Case(end, name, frozenset(same))
+        return Case(end, name, frozenset(j for j in same if j > i), (i, way.removesuffix(" of")))
 
     def _is_unread(self, i: int) -> bool:
         return any(name in UNREAD for name in self.effects[i].operation.path.split("/"))
