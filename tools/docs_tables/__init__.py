@@ -14,7 +14,19 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from docs_tables import command_line, cuda, install, ops, parallel, rl, search, tabular, torchrun, training_free
+from docs_tables import (
+    command_line,
+    crashes,
+    cuda,
+    install,
+    ops,
+    parallel,
+    rl,
+    search,
+    tabular,
+    torchrun,
+    training_free,
+)
 from docs_tables.figures import templates, with_numbers
 from docs_tables.text import ROOT
 
@@ -53,6 +65,7 @@ TABLES: dict[str, Callable[[], str]] = {
         parallel.parallel_costs,
         parallel.ray_disturbances,
         torchrun.torchrun_steps,
+        crashes.torture,
         cuda.cuda_predictions,
         install.install_times,
         install.install_matrix,
