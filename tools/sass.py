@@ -22,7 +22,8 @@ FP64 = re.compile(r"F2F\.F64|F2F\.F\d+\.F64|D(?:ADD|MUL|FMA)\b")
 # Kernels that read and write packs. Each instance has a 16-byte load and a 16-byte store.
 IN_PACKS = re.compile(r"(entmax|gumbel|bisect)(_backward)?_(short|medium|long|huge)_rows|mixed_op_(forward|backward)")
 SINGLE = {
-    "gumbel_huge_rows": "the noise is generated again in each pass, in the order of the stream",
+    "gumbel_huge_parts": "a thread has the elements of its random numbers, in the order of the stream",
+    "gumbel_huge_rows": "a thread reads fields of the summary of a part; rows are in packs",
     "short_rows<1>": "one thread per row of at most 8 elements, whose length forbids packs",
     "td_long_rows": "eight threads read whole sectors of a row, of any length",
 }
@@ -31,6 +32,8 @@ EXCEPTIONS = {
     "carrying_scan": "as scan",
     "windows": "converts the discount, a double argument, in each step",
     "carrying_windows": "converts the discount, a double argument, in each step",
+    "gumbel_huge_parts": "reads τ, perhaps a double, once for each part",
+    "entmax_huge_thresholds": "ends a chain of additions every 16 elements",
     "gumbel_tau_gradient": "sums one double per block: little work",
     "mixed_op_weights_backward": "sums one double per tile and input: little work",
     "projection_short_rows": "atoms are computed in double, as on the CPU",
@@ -96,7 +99,7 @@ class Kernel:
 
     def is_in_packs(self):
         items, size = self.team()[1] or 16, SIZES.get(self.dtype, 4)
-        return bool(IN_PACKS.fullmatch(self.name)) and self.name not in SINGLE and items * size >= 16
+        return bool(IN_PACKS.fullmatch(self.name)) and items * size >= 16
 
     def per_element(self):
         """Return the instructions per element: all of a kernel of rows in registers, else those of loops over packs."""

@@ -91,6 +91,12 @@ static std::vector<double> run(const std::vector<double>& x, int64_t offset, con
 }
 
 template <class T>
+static void launch(int power, const T* in, T* out, int64_t count, int64_t n, int64_t inner = 1) {
+  std::vector<char> workspace(entmax_workspace(Element<T>::dtype, count, n, inner));
+  launch_entmax(power, Element<T>::dtype, in, out, count, n, workspace.data(), nullptr, inner);
+}
+
+template <class T>
 static void check_launches(int power) {
   Random random{4};
   for (const int64_t n : lengths)
@@ -100,9 +106,7 @@ static void check_launches(int power) {
       std::vector<double> first;
       for (unsigned seed = 0; seed < cuda_on_cpu::orders(3); ++seed) {
         cuda_on_cpu::seed = seed;
-        const std::vector<double> p = run<T>(x, offset, [&](const T* in, T* out) {
-          launch_entmax(power, Element<T>::dtype, in, out, count, n, nullptr);
-        });
+        const std::vector<double> p = run<T>(x, offset, [&](const T* in, T* out) { launch(power, in, out, count, n); });
         if (seed == 0) check_forward<T>(power, x, first = p, n);
         CHECK(same_bits(p, first), "n = %lld: the result depends on the order of threads", (long long)n);
         if (n > 500) break;
@@ -138,15 +142,7 @@ static void check_blocks(int power_) {
                                                 n * sizeof(Compute<T>), nullptr, in, out, count, n);
                                 }),
                          n);
-        check_forward<T>(power(), x,
-                         run<T>(x, 0,
-                                [&](const T* in, T* out) {
-                                  KERNEL_LAUNCH((entmax_huge_rows<power(), T>), dim3(2), dim3(threads), 0, nullptr, in,
-                                                out, count, n);
-                                }),
-                         n);
-        const std::vector<double> p = run<T>(
-            x, 0, [&](const T* in, T* out) { launch_entmax(power(), Element<T>::dtype, in, out, count, n, nullptr); });
+        const std::vector<double> p = run<T>(x, 0, [&](const T* in, T* out) { launch(power(), in, out, count, n); });
         const std::vector<double> g = decoded(encoded<T>(random.normals(int64_t(x.size()))));
         const std::vector<T> y = encoded<T>(p);
         check_backward<T>(power(), g, p,
@@ -180,6 +176,46 @@ static void check_blocks(int power_) {
   power_ == 2 ? power_is(Int<2>()) : power_is(Int<1>());
 }
 
+// Rows in parts, in small blocks: several parts, the last of which is short, and lists that are too short for some parts.
+template <class T>
+static void check_parts(int power) {
+  constexpr int threads = 64, part = threads * kHugeItems;
+  Random random{10};
+  for (const int64_t n : {100, part, part + 1, 3 * part - 4, 5 * part + 332})
+    for (const int64_t offset : {0, 1}) {
+      const int64_t count = 9;
+      const std::vector<double> x = decoded(encoded<T>(rows_of(n, count, random)));
+      std::vector<double> first;
+      for (unsigned seed = 0; seed < cuda_on_cpu::orders(2); ++seed) {
+        cuda_on_cpu::seed = seed;
+        const std::vector<double> p = run<T>(x, offset, [&](const T* in, T* out) {
+          const int64_t parts = huge_parts(n, threads);
+          Carver sizes(nullptr);
+          huge_rows(in, count, n, parts, threads, sizes);
+          std::vector<char> workspace(sizes.bytes());
+          power == 2 ? forward_huge<2, T, threads>(in, out, count, n, workspace.data(), nullptr)
+                     : forward_huge<1, T, threads>(in, out, count, n, workspace.data(), nullptr);
+        });
+        if (seed == 0) check_forward<T>(power, x, first = p, n);
+        CHECK(same_bits(p, first), "n = %lld: the result depends on the order of threads", (long long)n);
+      }
+    }
+}
+
+// Rows that do not fit shared memory, with more elements that can be in the support than fit it, and with few.
+template <class T>
+static void check_huge() {
+  Random random{11};
+  const size_t all = cuda_on_cpu::max_shared_bytes;
+  cuda_on_cpu::max_shared_bytes = 48 * 1024;
+  for (const int64_t n : {20000, 24001})
+    for (const double scale : {1e-3, 1.0, 100.0}) {
+      const std::vector<double> x = decoded(encoded<T>(random.normals(2 * n, scale)));
+      check_forward<T>(2, x, run<T>(x, 0, [&](const T* in, T* out) { launch(2, in, out, 2, n); }), n);
+    }
+  cuda_on_cpu::max_shared_bytes = all;
+}
+
 // Columns: the same tests as for rows, with a last block that is not full.
 template <class T>
 static void check_columns(int power) {
@@ -193,9 +229,8 @@ static void check_columns(int power) {
       std::vector<double> p;
       for (unsigned seed = 0; seed < cuda_on_cpu::orders(2); ++seed) {
         cuda_on_cpu::seed = seed;
-        const std::vector<double> got = run<T>(transposed(x, n, inner), 0, [&](const T* in, T* out) {
-          launch_entmax(power, Element<T>::dtype, in, out, count, n, nullptr, inner);
-        });
+        const std::vector<double> got =
+            run<T>(transposed(x, n, inner), 0, [&](const T* in, T* out) { launch(power, in, out, count, n, inner); });
         if (seed == 0) check_forward<T>(power, x, p = transposed(got, n, inner, true), n);
         CHECK(same_bits(transposed(got, n, inner, true), p), "n = %lld: the result depends on the order of threads",
               (long long)n);
@@ -233,8 +268,8 @@ static void check_long_flat_rows() {
       for (double& e : x) e += noise * random.normal();
       x = decoded(encoded<float>(x));
       for (const int power : {1, 2}) {
-        const std::vector<double> p = run<float>(
-            x, 0, [&](const float* in, float* out) { launch_entmax(power, kFloat32, in, out, 1, n, nullptr); });
+        const std::vector<double> p =
+            run<float>(x, 0, [&](const float* in, float* out) { launch(power, in, out, 1, n); });
         check_forward<float>(power, x, p, n);
       }
     }
@@ -247,8 +282,7 @@ static void check_threshold() {
     for (const int64_t n : {5, 8, 10, 40, 300, 5000}) {
       std::vector<double> x(n, power == 2 ? 0 : 0.75);
       std::fill_n(x.begin(), 4, 1.0);
-      const std::vector<double> p =
-          run<T>(x, 0, [&](const T* in, T* out) { launch_entmax(power, Element<T>::dtype, in, out, 1, n, nullptr); });
+      const std::vector<double> p = run<T>(x, 0, [&](const T* in, T* out) { launch(power, in, out, 1, n); });
       check_forward<T>(power, x, p, n);
       for (int64_t i = 4; i < n; ++i)
         CHECK(p[i] == 0, "%s power %d, n = %lld: p[%lld] = %g at the threshold", Element<T>::name, power, (long long)n,
@@ -268,10 +302,7 @@ static void check_candidates() {
         if (i % 2 || i / 2 >= near) x[i] -= 5;
       x = decoded(encoded<T>(x));
       check_forward<T>(power, x,
-                       run<T>(x, 0,
-                              [&](const T* in, T* out) {
-                                launch_entmax(power, Element<T>::dtype, in, out, 1, int64_t(x.size()), nullptr);
-                              }),
+                       run<T>(x, 0, [&](const T* in, T* out) { launch(power, in, out, 1, int64_t(x.size())); }),
                        int64_t(x.size()));
     }
 }
@@ -284,9 +315,7 @@ static void check_at_limits() {
   const int64_t size = sizeof(T), longest = shared_memory_limit() / size;
   for (const int64_t n : {48 * 1024 / size - 16, longest, longest + 1}) {
     const std::vector<double> x = decoded(encoded<T>(random.normals(n)));
-    check_forward<T>(
-        2, x, run<T>(x, 0, [&](const T* in, T* out) { launch_entmax(2, Element<T>::dtype, in, out, 1, n, nullptr); }),
-        n);
+    check_forward<T>(2, x, run<T>(x, 0, [&](const T* in, T* out) { launch(2, in, out, 1, n); }), n);
   }
 }
 
@@ -294,8 +323,7 @@ static void check_at_limits() {
 static void check_attribute() {
   const std::vector<double> x(20000, 0.5);
   const auto run_once = [&] {
-    return run<float>(
-        x, 0, [&](const float* in, float* out) { launch_entmax(1, kFloat32, in, out, 1, int64_t(x.size()), nullptr); });
+    return run<float>(x, 0, [&](const float* in, float* out) { launch(1, in, out, 1, int64_t(x.size())); });
   };
   cuda_on_cpu::attribute_calls = 0;
   cuda_on_cpu::attributes_fail = true;
@@ -310,6 +338,7 @@ static void test_type() {
   for (const int power : {1, 2}) {
     check_launches<T>(power);
     check_blocks<T>(power);
+    check_parts<T>(power);
     check_columns<T>(power);
   }
 }
@@ -327,6 +356,7 @@ int main() {
     check_threshold<T>();
     check_candidates<T>();
     if constexpr (sizeof(T) >= 4) check_at_limits<T>();
+    check_huge<T>();
   });
   return finish();
 }

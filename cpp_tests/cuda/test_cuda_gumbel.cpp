@@ -40,18 +40,10 @@ static void test_noise(double tolerance) {
   std::printf("%s noise: error at most %.3g·max(1, |g|)\n", Element<C>::name, worst);
 }
 
-// Each element is perturbed once, with its own word, wherever the range begins and ends.
+// Each element has the noise of its own word, wherever the range begins and ends.
 static void test_stream() {
-  const std::vector<float> x(300, 0.25f);
   for (const int64_t first : {int64_t(0), int64_t(5), int64_t(63), int64_t(64), (int64_t(1) << 38) + 77})
     for (const int count : {1, 3, 59, 64, 65, 300}) {
-      std::vector<float> z(count, -1);
-      std::vector<int> times(count);
-      for (int rank = 0; rank < 32; ++rank)
-        each_perturbed(rank, 32, 9, first, x.data(), count, [&](int i, float value) { z[i] = value, ++times[i]; });
-      for (int i = 0; i < count; ++i)
-        CHECK(times[i] == 1 && z[i] == perturb(x[i], word_of_element(9, uint64_t(first + i))),
-              "first %lld, element %d of %d: drawn %d times, %g", (long long)first, i, count, times[i], z[i]);
       std::vector<float> logs(noise_size(count), -1);
       for (int rank = 0; rank < 32; ++rank) sample_noise(rank, 32, 9, first, count, logs.data());
       for (int i = 0; i < count; ++i)
@@ -60,7 +52,7 @@ static void test_stream() {
     }
 }
 
-static constexpr size_t kAllShared = 232448, kLittleShared = 8192;
+static constexpr size_t kAllShared = 232448, kLittleShared = 40960;
 
 template <class T>
 struct Outputs {
@@ -85,8 +77,11 @@ struct Sampler {
     Outputs<T> out(c, offset);
     std::vector<T> in = transposed(x, c.n, c.inner);
     in.insert(in.begin(), offset, T());
-    launch_gumbel(entmax, Element<T>::dtype, OnDevice(c).rows, in.data() + offset, out.soft.data() + offset,
-                  hard ? out.one_hot.data() + offset : nullptr, hard ? out.index.data() : nullptr, nullptr);
+    const OnDevice device(c);
+    std::vector<char> workspace(gumbel_workspace(Element<T>::dtype, device.rows, out.soft.data()));
+    launch_gumbel(entmax, Element<T>::dtype, device.rows, in.data() + offset, out.soft.data() + offset,
+                  hard ? out.one_hot.data() + offset : nullptr, hard ? out.index.data() : nullptr, workspace.data(),
+                  nullptr);
     out.soft.erase(out.soft.begin(), out.soft.begin() + offset);
     out.one_hot.erase(out.one_hot.begin(), out.one_hot.begin() + offset);
     out.soft = transposed(out.soft, c.n, c.inner, true), out.one_hot = transposed(out.one_hot, c.n, c.inner, true);
@@ -119,8 +114,10 @@ struct Sampler {
       CHECK(run(c, x, order) == out, "n = %lld: the result depends on the order of threads", (long long)c.n);
     CHECK(same_bits(run(c, x, 1, 0, false).soft, out.soft), "n = %lld: soft alone differs", (long long)c.n);
     std::vector<int64_t> index(c.count(), -1);
-    launch_gumbel(entmax, Element<T>::dtype, OnDevice(c).rows, transposed(x, c.n, c.inner).data(), nullptr, nullptr,
-                  index.data(), nullptr);
+    const OnDevice device(c);
+    std::vector<char> workspace(gumbel_workspace(Element<T>::dtype, device.rows, nullptr));
+    launch_gumbel(entmax, Element<T>::dtype, device.rows, transposed(x, c.n, c.inner).data(), nullptr, nullptr,
+                  index.data(), workspace.data(), nullptr);
     CHECK(index == out.index, "n = %lld: argmax alone differs", (long long)c.n);
     const Outputs<T> misaligned = run(c, x, 1, 1);
     CHECK(misaligned.index == out.index, "n = %lld: misaligned index", (long long)c.n);
@@ -246,36 +243,61 @@ template <bool entmax, class T>
 static void test_blocks() {
   Sampler<T> sampler{entmax};
   for (const int64_t n : {33, 1000})
-    for (const int threads : {32, 96, 192, kRowThreads})
-      for (const bool in_shared : {true, false}) {
-        const Case c{n, 3, 2, {1, 2}, {1.0, 0.5}, kFloat32};
-        const std::vector<T> x = encoded<T>(Random{14}.normals(n * c.count()));
+    for (const int threads : {32, 96, 192, kRowThreads}) {
+      const Case c{n, 3, 2, {1, 2}, {1.0, 0.5}, kFloat32};
+      const std::vector<T> x = encoded<T>(Random{14}.normals(n * c.count()));
+      const OnDevice device(c);
+      Outputs<T> out(c, 0);
+      const GumbelOutputs<T> pointers{out.soft.data(), out.one_hot.data(), out.index.data()};
+      KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), 2, threads, size_t(noise_size(n)) * sizeof(Compute<T>), nullptr,
+                    device.rows, x.data(), pointers);
+      for (int64_t row = 0; row < c.count(); ++row) sampler.check_row(c, row, x, out);
+    }
+}
+
+// Rows in parts, in small blocks, with rows and groups that begin inside a window of the stream; more parts than blocks of the
+// last launch; flat rows, for whose candidates the lists are too short.
+template <bool entmax, class T>
+static void test_parts() {
+  constexpr int threads = 64, part = threads * kHugeItems;
+  Sampler<T> sampler{entmax};
+  for (const int64_t n : {40, part - 63, part, 3 * part + 1, 9 * part + 100})
+    for (const double scale : {1.0, 1e-3}) {
+      const Case c{n, 3, 2, {1, -2}, {scale < 1 ? 1e3 : 1.0, 0.5}, kFloat32};
+      std::vector<double> logits = Random{16}.normals(n * c.count(), scale);
+      for (size_t i = 0; i < logits.size(); ++i)
+        if (i % 5 == 1 || i / n == 4) logits[i] = i % n ? -inf : 0.5;  // and a row with one category, parts with none
+      const std::vector<T> x = encoded<T>(logits);
+      Outputs<T> first(c, 0);
+      for (unsigned order = 0; order < cuda_on_cpu::orders(2); ++order) {
+        cuda_on_cpu::seed = order;
         const OnDevice device(c);
         Outputs<T> out(c, 0);
         const GumbelOutputs<T> pointers{out.soft.data(), out.one_hot.data(), out.index.data()};
-        if (in_shared)
-          KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), 2, threads, size_t(noise_size(n)) * sizeof(Compute<T>), nullptr,
-                        device.rows, x.data(), pointers);
-        else
-          KERNEL_LAUNCH((gumbel_huge_rows<entmax, T>), 2, threads, 0, nullptr, device.rows, x.data(), pointers);
+        Carver sizes(nullptr);
+        huge_gumbel_rows<T, threads>(device.rows, out.soft.data(), sizes);
+        std::vector<char> workspace(sizes.bytes());
+        sample_huge<entmax, T, threads>(device.rows, x.data(), pointers, workspace.data(), nullptr);
         for (int64_t row = 0; row < c.count(); ++row) sampler.check_row(c, row, x, out);
+        if (order == 0) first = out;
+        CHECK(out == first, "n = %lld: the result depends on the order of threads", (long long)n);
       }
+    }
 }
 
 template <class T>
 static void test_type() {
   for (const bool entmax : {false, true}) {
     Sampler<T> sampler{entmax};
-    for (const size_t shared : {kAllShared, kLittleShared}) {
-      cuda_on_cpu::max_shared_bytes = shared;
-      for (const Case& c : cases())
-        if (shared == kAllShared || c.n > kShortRow) sampler.check(c, c.n % 2 ? 0.3 : 0.0);
-      for (const int64_t n : {2, 7, 33, 200, 3000}) {
-        if (shared == kLittleShared && n <= kShortRow) continue;
-        sampler.check_special_rows(n);
-        sampler.check_extreme_taus(n);
-      }
+    for (const Case& c : cases()) sampler.check(c, c.n % 2 ? 0.3 : 0.0);
+    for (const int64_t n : {2, 7, 33, 200, 3000}) {
+      sampler.check_special_rows(n);
+      sampler.check_extreme_taus(n);
     }
+    cuda_on_cpu::max_shared_bytes = kLittleShared;  // rows in two parts
+    sampler.check({9001, 2, 2, {3, 4}, {1.0, 0.5}, kFloat32}, 0.3);
+    sampler.check_special_rows(9001);
+    sampler.check_extreme_taus(9001);
     cuda_on_cpu::max_shared_bytes = kAllShared;
     for (const Case& c : column_cases()) sampler.check(c, c.n % 2 ? 0.3 : 0.0);
     for (const int64_t n : {7, 33}) {
@@ -294,6 +316,8 @@ static void test_type() {
   test_few_blocks_long<T>(1100);
   test_blocks<false, T>();
   test_blocks<true, T>();
+  test_parts<false, T>();
+  test_parts<true, T>();
 }
 
 static void test_sampling() {

@@ -20,7 +20,9 @@ Tensor forward(const Tensor& x, int64_t dim) {
   return entmax_forward(
       kName<power>, x, dim,
       [&](DType dtype, const Rows& rows, void* p) {
-        launch_entmax(power, dtype, rows.data.const_data_ptr(), p, rows.count, rows.length, call.stream(), rows.inner);
+        const Workspace workspace(entmax_workspace(dtype, rows.count, rows.length, rows.inner), rows.data);
+        launch_entmax(power, dtype, rows.data.const_data_ptr(), p, rows.count, rows.length, workspace.get(),
+                      call.stream(), rows.inner);
         call.check();
       },
       entmax_cuda_columns);

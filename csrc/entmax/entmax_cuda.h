@@ -8,8 +8,10 @@
 
 namespace automl_ext {
 
-void launch_entmax(int power, DType dtype, const void* x, void* p, int64_t rows, int64_t n, void* stream,
-                   int64_t inner = 1);
+// workspace: entmax_workspace bytes, aligned as results of torch; 0 for rows that fit shared memory.
+int64_t entmax_workspace(DType dtype, int64_t rows, int64_t n, int64_t inner = 1);
+void launch_entmax(int power, DType dtype, const void* x, void* p, int64_t rows, int64_t n, void* workspace,
+                   void* stream, int64_t inner = 1);
 void launch_entmax_backward(int power, DType dtype, const void* grad, const void* p, void* dx, int64_t rows, int64_t n,
                             void* stream, int64_t inner = 1);
 

@@ -161,14 +161,21 @@ __device__ __forceinline__ Threshold<C> shifted_threshold(const BlockTeam& team,
   return {threshold[0], threshold[1]};
 }
 
-// Computes p from scale·x, given the largest x of the row. scale is ½ for entmax-1.5 and 1 for sparsemax, each divided by the
-// temperature.
-template <int power, class T, class Team, class Row, class C>
-__device__ __forceinline__ void entmax_below(const Team& team, Row& row, C top, C scale, T* out) {
-  // A NaN or +inf makes its row NaN; a row of only −inf is 0.
-  const bool is_nan = !(top < infinity<C>()) || scale != scale, is_valid = !is_nan && top > -infinity<C>();
-  const Threshold<C> tau = shifted_threshold<power>(team, row, top, scale, is_valid);
-  const C instead = is_nan ? not_a_number<C>() : C(0);
+// A NaN or +inf makes its row NaN; a row of only −inf is 0.
+template <class C>
+__device__ __forceinline__ bool is_nan_row(C top, C scale) {
+  return !(top < infinity<C>()) || scale != scale;
+}
+template <class C>
+__device__ __forceinline__ bool is_valid_row(C top, C scale) {
+  return !is_nan_row(top, scale) && top > -infinity<C>();
+}
+
+// Stores p of a row that is shifted by its largest element.
+template <int power, class T, class Row, class C>
+__device__ __forceinline__ void store_entmax(const Row& row, Threshold<C> tau, C top, C scale, T* out) {
+  const bool is_valid = is_valid_row(top, scale);
+  const C instead = is_nan_row(top, scale) ? not_a_number<C>() : C(0);
   // τ is exact up to 2 epsilon·|τ|: less than that above τ, an element is at the threshold, and p is exactly 0. A rounding error
   // in its place would put the element into the support of the derivatives.
   const C exactness = -2 * (sizeof(C) == 8 ? C(0x1p-52) : C(0x1p-23)) * (tau.high + tau.low);
@@ -176,6 +183,14 @@ __device__ __forceinline__ void entmax_below(const Team& team, Row& row, C top, 
     const C above = (v - tau.high) - tau.low, d = above > exactness ? above : C(0);
     return is_valid ? (power == 2 ? d * d : d) : instead;
   });
+}
+
+// Computes p from scale·x, given the largest x of the row. scale is ½ for entmax-1.5 and 1 for sparsemax, each divided by the
+// temperature.
+template <int power, class T, class Team, class Row, class C>
+__device__ __forceinline__ void entmax_below(const Team& team, Row& row, C top, C scale, T* out) {
+  const Threshold<C> tau = shifted_threshold<power>(team, row, top, scale, is_valid_row(top, scale));
+  store_entmax<power>(row, tau, top, scale, out);
 }
 
 template <class Team, class Row>
@@ -249,18 +264,6 @@ __global__ void __launch_bounds__(kRowThreads, 1) entmax_long_rows(const T* x, T
     Compute<T> top = -infinity<Compute<T>>();
     SharedRow<T, BlockTeam> row(team, x + at * n, n, packed, values, [&](Compute<T> v) { top = larger(v, top); });
     entmax_below<power>(team, row, team.largest(top), power == 2 ? Compute<T>(0.5) : Compute<T>(1), p + at * n);
-  }
-}
-
-// One block per row that does not fit shared memory.
-template <int power, class T>
-__global__ void __launch_bounds__(kRowThreads, 1) entmax_huge_rows(const T* x, T* p, int64_t rows, int64_t n) {
-  const BlockTeam team;
-  constexpr int width = MemoryRow<T, BlockTeam>::width;
-  const bool packed = packs_fit<width>(x, n) && packs_fit<width>(p, n);
-  for (int64_t at = blockIdx.x; at < rows; at += gridDim.x) {
-    GlobalRow<T, BlockTeam> row(team, x + at * n, n, packed);
-    entmax_row<power>(team, row, p + at * n);
   }
 }
 

@@ -31,7 +31,9 @@ constexpr const char* kName = entmax ? "gumbel_entmax15" : "gumbel_softmax";
 auto runner(const CudaCall& call, const char* op, bool entmax) {
   return [&call, op, entmax](DType dtype, const Rows& r, const GumbelGroups& groups, void* soft, void* one_hot,
                              int64_t* index) {
-    launch_gumbel(entmax, dtype, rows_of(op, r, groups), r.data.const_data_ptr(), soft, one_hot, index, call.stream());
+    const GumbelCudaRows rows = rows_of(op, r, groups);
+    const Workspace workspace(gumbel_workspace(dtype, rows, soft), r.data);
+    launch_gumbel(entmax, dtype, rows, r.data.const_data_ptr(), soft, one_hot, index, workspace.get(), call.stream());
     call.check();
   };
 }

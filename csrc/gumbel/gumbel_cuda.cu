@@ -1,9 +1,9 @@
 // Launches of Gumbel sampling and its gradients.
 #include "gumbel_cuda.h"
 
-#include "../common/cuda/launch.cuh"
+#include "../entmax/entmax_huge_cuda.cuh"
 #include "gumbel_backward_kernels.cuh"
-#include "gumbel_kernels.cuh"
+#include "gumbel_huge_kernels.cuh"
 
 namespace automl_ext {
 namespace {
@@ -49,8 +49,38 @@ void sample_columns(const GumbelCudaRows& rows, const T* x, const GumbelOutputs<
   });
 }
 
+template <class T>
+int64_t noise_bytes(int64_t n) {
+  return noise_size(n) * int64_t(sizeof(Compute<T>));
+}
+
+// The rows in parts, and z in soft if that has its type. Without soft, only the summaries are needed.
+template <class T, int threads>
+HugeRows<Compute<T>> huge_gumbel_rows(const GumbelCudaRows& rows, T* soft, Carver& memory) {
+  using C = Compute<T>;
+  const C* z = nullptr;
+  if constexpr (std::is_same_v<T, C>)
+    z = soft;
+  else if (soft)
+    z = memory.take<C>(rows.count * rows.n);
+  return huge_rows(z, rows.count, rows.n, huge_parts(rows.n + kWindow - 1, threads), threads, memory);
+}
+
+template <bool entmax, class T, int threads = kHugeThreads>
+void sample_huge(const GumbelCudaRows& rows, const T* x, const GumbelOutputs<T>& out, void* workspace,
+                 cudaStream_t stream) {
+  Carver memory(workspace);
+  const auto huge = huge_gumbel_rows<T, threads>(rows, out.soft, memory);
+  const int64_t parts = rows.count * huge.parts;
+  KERNEL_LAUNCH((gumbel_huge_parts<entmax, T, threads>), grid_of(parts), threads, 0, stream, rows, huge, x,
+                const_cast<Compute<T>*>(huge.values));
+  if (entmax && out.soft) launch_huge_thresholds<2>(huge, rows.rows_per_group, kWindow, stream);
+  KERNEL_LAUNCH((gumbel_huge_rows<entmax, T, threads>), resident_grid(parts, 1024 / threads), threads, 0, stream, rows,
+                huge, out);
+}
+
 template <bool entmax, class T>
-void sample(const GumbelCudaRows& rows, const T* x, const GumbelOutputs<T>& out, cudaStream_t stream) {
+void sample(const GumbelCudaRows& rows, const T* x, const GumbelOutputs<T>& out, void* workspace, cudaStream_t stream) {
   if (rows.inner > 1) return sample_columns<entmax>(rows, x, out, stream);
   const auto in_tiles = [&](auto lanes, auto items) {
     const RowTiles tiles = short_row_tiles(rows, lanes());
@@ -60,16 +90,12 @@ void sample(const GumbelCudaRows& rows, const T* x, const GumbelOutputs<T>& out,
   };
   const auto in_blocks = [&] {
     if (rows.n <= kShortRow) return in_tiles(Int<32>(), Int<0>());
-    const int64_t bytes = noise_size(rows.n) * int64_t(sizeof(Compute<T>));
-    if (bytes <= shared_memory_limit()) {
-      static SharedMemoryAllowance allowance;
-      if (!allow_shared_memory(gumbel_long_rows<entmax, T>, bytes, allowance)) return;
-      KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), grid_of(rows.count), long_row_block(rows.n), size_t(bytes), stream,
-                    rows, x, out);
-    } else {
-      KERNEL_LAUNCH((gumbel_huge_rows<entmax, T>), grid_of(rows.count), long_row_block(rows.n), 0, stream, rows, x,
-                    out);
-    }
+    const int64_t bytes = noise_bytes<T>(rows.n);
+    if (bytes > shared_memory_limit()) return sample_huge<entmax>(rows, x, out, workspace, stream);
+    static SharedMemoryAllowance allowance;
+    if (!allow_shared_memory(gumbel_long_rows<entmax, T>, bytes, allowance)) return;
+    KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), grid_of(rows.count), long_row_block(rows.n), size_t(bytes), stream,
+                  rows, x, out);
   };
   for_row_length(rows.n, in_tiles, in_blocks);
 }
@@ -112,12 +138,22 @@ void for_kind(bool entmax, DType dtype, const Launch& launch) {
 
 }  // namespace
 
+int64_t gumbel_workspace(DType dtype, const GumbelCudaRows& rows, void* soft) {
+  Carver memory(nullptr);
+  for_dtype(dtype, [&](auto element) {
+    using T = decltype(element);
+    if (rows.inner == 1 && rows.n > kShortRow && noise_bytes<T>(rows.n) > shared_memory_limit())
+      huge_gumbel_rows<T, kHugeThreads>(rows, static_cast<T*>(soft), memory);
+  });
+  return memory.bytes();
+}
+
 void launch_gumbel(bool entmax, DType dtype, const GumbelCudaRows& rows, const void* x, void* soft, void* one_hot,
-                   int64_t* index, void* stream) {
+                   int64_t* index, void* workspace, void* stream) {
   for_kind(entmax, dtype, [&](auto kind, auto element) {
     using T = decltype(element);
     const GumbelOutputs<T> out{static_cast<T*>(soft), static_cast<T*>(one_hot), index};
-    sample<kind()>(rows, static_cast<const T*>(x), out, static_cast<cudaStream_t>(stream));
+    sample<kind()>(rows, static_cast<const T*>(x), out, workspace, static_cast<cudaStream_t>(stream));
   });
 }
 

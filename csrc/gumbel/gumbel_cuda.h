@@ -23,9 +23,10 @@ struct GumbelCudaRows {
 };
 
 // Computes the non-null outputs: softmax or entmax-1.5 of (x + noise)/τ, one_hot of argmax(x + noise), and the argmax.
-// one_hot requires soft.
+// one_hot requires soft. workspace: gumbel_workspace bytes, aligned as results of torch; 0 for rows that fit shared memory.
+int64_t gumbel_workspace(DType dtype, const GumbelCudaRows& rows, void* soft);
 void launch_gumbel(bool entmax, DType dtype, const GumbelCudaRows& rows, const void* x, void* soft, void* one_hot,
-                   int64_t* index, void* stream);
+                   int64_t* index, void* workspace, void* stream);
 
 // Computes dx. If dtau is not null, also computes dtau, one value of type tau_dtype per temperature, with the workspace
 // partials of gumbel_tau_partials(rows) elements.

@@ -63,66 +63,6 @@ struct GumbelOutputs {
   int64_t* index;
 };
 
-// A row whose noise is generated again on every pass.
-template <class T, class Team>
-struct NoiseRow {
-  using C = Compute<T>;
-  using Index = int64_t;
-  static constexpr int longest_chain = kLongestChain;
-  using Accumulator = Sum<C>;
-  using Total = double;
-  using Scalar = double;
-  const Team team;
-  const T* const row;
-  const int64_t n, first;  // `first` is the index of row[0] in its group
-  const uint64_t seed;
-  C top = 0, scale = 1;
-  bool exponential = false;
-
-  __device__ __forceinline__ NoiseRow(const Team& team_, const T* row_, int64_t n_, int64_t first_, uint64_t seed_)
-      : team(team_), row(row_), n(n_), first(first_), seed(seed_) {}
-  template <class F, class EndChains = NoChains>
-  __device__ __forceinline__ void each_indexed(const F& f, const EndChains& end_chains = {}) const {
-    each_perturbed(
-        team.rank(), team.size(), seed, first, row, n,
-        [&](int64_t i, C z) {
-          const C v = (z - top) * scale;
-          f(i, exponential ? std::exp(v) : v);
-        },
-        end_chains);
-  }
-  template <class F, class EndChains = NoChains>
-  __device__ __forceinline__ void each(const F& f, const EndChains& end_chains = {}) const {
-    each_indexed([&](int64_t, C x) { f(x); }, end_chains);
-  }
-  template <class F>
-  __device__ __forceinline__ void shift(C top_, C scale_, const F& f) {
-    top = top_;
-    scale = scale_;
-    each(f);
-  }
-  template <class F, class EndChains>
-  __device__ __forceinline__ void exponentiate(C top_, C scale_, const F& f, const EndChains& end_chains) {
-    top = top_;
-    scale = scale_;
-    exponential = true;
-    each(f, end_chains);
-  }
-  template <class F>
-  __device__ __forceinline__ void store(T* out, const F& f) const {
-    each_indexed([&](int64_t i, C x) { out[i] = narrow<T>(f(x)); });
-  }
-  template <class F>
-  __device__ __forceinline__ void write(T* out, const F& f) const {
-    for (int64_t i = team.rank(); i < n; i += team.size()) out[i] = narrow<T>(f(i));
-  }
-};
-
-template <class Row>
-constexpr bool kRegenerated = false;
-template <class T, class Team>
-constexpr bool kRegenerated<NoiseRow<T, Team>> = true;
-
 // The largest value of a row and its lowest index; NaN counts as the largest.
 template <class Row>
 struct Largest {
@@ -157,6 +97,15 @@ __device__ __forceinline__ void softmax_below(const Team& team, Row& row, C top,
   row.store(out, [&](C e) { return e * share; });
 }
 
+// Stores 1 at the index, else 0. NaN rows stay NaN; an entmax row of only −inf stays 0.
+template <bool entmax, class T, class Row, class C, class Index>
+__device__ __forceinline__ void store_one_hot(const Row& row, C top, C inverse_tau, Index index, T* out) {
+  const bool all_masked = top == -infinity<C>();
+  const bool is_nan = is_nan_row(top, inverse_tau) || (!entmax && all_masked);
+  const C elsewhere = is_nan ? not_a_number<C>() : C(0), chosen = is_nan || all_masked ? elsewhere : C(1);
+  row.write(out, [&](typename Row::Index i) { return i == index ? chosen : elsewhere; });
+}
+
 // Computes the requested outputs of a row of perturbed logits. `at` is its index, `start` the place of its first element; a
 // missing row has length 0.
 template <bool entmax, class T, class Team, class Row, class C>
@@ -164,7 +113,7 @@ __device__ __forceinline__ void gumbel_row(const Team& team, Row& row, C inverse
                                            int64_t at, int64_t start, bool exists) {
   C top;
   typename Row::Index index = 0;
-  if (out.index || out.one_hot || kRegenerated<Row>) {
+  if (out.index || out.one_hot) {
     const Largest<Row> largest(team, row);
     top = largest.value;
     index = largest.index;
@@ -177,12 +126,7 @@ __device__ __forceinline__ void gumbel_row(const Team& team, Row& row, C inverse
     entmax_below<2>(team, row, top, C(0.5) * inverse_tau, out.soft + start);
   else
     softmax_below(team, row, top, inverse_tau, out.soft + start);
-  if (!out.one_hot) return;
-  // NaN rows stay NaN; an entmax row of only −inf stays 0.
-  const bool all_masked = top == -infinity<C>();
-  const bool is_nan = !(top < infinity<C>()) || inverse_tau != inverse_tau || (!entmax && all_masked);
-  const C elsewhere = is_nan ? not_a_number<C>() : C(0), chosen = is_nan || all_masked ? elsewhere : C(1);
-  row.write(out.one_hot + start, [&](typename Row::Index i) { return i == index ? chosen : elsewhere; });
+  if (out.one_hot) store_one_hot<entmax>(row, top, inverse_tau, index, out.one_hot + start);
 }
 
 // The elements of shared memory for the noise of `count` consecutive elements.
@@ -280,19 +224,6 @@ __global__ void __launch_bounds__(kRowThreads, 1)
     row.combine(x + at * n, [](C x_i, C log) { return add_noise(x_i, log); });
     gumbel_row<entmax>(team, row, inverse, out, at, at * n, true);
     __syncthreads();  // before the next row is sampled
-  }
-}
-
-// One block per row that does not fit shared memory.
-template <bool entmax, class T>
-__global__ void __launch_bounds__(kRowThreads, 1)
-    gumbel_huge_rows(GumbelCudaRows rows, const T* x, GumbelOutputs<T> out) {
-  const BlockTeam team;
-  for (int64_t at = blockIdx.x; at < rows.count; at += gridDim.x) {
-    const TilePlace place(rows, at, rows.rows_per_group, 1);
-    NoiseRow<T, BlockTeam> row(team, x + at * rows.n, rows.n, place.row_in_group * rows.n,
-                               uint64_t(rows.seeds[place.group * rows.seed_step]));
-    gumbel_row<entmax>(team, row, inverse_tau<Compute<T>>(rows, place.group), out, at, at * rows.n, true);
   }
 }
 

@@ -101,29 +101,4 @@ __device__ __forceinline__ void sample_noise(int rank, int size, uint64_t seed, 
   }
 }
 
-// Calls f(i, perturb(x[i], word)) for i < count, divided among threads 0 … size − 1; size is a multiple of 16. x[0] has index `first`
-// in its group. 16 adjacent threads read 16 adjacent elements.
-// end_chains() ends chains of additions, as in rows.cuh.
-template <class T, class Index, class F, class EndChains = NoChains>
-__device__ __forceinline__ void each_perturbed(int rank, int size, uint64_t seed, int64_t first, const T* x,
-                                               Index count, const F& f, const EndChains& end_chains = {}) {
-  using Unsigned = std::make_unsigned_t<Index>;
-  const int skipped = int(first & 63);
-  const uint64_t first_counter = uint64_t(first) / 64 * 16;
-  const Index counters = (count + skipped + 63) / 64 * 16;
-  const auto from_counter = [&](Index u) {
-    const Index i = u / 16 * 64 + u % 16 - skipped;
-    T logits[4];
-#pragma unroll
-    for (int q = 0; q < 4; ++q)
-      if (Unsigned(i + 16 * q) < Unsigned(count)) logits[q] = x[i + 16 * q];
-    uint32_t words[4];
-    philox(seed, first_counter + uint64_t(u), words);
-#pragma unroll
-    for (int q = 0; q < 4; ++q)
-      if (Unsigned(i + 16 * q) < Unsigned(count)) f(i + 16 * q, perturb(widen(logits[q]), words[q]));
-  };
-  in_chains<kLongestChain / 4, Index>(rank, size, counters, from_counter, end_chains);
-}
-
 }  // namespace automl_ext

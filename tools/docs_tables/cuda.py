@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import runpy
 
 from docs_tables.text import ROOT, load, percent, span, table
@@ -9,6 +10,7 @@ from docs_tables.text import ROOT, load, percent, span, table
 PROCESSORS, ISSUED, BANDWIDTH = 132, 4 * 1.7e3, 3.0e6  # an H100: instructions per µs and multiprocessor, bytes per µs
 SLOTS = (0.85, 0.60)  # shares of the issue slots that kernels use
 BARRIER, TILE, START = 0.04, 0.3, 2.0  # µs: a barrier; a tile from the L2 cache; the launch and the first load
+LISTED, BLOCK_STEP = 0.5, 0.6  # µs: two loads, one after the other; a step of Newton's of a whole block
 LIST_STEPS = 6  # Newton's steps on the candidates of a row of normal numbers
 COLUMN_STEPS = 7  # the most of 32 such rows
 READ = {
@@ -45,10 +47,10 @@ def entmax_medium(rows: int, n: int, share: float = 0.0) -> tuple[float, int, in
 
 
 def entmax_shared(rows: int, n: int) -> tuple[float, int, int]:
-    """Every loop over packs of the row once: one more than rows with few candidates need."""
+    """Every loop over packs of the row once: one more than rows with few candidates need. Loop 1 copies 16 elements."""
     kernel = Kernel("entmax_long_rows<2, float>")
     over_row = [i for i, (_, elements) in enumerate(kernel.loops) if elements == 4]
-    return rows * n / 32 * kernel.packed(*over_row), rows, 8
+    return rows * n / 32 * (kernel.loops[1][0] / 16 + kernel.packed(*over_row)), rows, 8
 
 
 def columns(name: str, rows: int, warps: int, steps: int) -> tuple[float, int, int]:
@@ -95,15 +97,25 @@ def candidates(n: int, share: float) -> float:
 
 
 def gumbel_shared(rows: int, n: int) -> tuple[float, int, int]:
-    """Noise for four elements in loop 0; x + g, the largest, exp and its sum, and the output in loops 1, 3, 7, 9."""
+    """Noise for four elements in loop 0; x + g, the largest, exp and its sum, and the output in loops 1, 5, 7, 9."""
     kernel = Kernel("gumbel_long_rows<false, float>")
-    return rows * n / 32 * (kernel.loops[0][0] / 4 + kernel.packed(1, 3, 7, 9)), rows // 4, 2
+    return rows * n / 32 * (kernel.loops[0][0] / 4 + kernel.packed(1, 5, 7, 9)), rows // 4, 2
 
 
-def gumbel_huge(rows: int, n: int) -> tuple[float, int, int]:
-    """The noise of four elements in each of three passes."""
-    kernel = Kernel("gumbel_huge_rows<false, float>")
-    return rows * n / 4 / 32 * sum(instructions for instructions, _ in kernel.loops[:3]), rows, 4
+def huge_parts(n: int) -> int:
+    """Return the number of parts of a row that does not fit shared memory."""
+    return -(-n // 8192)
+
+
+def huge(first: str, last: str, rows: int, n: int) -> tuple[float, int, int]:
+    """16 warps for each part in the first and the last launch: all their instructions once."""
+    parts = rows * huge_parts(n)
+    return parts * 16 * (Kernel(first).all + Kernel(last).all), parts, 12
+
+
+def huge_threshold(n: int) -> float:
+    """Return the µs of the second launch: two passes, in which its warps await the list of each part, and the steps."""
+    return 2 * math.ceil(huge_parts(n) / 16) * LISTED + LIST_STEPS * BLOCK_STEP
 
 
 def gumbel_registers(rows: int, n: int) -> tuple[float, int, int]:
@@ -153,6 +165,16 @@ def estimates() -> dict[str, tuple[float, tuple[float, int, int], float]]:
         "entmax15 (65536, 512)": (8 * 65536 * 512, entmax_medium(65536, 512, 0.15), 0.0),
         "entmax15 (16384, 2048)": (8 * 16384 * 2048, entmax_medium(16384, 2048, 0.085), 0.0),
         "entmax15 (1024, 32768)": (8 * 1024 * 32768, entmax_shared(1024, 32768), 0.0),
+        "entmax15 (8, 128256)": (
+            8 * 8 * 128256,
+            huge("entmax_huge_parts<2, float, 512>", "entmax_huge_rows<2, float, 512>", 8, 128256),
+            huge_threshold(128256) + 2 * START,
+        ),
+        "entmax15 (1, 1000000)": (
+            8 * 1000000,
+            huge("entmax_huge_parts<2, float, 512>", "entmax_huge_rows<2, float, 512>", 1, 1000000),
+            huge_threshold(1000000) + 2 * START,
+        ),
         "entmax15 (262144, 8)": (8 * 262144 * 8, entmax_thread(262144), 0.0),
         "entmax15 (64, 32, 4096), dim 1": (
             8 * 8 * elements,
@@ -173,7 +195,11 @@ def estimates() -> dict[str, tuple[float, tuple[float, int, int], float]]:
         "gumbel_softmax (1024, 1024)": (8 * elements, gumbel_shared(1024, 1024), 0.0),
         "gumbel_softmax (64, 32, 4096), dim 1": (8 * 8 * elements, gumbel_columns(64 * 4096), 0.0),
         "gumbel_softmax (4194304, 8)": (8 * 4194304 * 8, gumbel_registers(4194304, 8), 0.0),
-        "gumbel_softmax (8, 128256)": (8 * 8 * 128256, gumbel_huge(8, 128256), 0.0),
+        "gumbel_softmax (8, 128256)": (
+            8 * 8 * 128256,
+            huge("gumbel_huge_parts<false, float, 512>", "gumbel_huge_rows<false, float, 512>", 8, 128256),
+            START,
+        ),
         "gae (1024, 1024)": (22 * elements, gae(1024, 1024, 128, 4), 3 * TILE),
         "gae (1024, 8)": (22 * 1024 * 8, gae(1024, 8, 4, 1), 0.0),
         "gae (128, 262144)": (22 * 128 * 262144, gae(128, 262144, 2048, 0), 0.0),

@@ -56,6 +56,18 @@ class CudaCall {
   CUDAGuardHandle guard_;
 };
 
+// Memory for the launches of a call. Torch reuses it for later work of the stream only.
+class Workspace {
+ public:
+  Workspace(int64_t bytes, const Tensor& like) {
+    if (bytes) memory_ = empty({bytes}, ScalarType::Byte, like);
+  }
+  void* get() const { return memory_.defined() ? memory_.mutable_data_ptr() : nullptr; }
+
+ private:
+  Tensor memory_;
+};
+
 // The parameter Device of the entry functions of a family, from the function that returns its launches.
 template <auto launches>
 struct CudaDevice {

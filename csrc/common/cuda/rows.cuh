@@ -90,6 +90,12 @@ struct MemoryRow {
           team.rank(), team.size(), n, [&](int64_t i) { f(i, widen(in[i])...); }, end_chains);
     }
   }
+  // out[i] = f(in[i]) for every index of this thread; out is in shared memory. Loads four packs before it stores the first:
+  // the loads of a thread wait together.
+  template <class Out, class F, class In>
+  __device__ __forceinline__ void fetch(Out* out, const F& f, const In* in) const {
+    packed ? fetch_packs<width>(out, f, in) : fetch_packs<1>(out, f, in);
+  }
   // out[i] = f(i) for every index of this thread.
   template <class F>
   __device__ __forceinline__ void write(T* out, const F& f) const {
@@ -125,6 +131,25 @@ struct MemoryRow {
   }
 
  private:
+  template <int together, class Out, class F, class In>
+  __device__ __forceinline__ void fetch_packs(Out* out, const F& f, const In* in) const {
+    constexpr int count = 4;
+    const int64_t step = int64_t(team.size()) * together;
+    for (int64_t first = int64_t(team.rank()) * together; first < n; first += count * step) {
+      Pack<In, together> packs[count];
+#pragma unroll
+      for (int q = 0; q < count; ++q)
+        if (first + q * step < n) packs[q] = *reinterpret_cast<const Pack<In, together>*>(in + first + q * step);
+#pragma unroll
+      for (int q = 0; q < count; ++q) {
+        if (first + q * step >= n) continue;
+        Pack<Out, together> result;
+#pragma unroll
+        for (int k = 0; k < together; ++k) result.values[k] = narrow<Out>(f(widen(packs[q].values[k])));
+        *reinterpret_cast<Pack<Out, together>*>(out + first + q * step) = result;
+      }
+    }
+  }
   template <class In>
   static __device__ __forceinline__ Pack<In, width> load_pack(const In* p) {
     return *reinterpret_cast<const Pack<In, width>*>(p);
@@ -301,7 +326,7 @@ struct SharedRow {
       f(x);
       return x;
     };
-    memory.template map<true>(values, copy, NoChains(), row);
+    memory.fetch(values, copy, row);
   }
   template <class F, class EndChains = NoChains>
   __device__ __forceinline__ void each(const F& f, const EndChains& end_chains = {}) const {
