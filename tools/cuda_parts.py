@@ -92,8 +92,14 @@ def shape_of(name: str) -> tuple[int, ...]:
 
 def bench_row(name: str) -> bench_case.Case:
     op, shape = name.split(" ")[0], shape_of(name)
-    shapes = {family: [shape] for family in ("rows", "mixed", "returns", "atoms", "actions")}
-    family = {"mixed_op": "mixed", "gae": "returns", "categorical_projection": "atoms", "td_targets": "actions"}
+    shapes = {family: [shape] for family in ("rows", "logits", "mixed", "returns", "atoms", "actions")}
+    family = {
+        "token_log_probs": "logits",
+        "mixed_op": "mixed",
+        "gae": "returns",
+        "categorical_projection": "atoms",
+        "td_targets": "actions",
+    }
     only = dict.fromkeys(CUDA_SHAPES, ()) | {family.get(op, "rows"): shapes[family.get(op, "rows")]}
     return next(c for c in cases(GPU, only, [torch.float32]) if c.op == op)
 

@@ -36,6 +36,8 @@ EXCEPTIONS = {
     "entmax_huge_thresholds": "ends a chain of additions every 16 elements",
     "gumbel_tau_gradient": "sums one double per block: little work",
     "mixed_op_weights_backward": "sums one double per tile and input: little work",
+    "policy_loss": "converts the bounds of the clips, double arguments, for each element",
+    "policy_loss_total": "sums three doubles per block: little work",
     "projection_short_rows": "atoms are computed in double, as on the CPU",
     "projection_long_rows": "atoms are computed in double, as on the CPU",
 }

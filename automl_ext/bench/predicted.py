@@ -16,5 +16,7 @@ PREDICTED: dict[tuple[str, tuple[int, ...]], float] = {
     ("gae", (128, 262_144)): 255,
     ("categorical_projection", (32_768, 51)): 30,
     ("entmax_bisect", (1024, 1024)): 30,
+    ("token_log_probs", (4096, 50_257)): 300,
+    ("token_log_probs", (1024, 151_936)): 230,
     ("mixed_op", (8, 1_048_576)): 15,
 }

@@ -46,7 +46,7 @@ def categorical_log_probs(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tens
             _check_categorical(logits, actions)
             raise
     _check_categorical(logits, actions)
-    if _native.use_native(logits) and logits.device.type == "cpu":
+    if _native.use_native(logits):
         log_probs, entropy = torch.ops.automl_ext.categorical_log_probs.default(logits, actions)
         return log_probs, entropy
     return categorical_reference(logits, actions)
@@ -143,7 +143,7 @@ def policy_gradient_loss(
             raise
     tensors = promoted(tensors)
     numbers = _check_loss(tensors, numbers)
-    if _native.use_native(log_probs) and log_probs.device.type == "cpu":
+    if _native.use_native(log_probs):
         loss, *parts = torch.ops.automl_ext.policy_gradient_loss.default(*tensors, *numbers)
     else:
         loss, *parts = loss_reference(*tensors, *numbers)

@@ -156,7 +156,7 @@ def profiler() -> None:
 
 @every_case
 def test_one_launch_per_call(case: Case, profiler: None) -> None:
-    """Each op is one launch, for a mixed op of up to 64 inputs."""
+    """Each op is one launch, for a mixed op of up to 64 inputs; a loss is two."""
     tensors = [x.detach() for x in case.tensors(GPU)]
     names = launched(lambda: case.outputs(tensors))
     assert len(names) == case.launches, names

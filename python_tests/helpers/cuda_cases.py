@@ -98,6 +98,11 @@ def _mixed(count: int, launches: int) -> Case:
     )
 
 
+def _choices(rows: int, n: int) -> Draw:
+    """Return logits and an action for each row."""
+    return lambda g: [2 * torch.randn(rows, n, generator=g), torch.randint(n, (rows,), generator=g)]
+
+
 def _transitions(g: torch.Generator) -> list[Tensor]:
     probs = torch.randn(ROWS, ATOMS, generator=g).softmax(-1)
     rewards, discounts = torch.randn(ROWS, generator=g), torch.rand(ROWS, generator=g)
@@ -186,6 +191,15 @@ CASES = [
         trained=0,
     ),
     Case("td_targets", _transitions, lambda q, r, d, e: a.td_targets(r, q, e, d), trained=0),
+    Case("categorical_log_probs", _choices(ROWS, CATEGORIES), a.categorical_log_probs, trained=1),
+    Case("categorical_log_probs_70001", _choices(3, 70_001), a.categorical_log_probs, trained=1),
+    Case(
+        "policy_gradient_loss",
+        lambda g: [*_randn(*[(3000,)] * 7)(g), torch.rand(3000, generator=g) / 3000],
+        lambda *xs: a.policy_gradient_loss(*xs[:5], old_log_probs=xs[5], old_values=xs[6], weights=xs[7], ent_coef=0.1),
+        trained=3,
+        launches=2,
+    ),
 ]
 
 

@@ -125,6 +125,13 @@ def gumbel_registers(rows: int, n: int) -> tuple[float, int, int]:
     return rows * n / 16 / 32 * (kernel.all + 3 * noise + row), rows * n // 2048, 2
 
 
+def vocabulary(rows: int, n: int) -> tuple[float, int, int]:
+    """The loop, over 16 elements; the sums of a chain and of a block are all other instructions, once."""
+    kernel = Kernel("categorical_long_rows<float>")
+    loop = kernel.loops[0][0]
+    return rows * (n / 16 / 32 * loop + 8 * (kernel.all - loop)), rows, 4
+
+
 def gae(steps: int, columns: int, blocks: int, tiles: int) -> tuple[float, int, int]:
     """Eight steps per thread and tile."""
     return steps * columns / 8 / 32 * Kernel("scan<scans::Gae, float>").all, blocks, tiles
@@ -205,6 +212,8 @@ def estimates() -> dict[str, tuple[float, tuple[float, int, int], float]]:
         "gae (128, 262144)": (22 * 128 * 262144, gae(128, 262144, 2048, 0), 0.0),
         "td_targets (65536, 18)": (65536 * (4 * 18 + 9), td_targets(65536, 18), 0.0),
         "categorical_projection (32768, 51)": (32768 * (8 * 51 + 5), projection(32768), 0.0),
+        "token_log_probs (4096, 50257)": (4 * 4096 * 50257, vocabulary(4096, 50257), 0.0),
+        "token_log_probs (1024, 151936)": (4 * 1024 * 151936, vocabulary(1024, 151936), 0.0),
         "mixed_op (8, 1048576)": (4 * 9 * elements, mixed_op(8, elements), 0.0),
         "mixed_op (8, 1048576), backward": (4 * 17 * elements, mixed_op_backward(8, elements), START),
     }
