@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import re
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def test_a_page_says_what_it_is(page: Path) -> None:
     title, _, first = text.split("\n")[:3]
     assert title.startswith("# ")
     assert first.startswith(tuple(f"{kind}: " for kind in KINDS)), first
+    levels = [len(marks) for marks in re.findall(r"^(#+) ", CODE.sub("", text), re.MULTILINE)]
+    assert all(b <= a + 1 for a, b in itertools.pairwise(levels)), "Sphinx warns of a heading whose level is left out"
 
 
 def test_tables_are_those_of_the_recorded_results() -> None:
