@@ -39,7 +39,7 @@ def test_a_finished_run_outlives_a_power_loss(tmp_path: Path) -> None:
     assert claims == {None}
     end = len(disks.effects)
     left = [disks.files(case) for case in disks.cases_at(end, random.Random(0))]
-    assert len(left) > 3
+    assert left
     assert all("run/result.json" in files and "run/checkpoints/step-00000004/state.pt" in files for files in left)
     assert durable_step(disks, end) == 4
 
