@@ -126,6 +126,7 @@ class Run:
                     origin = _newest_intact(out / CHECKPOINTS, read)
                 else:
                     origin = _at_path(Path(resume), out, entries, read)
+                _check_files(out)
                 longer = [] if origin is None else _lengthen(out, origin[1]["config"], config)
                 run = _fresh(out, facts) if origin is None else _resume(out, facts, *origin)
                 if resume == "auto" and entries:
@@ -351,12 +352,15 @@ def _copy_files(source: Path, out: Path) -> None:
             fsync_path(target)
 
 
-def _prepare(out: Path, facts: dict[str, Any], record: dict[str, Any]) -> None:
-    folder = out / CHECKPOINTS
+def _check_files(out: Path) -> None:
     for name in (metrics.FILE, ENVIRONMENT, CONFIG, RESULT):
         path = out / name
         if path.exists() and not path.is_file():  # opening a pipe would wait forever
             raise UserError(f"{path}: expected a regular file")
+
+
+def _prepare(out: Path, facts: dict[str, Any], record: dict[str, Any]) -> None:
+    folder = out / CHECKPOINTS
     write_json(out / ENVIRONMENT, {"algorithm": facts["algorithm"], **record})
     write_json(out / CONFIG, facts["config"])
     folder.mkdir(exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from torture.commands import durable_step, false_claim
-from torture.disks import Disks
+from torture.disks import Case, Disks
 from torture.operations import record
 
 from automl_ext.rl.algorithms.a2c import A2CConfig
+from automl_ext.training.errors import UserError
 from automl_ext.training.run import Run
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
@@ -38,9 +40,8 @@ def test_a_finished_run_outlives_a_power_loss(tmp_path: Path) -> None:
     disks, claims = disks_of(lambda: train(4), tmp_path)
     assert claims == {None}
     end = len(disks.effects)
-    left = [disks.files(case) for case in disks.cases_at(end, random.Random(0))]
-    assert left
-    assert all("run/result.json" in files and "run/checkpoints/step-00000004/state.pt" in files for files in left)
+    files = disks.files(Case(end, "none arrives", frozenset(disks.uncertain(end))))
+    assert {"run/result.json", "run/config.json", "run/checkpoints/step-00000004/state.pt"} <= files.keys()
     assert durable_step(disks, end) == 4
 
 
@@ -50,6 +51,16 @@ def test_a_longer_run_has_no_result_of_the_shorter_one(tmp_path: Path) -> None:
         train(8, resume="auto")
 
     assert disks_of(longer, tmp_path)[1] == {None}
+
+
+def test_a_longer_run_that_is_refused_keeps_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(4)
+    (tmp_path / "run/metrics.jsonl").unlink()
+    os.mkfifo(tmp_path / "run/metrics.jsonl")
+    with pytest.raises(UserError, match=r"metrics\.jsonl: expected a regular file"):
+        train(8, resume="auto")
+    assert (tmp_path / "run/result.json").is_file()
 
 
 def test_a_fitted_ensemble_is_on_the_disk_before_the_result(tmp_path: Path) -> None:

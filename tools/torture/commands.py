@@ -26,7 +26,6 @@ PREDICTED = "predicted.csv"
 _EVERY = "--eval-every 32 --eval-episodes 1 --final-episodes 1 --checkpoint-every 32"
 _IMAGES = "--subset 60 --channels 2 --batch-size 16 --device cpu"
 
-
 OUTCOMES = RESUMED, ANEW, REFUSED = "resumed", "started anew", "refused"
 
 
@@ -225,20 +224,17 @@ def check(made: Recorded, case: Case, folder: Path, to_the_end: bool) -> Outcome
             base = runs.Base(made.command.kind, made.whole[start], made.whole[start], 0.0)
             outcome.fault = runs.difference(base, folder / RUN)
     if outcome.fault is None and done.code == 2 and not made.command.resume:
-        return predicts(made, folder)
+        return predicts(folder)
     return outcome
 
 
-def predicts(made: Recorded, folder: Path) -> Outcome:
+def predicts(folder: Path) -> Outcome:
     """Predict with what is left of a ``fit``, which cannot be resumed: as the finished run does, or not at all."""
-    for place in (folder.with_name("recorded"), folder):
+    finished = folder.with_name("recorded")
+    for place in (finished, folder):
         if not (place / PREDICTED).exists():
             done = process.run(["predict", RUN, TABLE, "--out", PREDICTED], place, LIMIT)
     fault = process.fault(done, (0, 2))
-    if (
-        fault is None
-        and done.code == 0
-        and not filecmp.cmp(place / PREDICTED, folder.with_name("recorded") / PREDICTED)
-    ):
+    if fault is None and done.code == 0 and not filecmp.cmp(finished / PREDICTED, folder / PREDICTED, shallow=False):
         fault = "the predictions differ"
     return Outcome(REFUSED, done.code == 0, fault)

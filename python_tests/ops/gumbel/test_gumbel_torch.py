@@ -178,12 +178,12 @@ def test_wrong_arguments_after_hard(sample: Callable, args: tuple, keywords: dic
 @each_sample
 @pytest.mark.slow
 def test_compile_of_both_orders(sample: Callable) -> None:
+    torch._dynamo.reset()
     logits = some_logits(4, 3)
-    for args, keywords, dim in POSITIONAL[1::3]:  # each takes seconds
-        torch._dynamo.reset()
-        compiled = torch.compile(
-            lambda x, args=args, keywords=keywords: sample(x, 1.0, False, *args, **keywords, seed=3),
-            fullgraph=True,
-            backend="eager",
-        )
-        torch.testing.assert_close(compiled(logits), sample(logits, dim=dim, seed=3))
+
+    def all_orders(x: Tensor) -> list[Tensor]:
+        return [sample(x, 1.0, False, *args, **keywords, seed=3) for args, keywords, _ in POSITIONAL]
+
+    compiled = torch.compile(all_orders, fullgraph=True, backend="eager")
+    for y, (*_, dim) in zip(compiled(logits), POSITIONAL, strict=True):
+        torch.testing.assert_close(y, sample(logits, dim=dim, seed=3))
