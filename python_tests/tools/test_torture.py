@@ -57,6 +57,15 @@ def test_what_the_result_speaks_of_must_be_there_too() -> None:
     synced = [*model, Operation("fsync", "run/model"), FOLDER_SYNCED]
     assert claims([FOLDER, *synced, *result]) == set()
     assert claims([FOLDER, *synced, *result, Operation("truncate", "run/model", place=0)]) == set()
+    trial = [
+        Operation("mkdir", "run/0"),
+        Operation("mkdir", "run/0/tensorboard"),
+        Operation("fsync", "run/0"),
+        FOLDER_SYNCED,
+    ]
+    events = Operation("create", "run/0/tensorboard/events")
+    later = Operation("create", "run/later")
+    assert claims([FOLDER, *trial, events, *result, later]) == set()  # not promised
 
 
 def test_names_are_certain_only_after_the_sync_of_their_folder() -> None:

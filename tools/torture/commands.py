@@ -15,7 +15,7 @@ from pathlib import Path
 from fuzzing import process, runs
 from fuzzing.command_tables import DREAMER
 
-from torture.disks import Case, Disks, Files, read, write
+from torture.disks import Case, Disks, Files, is_unread, read, write
 from torture.operations import record
 
 LIMIT = 120.0  # seconds of CPU time of one command
@@ -166,8 +166,7 @@ def false_claim(disks: Disks, case: Case, files: Files) -> str | None:
     }
     for path, content in disks.files(disks.live(finished)).items():
         changed = any(f"{path}/".startswith(f"{name}/") for name in later - {CONFIG, ""})
-        unread = path.startswith(("run/tensorboard", "run/.lock"))
-        if not changed and not unread and files.get(path, b"missing") != content:
+        if not changed and not is_unread(path) and files.get(path, b"missing") != content:
             return f"{RESULT} is there, but {path} {'differs' if path in files else 'is missing'}"
     return None
 

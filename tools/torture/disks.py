@@ -237,14 +237,19 @@ class Disks:
         return Case(end, name, frozenset(j for j in same if j > i), (i, way.removesuffix(" of")))
 
     def _is_unread(self, i: int) -> bool:
-        return any(name in UNREAD for name in self.effects[i].operation.path.split("/"))
+        return is_unread(self.effects[i].operation.path)
+
+
+def is_unread(path: str) -> bool:
+    """Return whether a file is one on which no continued run depends, or lies in such a folder."""
+    return any(name in UNREAD for name in path.split("/"))
 
 
 def key(files: Files) -> str:
     """Return a hash of what distinguishes two disks."""
     digest = hashlib.sha256()
     for path, content in sorted(files.items()):
-        if not any(name in UNREAD for name in path.split("/")):
+        if not is_unread(path):
             data = content if isinstance(content, bytes) else repr(content).encode()
             digest.update(f"{path}\0{type(content).__name__}\0{len(data)}\0".encode() + data)
     return digest.hexdigest()
