@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise, product
+from pathlib import Path
 from random import Random
 
 import pronunciation as example
 import pytest
 import torch
+from pronunciation_alignment import alignments, draw
 
 SOUNDS = {"sh": ["SH"], "th": ["TH"], "a": ["AA"], "e": ["EH"], "o": ["OW"], "b": ["B"], "t": ["T"], "s": ["S"]}
 SOUNDS |= {"h": ["HH"], "x": ["K", "S"]}
@@ -86,3 +88,15 @@ def test_padding_changes_no_result() -> None:
     states, state = model.encode(long)
     together, *_ = model.decode(before.expand(2, -1), state, states, long)
     torch.testing.assert_close(together[:1], alone)
+
+
+def test_the_alignment_of_a_word_is_drawn(tmp_path: Path) -> None:
+    words = made_words(70)
+    word = [*words][3]
+    found = alignments(words, word, 2)
+    for weights in found.values():  # a row per phoneme and one for the end
+        assert weights.shape == (len(words[word][0]) + 1, len(word) + 1)
+        torch.testing.assert_close(weights.sum(1), torch.ones(len(weights)))
+    assert (found["softmax"] > 0).all()
+    draw(found, word, words[word][0], tmp_path / "alignment.png")
+    assert (tmp_path / "alignment.png").read_bytes().startswith(b"\x89PNG")
