@@ -12,7 +12,7 @@ class Evaluation:
     """The result of one evaluation. If the candidate diverged, ``failed`` is True and the score is −inf."""
 
     score: float  # to maximize
-    cost: float  # seconds
+    cost: float  # seconds that the budget counts
     state: dict[str, Any] | None = None  # training state, to continue from or to inherit weights from
     failed: bool = False
     # Further measurements by name. "generation": the number of ancestors whose weights the network inherits.

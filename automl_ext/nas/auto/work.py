@@ -183,7 +183,7 @@ class Worker(NamedTuple):
 
     def seconds(self, trainee: Trainee, device: torch.device) -> float:
         """Return the cost of a training so far: CPU-seconds on a CPU, seconds on a GPU."""
-        return trainee.clock.cpu if device.type == "cpu" else trainee.clock.wall
+        return trainee.clock.budget(device)
 
 
 def right(log_p: Tensor, labels: Tensor) -> float:

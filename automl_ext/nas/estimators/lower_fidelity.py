@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +22,7 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.training.batches import accuracy, take, to_device, without_validation
 from automl_ext.nas.training.network_training import NetworkTraining
 from automl_ext.nas.training.training_options import TrainingConfig
+from automl_ext.training.machine.clock import budget_clock
 from automl_ext.training.machine.device import choose_device
 from automl_ext.training.seeding import generator, rng_state, set_rng_state
 
@@ -117,7 +117,8 @@ class LowerFidelity:
         budget = self.config.epochs if budget is None else budget
         if not 1 <= budget <= self.config.epochs:
             raise ValueError(f"budget: expected 1 to {self.config.epochs} epochs (config.epochs), got {budget}")
-        start = time.perf_counter()
+        clock = budget_clock(self.device)
+        start = clock()
         training, loss, finite = self.training(genotype), math.nan, True
         if state is not None:
             self.check(state, genotype, budget)
@@ -130,7 +131,7 @@ class LowerFidelity:
         parameters = count_parameters(training.network)
         measured = {"epochs": training.epoch - before, "loss": loss, "parameters": parameters}
         if not finite or not finite_logits(training.network, self.valid.images[:1]):
-            return Evaluation(-math.inf, time.perf_counter() - start, failed=True, measured=measured)
+            return Evaluation(-math.inf, clock() - start, failed=True, measured=measured)
         score = accuracy(training.network, self.valid)
         after = {
             "genotype": str(genotype),
@@ -138,7 +139,7 @@ class LowerFidelity:
             "loss": loss,
             "training": training.state_dict(),
         }
-        return Evaluation(score, time.perf_counter() - start, after, measured=measured)
+        return Evaluation(score, clock() - start, after, measured=measured)
 
     def fidelity(self) -> dict[str, Any]:
         """Return the settings that must be equal to continue a training from its state."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
@@ -32,7 +31,7 @@ from automl_ext.nas.training.training_options import TrainingConfig, class_weigh
 from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
-from automl_ext.training.machine.clock import Clock
+from automl_ext.training.machine.clock import Clock, budget_clock
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import draw_seed, generator, rng_state, seed_everything, set_rng_state
 
@@ -186,11 +185,12 @@ class WeightSharing:
 
     def evaluate(self, genotype: Any, budget: int | None = None, state: dict[str, Any] | None = None) -> Evaluation:
         """Score ``genotype``. The evaluation has failed if a logit is not finite."""
-        start = time.perf_counter()
+        clock = budget_clock(self.valid.labels.device)
+        start = clock()
         choices = self.choices(genotype)
         recalibrate(self.supernet, self.images, choices)
         self.supernet.eval()
         with torch.no_grad():
             finite = bool(self.supernet(self.images[:1], *choices).isfinite().all())
         score = accuracy(self.supernet, self.valid, *choices) if finite else -math.inf
-        return Evaluation(score, time.perf_counter() - start, failed=not finite)
+        return Evaluation(score, clock() - start, failed=not finite)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -22,6 +21,7 @@ from automl_ext.nas.spaces.nasbench201 import EDGES, NASBench201, live_edges
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.training.batches import take, to_device
 from automl_ext.training.errors import UserError
+from automl_ext.training.machine.clock import budget_clock
 from automl_ext.training.seeding import generator, seed_everything
 
 CHANNELS, CELLS, IMAGES = 16, 1, 16  # default size of the networks and of the batch
@@ -87,7 +87,7 @@ class ScoreJob:
         Raises:
             UserError: the limit is exceeded.
         """
-        clock = time.process_time if self.device.type == "cpu" else time.perf_counter
+        clock = budget_clock(self.device)
         for genotype in self.networks[len(self.rows) : len(self.rows) + self.size]:
             start = clock()
             with global_rng_kept():

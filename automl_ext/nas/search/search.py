@@ -34,6 +34,7 @@ from automl_ext.parallel.jobs import Jobs
 from automl_ext.training.epochs import Epochs, Steps
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.clock import Clock
+from automl_ext.training.machine.device import choose_device
 from automl_ext.training.run import Run
 
 SAVE_EVERY = 2.0  # seconds between checkpoints; one takes longer than a lookup in a table
@@ -81,9 +82,12 @@ def search(
     first_step = (screen_job.epochs if screen_job else 0) + (job.epochs if job else 0)
     search_state: dict[str, Any] | None = None
 
+    def job_seconds() -> float:
+        return float(job.clock.budget(choose_device(config.device)))
+
     def check_budget() -> None:
         assert job is not None
-        seconds, most = job.clock.wall, config.limits()[1]
+        seconds, most = job_seconds(), config.limits()[1]
         if seconds > most:
             raise UserError(
                 f"budget: {job.epoch} of {job.epochs} epochs of the {config.evaluator} took {seconds:.3g} s, more than "
@@ -111,7 +115,7 @@ def search(
                     states["screening"] = screen_job.state_dict()
                 if job is not None and not epochs.run(job, config.evaluator, states, check_budget):
                     return None
-        done = Search(name, config, space, first_step, screening, job.clock.wall if job else None)
+        done = Search(name, config, space, first_step, screening, job_seconds() if job else None)
         if search_state is not None:
             done.load_state_dict(search_state)
         done.before = {**states, "job": job.state_dict() if job else None}

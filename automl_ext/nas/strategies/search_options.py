@@ -30,7 +30,8 @@ class SearchConfig(TrainingConfig):
     evaluator: str = "train"  # Source of the scores: train, supernet or table.
     table: str | None = None  # Table of NAS-Bench-201, an npz file. Default: cifar10, part of the package.
     evaluations: int | None = None  # Largest number of evaluations. Default: 50 if no budget is given either.
-    budget: float | None = None  # Seconds of evaluation (simulated with a table). Default with a table: 20,000.
+    budget: float | None = None
+    """CPU-seconds of evaluation, on a GPU seconds; simulated with a table. Default with a table: 20,000."""
     finalists: int = 5
     """Number of the best architectures that are trained again, from scratch and with another seed; the best of these is
     the result. Evaluator "train" only. They take at most a quarter of the evaluations and of the budget."""

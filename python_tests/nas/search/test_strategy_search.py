@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -136,6 +137,18 @@ def test_the_training_of_a_supernet_counts_in_the_cost(tmp_path: Path) -> None:
     short = RandomConfig(**{**TINY, "epochs": 3}, evaluator="supernet", budget=0.001)
     with pytest.raises(UserError, match=r"^budget: 1 of 3 epochs of the supernet took .* s, more than 0.001 s"):
         search("random", short, tmp_path / "short")
+
+
+@pytest.mark.parametrize("evaluator", ["train", "supernet"])
+def test_costs_are_cpu_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluator: str) -> None:
+    monkeypatch.setattr("time.process_time", itertools.count().__next__)  # costs in its units are whole numbers
+    config = RandomConfig(**TINY, evaluator=evaluator, evaluations=2, device="cpu")
+    result = search("random", config, tmp_path / "run")
+    assert result is not None
+    costs = [row["cost"] for row in logged(tmp_path / "run") if "score" in row]
+    costs += [result["times"].get("supernet_seconds", 1)]
+    assert costs == [int(cost) for cost in costs]
+    assert min(costs) >= 1
 
 
 @pytest.mark.slow
