@@ -97,7 +97,7 @@ ALGORITHMS: dict[str, Callable[[NASBenchConfig, int, Sequence[Screened]], Strate
     "random": lambda config, seed, first: RandomSearch(NASBench201(), seed, first),
     "reinforce": lambda config, seed, first: ReinforceSearch(NASBench201(), seed),
     "rea": lambda config, seed, first: Evolution(
-        NASBench201(), seed, config.population or 10, config.sample or 3, first
+        NASBench201(), seed, config.population or 10, config.sample or 3, screened=first
     ),
     "renas": _renas,
     "renas-history": partial(_renas, controller="history"),

@@ -15,7 +15,7 @@ from automl_ext.nas.estimators.lower_fidelity import LowerFidelity, global_rng_k
 from automl_ext.nas.estimators.weight_sharing import UniformSupernet, WeightSharing
 from automl_ext.nas.evaluation import Evaluation, Evaluator, Scoring
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.renas import ReNASConfig
+from automl_ext.nas.strategies.evolution import EvolutionConfig
 from automl_ext.nas.strategies.search_options import ScreenedSearchConfig, SearchConfig
 from automl_ext.nas.training.training_options import TrainingConfig
 from automl_ext.training.errors import UserError
@@ -47,14 +47,16 @@ def table(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Sc
 
 
 def train(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Scoring:
-    """Train each architecture; with ReNAS, children inherit the weights of their parents.
+    """Train each architecture; with ``inherit``, children inherit the weights of their parents.
 
     Finalists are trained from scratch, with another seed: a score that led to the choice of a finalist is too high on
     average, also without inheritance.
     """
     splits = load_splits(config, data)
     training = LowerFidelity(config, splits, space=space)
-    evaluator: Evaluator = Inheriting(training, config.fine_tune) if isinstance(config, ReNASConfig) else training
+    evaluator: Evaluator = training
+    if isinstance(config, EvolutionConfig) and config.inherits:
+        evaluator = Inheriting(training, config.fine_tune)
 
     def final() -> Evaluator:
         return LowerFidelity(replace(config, seed=derived_seed(config.seed, FINAL_STREAM)), splits, space=space)

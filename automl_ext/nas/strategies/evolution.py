@@ -3,6 +3,7 @@
 draw the first ``population`` candidates uniformly, or take the best screened ones, then repeat:
     parent = the best of ``sample`` members drawn with replacement
     child  = a neighbor of the parent, drawn uniformly
+    with --inherit: the child inherits the parent's weights, as in ReNAS (automl_ext.nas.estimators.inheritance)
     add the child to the population and remove the oldest member, whatever its score
 """
 
@@ -29,7 +30,7 @@ from automl_ext.nas.strategies.strategy import (
     tournament,
     unpack,
 )
-from automl_ext.nas.training.training_options import MANY
+from automl_ext.nas.training.training_options import LARGEST, MANY
 from automl_ext.training.checks import check_range
 from automl_ext.training.search_space import Range
 
@@ -40,6 +41,7 @@ class Evolution:
     Args:
         population: number of members.
         sample: number of members that compete to be a parent.
+        inherit: whether children inherit from their parent's state; the population then keeps the states.
         screened: candidates for the initial population, best first.
 
     Raises:
@@ -52,12 +54,13 @@ class Evolution:
         seed: int,
         population: int = 10,
         sample: int = 3,
+        inherit: bool = False,
         screened: Sequence[Screened] = (),
     ) -> None:
         at_least("population", population, 1)
         at_least("sample", sample, 1)
         self.space, self.rng, self.size, self.sample = space, Random(seed), population, sample
-        self.screened, self.asked = screened, 0
+        self.inherit, self.screened, self.asked = inherit, screened, 0
         self.population: deque[Evaluated] = deque(maxlen=population)  # oldest first
 
     def ask(self) -> Candidate:
@@ -65,10 +68,11 @@ class Evolution:
         if self.asked <= self.size or not self.population:
             return Candidate(starting(self.space, self.rng, self.screened, self.asked - 1))
         parent = tournament(self.population, self.sample, self.rng)
-        return Candidate(self.space.mutate(parent.genotype, self.rng))
+        return Candidate(self.space.mutate(parent.genotype, self.rng), parent=parent)
 
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
-        self.population.append(Evaluated(candidate.genotype, replace(evaluation, state=None)))
+        kept = evaluation if self.inherit else replace(evaluation, state=None)
+        self.population.append(Evaluated(candidate.genotype, kept))
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -99,11 +103,23 @@ class EvolutionConfig(ScreenedSearchConfig):
     population: Annotated[int, Range(5, 100, log=True)] = 10
     """Number of members of the population; a new member replaces the oldest."""
     sample: Annotated[int, Range(2, 20)] = 3  # Number of members that compete to be a parent.
+    inherit: bool = False  # Children inherit the weights of their parents. Evaluator "train" only.
+    fine_tune: int = 1  # Epochs of a child that inherits weights.
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "population", "sample", low=1, high=MANY)
+        check_range(self, "fine_tune", low=1, high=LARGEST)
+        if self.inherit and not type(self).inherit and self.evaluator != "train":
+            raise ValueError(f"inherit: children inherit with --evaluator train only, got {self.evaluator!r}")
+        if self.inherits and self.fine_tune > self.training_epochs:
+            raise ValueError(f"fine_tune: expected at most {self.training_epochs} (epochs), got {self.fine_tune}")
+
+    @property
+    def inherits(self) -> bool:
+        """Whether children inherit weights: other evaluators than "train" have none to inherit."""
+        return self.inherit and self.evaluator == "train"
 
     def strategy(self, space: Space[Any], screened: Sequence[Screened] = ()) -> Evolution:
         warn_if_random(self, self.population)
-        return Evolution(space, self.seed, self.population, self.sample, screened)
+        return Evolution(space, self.seed, self.population, self.sample, self.inherits, screened)

@@ -17,18 +17,15 @@ the generations, so the search ends with trainings from scratch (automl_ext.nas.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.evolution import Evolution, warn_if_random
+from automl_ext.nas.strategies.evolution import Evolution, EvolutionConfig, warn_if_random
 from automl_ext.nas.strategies.renas_controller import Change, Controller, HistoryController
 from automl_ext.nas.strategies.renas_lstm import LSTMController
-from automl_ext.nas.strategies.search_options import ScreenedSearchConfig
 from automl_ext.nas.strategies.strategy import Candidate, Evaluated, Screened, tournament
-from automl_ext.nas.training.training_options import LARGEST, MANY
-from automl_ext.training.checks import check_range
 from automl_ext.training.seeding import derived_seed
 
 ControllerName = Literal["lstm", "history"]
@@ -51,7 +48,7 @@ class ReNAS(Evolution):
         controller: chooses the mutations and learns from the scores.
         population: number of members.
         sample: number of members that compete to be a parent.
-        inherit: whether children inherit from their parent's state; the population then keeps the states.
+        inherit: as in :class:`~automl_ext.nas.strategies.evolution.Evolution`.
         screened: candidates for the initial population, best first.
 
     Raises:
@@ -68,8 +65,8 @@ class ReNAS(Evolution):
         inherit: bool = False,
         screened: Sequence[Screened] = (),
     ) -> None:
-        super().__init__(space, seed, population, sample, screened)
-        self.controller, self.inherit = controller, inherit
+        super().__init__(space, seed, population, sample, inherit, screened)
+        self.controller = controller
         self.seen: set[tuple[int, ...]] = set()
 
     def ask(self) -> Candidate:
@@ -114,8 +111,7 @@ class ReNAS(Evolution):
         indices = tuple(self.space.encode(candidate.genotype))
         before = None if parent is None else (tuple(self.space.encode(parent.genotype)), parent.evaluation)
         self.controller.learn(indices, evaluation, before)
-        kept = evaluation if self.inherit else replace(evaluation, state=None)
-        self.population.append(Evaluated(candidate.genotype, kept))
+        super().tell(candidate, evaluation)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -131,23 +127,15 @@ class ReNAS(Evolution):
 
 
 @dataclass
-class ReNASConfig(ScreenedSearchConfig):
+class ReNASConfig(EvolutionConfig):
     """Configuration of ReNAS: evolution whose mutations a learned controller chooses (Chen et al. 2019)."""
 
     population: int = 30  # Number of members of the population; a new member replaces the oldest.
     sample: int = 10  # Number of members that compete to be a parent.
+    inherit: bool = True  # Children inherit the weights of their parents. Evaluator "train" only.
     controller: ControllerName = "lstm"  # The paper's LSTM with REINFORCE, or ridge regression on all scores (history).
-    fine_tune: int = 1  # Epochs of a child, which inherits weights. Evaluator "train" only.
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "population", "sample", low=1, high=MANY)
-        check_range(self, "fine_tune", low=1, high=LARGEST)
-        if self.evaluator == "train" and self.fine_tune > self.training_epochs:
-            raise ValueError(f"fine_tune: expected at most {self.training_epochs} (epochs), got {self.fine_tune}")
 
     def strategy(self, space: Space[Any], screened: Sequence[Screened] = ()) -> ReNAS:
         warn_if_random(self, self.population)
-        inherit = self.evaluator == "train"
-        controller = CONTROLLERS[self.controller](space, derived_seed(self.seed, 1), screened, inherit)
-        return ReNAS(space, self.seed, controller, self.population, self.sample, inherit, screened)
+        controller = CONTROLLERS[self.controller](space, derived_seed(self.seed, 1), screened, self.inherits)
+        return ReNAS(space, self.seed, controller, self.population, self.sample, self.inherits, screened)

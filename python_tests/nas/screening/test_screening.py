@@ -55,7 +55,7 @@ def best_cells(count: int) -> list[Screened]:
 
 MAKE: dict[str, Callable[[Sequence[Screened]], Strategy]] = {
     "random": lambda first: RandomSearch(SPACE, 3, first),
-    "rea": lambda first: Evolution(SPACE, 3, 5, 2, first),
+    "rea": lambda first: Evolution(SPACE, 3, 5, 2, screened=first),
     "renas": lambda first: ReNAS(SPACE, 3, HistoryController(SPACE, 3), 5, 2, screened=first),
     "successive-halving": lambda first: SuccessiveHalving(SPACE, 3, 5, (1, 2), 2, first),
 }

@@ -94,6 +94,7 @@ def test_resumed_search_equals_uninterrupted_search(tmp_path: Path, table: str) 
     ("name", "config"),
     [
         ("renas", ReNASConfig(**TINY, evaluations=7, population=3, sample=2)),
+        ("rea", EvolutionConfig(**TINY, evaluations=7, population=3, sample=2, inherit=True)),
         ("successive-halving", SuccessiveHalvingConfig(**TINY, evaluations=7, candidates=4, eta=2, rungs=2)),
         ("rea", EvolutionConfig(**TINY, evaluator="supernet", evaluations=5, population=3, sample=2)),
     ],
@@ -226,6 +227,10 @@ def test_a_budget_too_small_for_one_training(tmp_path: Path) -> None:
         (lambda: RandomConfig(evaluator="table", space="darts"), "the table holds NAS-Bench-201 cells"),
         (lambda: ReNASConfig(fine_tune=9, epochs=4), "fine_tune: expected at most 4 .epochs., got 9"),
         (
+            lambda: EvolutionConfig(evaluator="table", inherit=True),
+            "inherit: children inherit with --evaluator train only, got 'table'",
+        ),
+        (
             lambda: SuccessiveHalvingConfig(evaluator="supernet"),
             "successive halving needs budgets, which a supernet does not support",
         ),
@@ -327,6 +332,17 @@ def test_inherit_needs_equal_layers_in_equal_modules() -> None:
     assert set(same) == set(network(3).state_dict())
     other = inherit(network(1), network(3), network(3).state_dict())
     assert set(other) == {"0.0.weight", "0.0.bias"}
+
+
+@pytest.mark.parametrize(("name", "make"), [("rea", EvolutionConfig), ("renas", ReNASConfig)], ids=["rea", "renas"])
+def test_children_inherit_if_asked(tmp_path: Path, name: str, make: Any) -> None:
+    """The two children are trained for one epoch in place of two, and only if they inherit."""
+    for inherits in (False, True):
+        options = {**TINY, "subset": 100, "evaluations": 4, "population": 2, "sample": 1, "finalists": 0}
+        search(name, make(**options, inherit=inherits), tmp_path / str(inherits))
+        rows = logged(tmp_path / str(inherits))
+        assert [row["epochs"] for row in rows] == [2, 2] + [1 if inherits else 2] * 2
+        assert ["inherited" in row for row in rows] == [False, False, inherits, inherits]
 
 
 def test_fine_tune_is_checked() -> None:

@@ -6,6 +6,7 @@ import io
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -209,9 +210,10 @@ def test_renas_continues_in_an_exhausted_space() -> None:
     assert len(set(genotypes[:4])) == 4
 
 
-def test_renas_keeps_states_only_for_inheritance() -> None:
+@pytest.mark.parametrize("make", [Evolution, partial(ReNAS, controller=HistoryController(SPACE, 0))])
+def test_states_are_kept_only_for_inheritance(make: Any) -> None:
     for inherit in (False, True):
-        strategy = ReNAS(SPACE, 0, HistoryController(SPACE, 0), population=2, sample=1, inherit=inherit)
+        strategy = make(SPACE, 0, population=2, sample=1, inherit=inherit)
         for _ in range(2):
             candidate = strategy.ask()
             strategy.tell(candidate, Evaluation(1.0, 0.0, state={"w": torch.ones(2)}))
