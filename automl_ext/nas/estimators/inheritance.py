@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from automl_ext.nas.data import network_shape
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity, global_rng_kept
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.training.network_training import NetworkTraining
+from automl_ext.training.machine.clock import budget_clock
 
 
 class Inheriting:
@@ -44,13 +46,15 @@ class Inheriting:
         """
         if state is None or state["genotype"] == str(genotype):
             return self.training.evaluate(genotype, budget, state)
-        start, share = self.inherited(genotype, state)
-        evaluation = self.training.evaluate(genotype, self.training.config.epochs, start)
+        clock = budget_clock(self.training.device)
+        start = clock()
+        inherited, share = self.inherited(genotype, state)
+        evaluation = self.training.evaluate(genotype, self.training.config.epochs, inherited)
         generation = state.get("generation", 0) + 1
         evaluation.measured.update(inherited=share, generation=generation)
         if evaluation.state is not None:
             evaluation.state["generation"] = generation
-        return evaluation
+        return replace(evaluation, cost=clock() - start)
 
     def inherited(self, genotype: Any, state: dict[str, Any]) -> tuple[dict[str, Any], float]:
         """Return the initial training state of the child and the fraction of its weights that come from the parent."""
