@@ -10,10 +10,13 @@ from automl_ext.data.images import ImageData, Splits
 from automl_ext.nas.costs import count_macs, count_parameters, latency_ms
 from automl_ext.nas.data import load_splits, network_shape
 from automl_ext.nas.estimators.benchmark_table import Table, TableEvaluator
+from automl_ext.nas.estimators.extrapolation import Extrapolation
 from automl_ext.nas.estimators.inheritance import Inheriting
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity, global_rng_kept
 from automl_ext.nas.estimators.weight_sharing import UniformSupernet, WeightSharing
+from automl_ext.nas.estimators.widening import Widening
 from automl_ext.nas.evaluation import Evaluation, Evaluator, Scoring
+from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.evolution import EvolutionConfig
 from automl_ext.nas.strategies.search_options import ScreenedSearchConfig, SearchConfig
@@ -47,16 +50,44 @@ def table(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Sc
 
 
 def train(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Scoring:
-    """Train each architecture; with ``inherit``, children inherit the weights of their parents.
+    """Train each architecture; with ``inherit``, children inherit the weights of their parents."""
+
+    def make(training: LowerFidelity) -> Evaluator:
+        if isinstance(config, EvolutionConfig) and config.inherits:
+            return Inheriting(training, config.fine_tune)
+        return training
+
+    return _by_training(config, space, data, make)
+
+
+def curve(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Scoring:
+    """Train each architecture for half of the epochs, and extrapolate its learning curve."""
+    return _by_training(config, space, data, Extrapolation)
+
+
+def morphism(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Scoring:
+    """Train each architecture with half of the channels, and widen the trained network.
+
+    Raises:
+        UserError: the space is not NAS-Bench-201, or there is one channel only.
+    """
+    if not isinstance(space, NASBench201):
+        raise UserError(f"evaluator: morphism widens NAS-Bench-201 cells (space nb201), not {config.space}")
+    if config.channels < 2:
+        raise UserError(f"channels: the evaluator morphism halves them, expected at least 2, got {config.channels}")
+    return _by_training(config, space, data, Widening)
+
+
+def _by_training(
+    config: SearchConfig, space: Space[Any], data: ImageData | None, make: Callable[[LowerFidelity], Evaluator]
+) -> Scoring:
+    """Prepare an evaluator that trains architectures.
 
     Finalists are trained from scratch, with another seed: a score that led to the choice of a finalist is too high on
     average, also without inheritance.
     """
     splits = load_splits(config, data)
-    training = LowerFidelity(config, splits, space=space)
-    evaluator: Evaluator = training
-    if isinstance(config, EvolutionConfig) and config.inherits:
-        evaluator = Inheriting(training, config.fine_tune)
+    evaluator = make(LowerFidelity(config, splits, space=space))
 
     def final() -> Evaluator:
         return LowerFidelity(replace(config, seed=derived_seed(config.seed, FINAL_STREAM)), splits, space=space)
@@ -78,6 +109,8 @@ def supernet(config: SearchConfig, space: Space[Any], data: ImageData | None) ->
 EVALUATORS: dict[str, Callable[[SearchConfig, Space[Any], ImageData | None], Scoring]] = {
     "table": table,
     "train": train,
+    "curve": curve,
+    "morphism": morphism,
     "supernet": supernet,
 }
 

@@ -5,7 +5,7 @@
         keep ``workers`` candidates of the strategy in evaluation
         wait for the result of the oldest candidate;  stop if its cost exceeds the budget
         tell the strategy the result, log it, save a checkpoint
-    with the evaluator "train": train the best ``finalists`` from scratch, for equally long; the best one is the result
+    if the evaluator trains networks: train the best ``finalists`` from scratch, equally long; the best is the result
 
 With more workers, a strategy proposes before it knows the latest results, so the result depends on the number of
 workers. It does not depend on the speed of each worker.
@@ -124,7 +124,7 @@ def search(
                 return None
             done.choose_finalists()
         if done.finalists:
-            assert make_final is not None  # the evaluator "train" has one
+            assert make_final is not None  # evaluators with finalists have one
             if not done.train_finalists(run, stop_after, make_final().evaluate):
                 return None
         result = done.result()

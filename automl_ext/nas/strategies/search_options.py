@@ -12,7 +12,9 @@ from automl_ext.nas.strategies.strategy import Screened, Strategy
 from automl_ext.nas.training.training_options import LARGEST, MANY, TrainingConfig
 from automl_ext.training.checks import MOST_WORKERS, check_range
 
-EPOCHS, SUPERNET_EPOCHS = 4, 100  # default lengths of trainings
+EPOCHS = {"train": 4, "curve": 12, "morphism": 4, "supernet": 100, "table": 4}  # evaluator → default length
+TRAINING = ("train", "curve", "morphism")  # evaluators whose finalists are trained again
+HALVING = ("curve", "morphism")  # evaluators that divide the epochs in two halves
 Config = TypeVar("Config", bound="SearchConfig")
 
 
@@ -22,26 +24,30 @@ class SearchConfig(TrainingConfig):
 
     Evaluator "train" trains each architecture on the training images and scores it on the validation images; the
     options of a training apply. A short training is often enough, because only the ranking of the architectures
-    matters. In the end, the best ``finalists`` are trained again. Evaluator "supernet" trains one supernet and scores
+    matters. Evaluator "curve" trains each one for half of the epochs and extrapolates its learning curve to the last
+    one. Evaluator "morphism" trains each cell of NAS-Bench-201 with half of the channels for half of the epochs, then
+    widens it and trains it on. In the end, the best ``finalists`` are trained again, with all epochs. Evaluator
+    "supernet" trains one supernet and scores
     all architectures with its weights; the options then apply to the supernet. Evaluator "table" looks architectures up
     in the table of NAS-Bench-201 and needs no training options.
     """
 
-    evaluator: str = "train"  # Source of the scores: train, supernet or table.
+    evaluator: str = "train"  # Source of the scores: train, curve, morphism, supernet or table.
     table: str | None = None  # Table of NAS-Bench-201, an npz file. Default: cifar10, part of the package.
     evaluations: int | None = None  # Largest number of evaluations. Default: 50 if no budget is given either.
     budget: float | None = None
     """CPU-seconds of evaluation, on a GPU seconds; simulated with a table. Default with a table: 20,000."""
     finalists: int = 5
     """Number of the best architectures that are trained again, from scratch and with another seed; the best of these is
-    the result. Evaluator "train" only. They take at most a quarter of the evaluations and of the budget."""
+    the result. Evaluators "train", "curve" and "morphism" only. They take at most a quarter of the evaluations and of
+    the budget."""
     workers: int = 1  # Number of evaluations at a time. With several, proposals precede some earlier results.
     max_parameters: int | None = None  # Choose the best architecture with at most this number of parameters.
     max_macs: int | None = None  # Choose the best architecture with at most this number of multiply-adds per image.
     max_latency_ms: float | None = None  # Measure the latency (one image, one CPU thread); choose within this limit.
     channels: int = 8  # Channels of the first stage.
     epochs: int | None = None  # type: ignore[assignment]
-    """Epochs of each training, or of the supernet. Default: 4, for a supernet 100."""
+    """Epochs of each training, or of the supernet. Default: 4, for curves 12, for a supernet 100."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,6 +58,10 @@ class SearchConfig(TrainingConfig):
         check_range(self, "max_parameters", "max_macs", low=1, high=10**15)
         if self.table is not None and self.evaluator != "table":
             raise ValueError(f"table: only --evaluator table reads a table, got the evaluator {self.evaluator!r}")
+        if self.evaluator in HALVING and self.training_epochs < 2:
+            raise ValueError(
+                f"epochs: the evaluator {self.evaluator} halves them, expected at least 2, got {self.training_epochs}"
+            )
         if self.evaluator == "table" and self.max_latency_ms is not None:
             raise ValueError("max_latency_ms: the table has no latencies; expected the evaluator train or supernet")
         if self.evaluator == "table" and self.space != "nb201":
@@ -62,7 +72,7 @@ class SearchConfig(TrainingConfig):
         """The number of epochs of each training, or of the supernet."""
         if self.epochs is not None:
             return self.epochs
-        return SUPERNET_EPOCHS if self.evaluator == "supernet" else EPOCHS
+        return EPOCHS.get(self.evaluator, EPOCHS["train"])
 
     def resolved(self: Config) -> Config:
         """Return the configuration as runs store it: ``epochs`` is :attr:`training_epochs`, not None."""
@@ -81,7 +91,7 @@ class SearchConfig(TrainingConfig):
 
     def final_trainings(self) -> int:
         """Return the number of final trainings that the largest number of evaluations allows."""
-        return int(min(self.finalists, self.limits()[0] / 4)) if self.evaluator == "train" else 0
+        return int(min(self.finalists, self.limits()[0] / 4)) if self.evaluator in TRAINING else 0
 
     def strategy(self, space: Space[Any]) -> Strategy:
         """Create the strategy. Every strategy's configuration implements it."""

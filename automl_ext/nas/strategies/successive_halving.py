@@ -16,7 +16,7 @@ from typing import Any
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.search_options import ScreenedSearchConfig
+from automl_ext.nas.strategies.search_options import HALVING, ScreenedSearchConfig
 from automl_ext.nas.strategies.strategy import (
     Candidate,
     Evaluated,
@@ -130,8 +130,8 @@ class SuccessiveHalvingConfig(ScreenedSearchConfig):
         check_range(self, "candidates", low=1, high=MANY)
         check_range(self, "eta", low=2, high=LARGEST)
         check_range(self, "rungs", low=1, high=30)  # eta ** rungs must not overflow a count
-        if self.evaluator == "supernet":
-            raise ValueError("evaluator: successive halving needs budgets, which a supernet does not support")
+        if self.evaluator in ("supernet", *HALVING):
+            raise ValueError(f"evaluator: successive halving needs budgets, which {self.evaluator} does not support")
         if self.evaluator == "train" and self.epochs < self.eta ** (self.rungs - 1):
             raise ValueError(
                 f"epochs: expected at least {self.eta ** (self.rungs - 1)}, for one epoch in the first rung, "

@@ -96,6 +96,8 @@ def test_resumed_search_equals_uninterrupted_search(tmp_path: Path, table: str) 
         ("renas", ReNASConfig(**TINY, evaluations=7, population=3, sample=2)),
         ("rea", EvolutionConfig(**TINY, evaluations=7, population=3, sample=2, inherit=True)),
         ("successive-halving", SuccessiveHalvingConfig(**TINY, evaluations=7, candidates=4, eta=2, rungs=2)),
+        ("random", RandomConfig(**TINY, evaluator="curve", evaluations=7)),
+        ("random", RandomConfig(**TINY, evaluator="morphism", evaluations=7)),
         ("rea", EvolutionConfig(**TINY, evaluator="supernet", evaluations=5, population=3, sample=2)),
     ],
 )
@@ -154,7 +156,7 @@ def test_costs_are_cpu_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.slow
 def test_a_supernet_is_trained_longer_than_a_single_network(tmp_path: Path) -> None:
-    assert [RandomConfig(evaluator=name).training_epochs for name in EVALUATORS] == [4, 4, 100]
+    assert [RandomConfig(evaluator=name).training_epochs for name in EVALUATORS] == [4, 4, 12, 4, 100]
     assert RandomConfig(evaluator="supernet", epochs=3).training_epochs == 3
     assert SuccessiveHalvingConfig().training_epochs == 9
     config = RandomConfig(subset=60, channels=1, batch_size=30, evaluator="supernet", evaluations=1, lr=1e-4)
@@ -201,6 +203,8 @@ def test_diverging_candidates_fail(tmp_path: Path) -> None:
         (lambda table: RandomConfig(evaluator="table", table=table + "x"), "table: cannot read"),
         (lambda table: RandomConfig(evaluator="table", table=__file__), "table: expected an npz file"),
         (lambda table: RandomConfig(evaluator="oracle"), f"evaluator: expected one of {', '.join(EVALUATORS)}, got"),
+        (lambda table: RandomConfig(evaluator="morphism", space="darts"), "evaluator: morphism widens NAS-Bench-201"),
+        (lambda table: RandomConfig(evaluator="morphism", channels=1), "channels: the evaluator morphism halves them"),
         (lambda table: RandomConfig(**TINY, auxiliary=1.0), "--auxiliary: networks of this space have no auxiliary"),
     ],
 )
@@ -230,9 +234,10 @@ def test_a_budget_too_small_for_one_training(tmp_path: Path) -> None:
             lambda: EvolutionConfig(evaluator="table", inherit=True),
             "inherit: children inherit with --evaluator train only, got 'table'",
         ),
+        (lambda: RandomConfig(evaluator="curve", epochs=1), "epochs: the evaluator curve halves them, .* got 1"),
         (
             lambda: SuccessiveHalvingConfig(evaluator="supernet"),
-            "successive halving needs budgets, which a supernet does not support",
+            "successive halving needs budgets, which supernet does not support",
         ),
         (
             lambda: SuccessiveHalvingConfig(epochs=8),
