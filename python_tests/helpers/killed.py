@@ -1,12 +1,12 @@
 """Runs that are killed with SIGKILL at random times after a new checkpoint and resumed, beside one that is left alone.
 
-The runs are forked from one process after its imports, so that a start takes milliseconds.
+The runs are forks of one process that has made such a run and so has imported everything; their workers are forks too.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib
+import gc
+import multiprocessing
 import os
 import random
 import shutil
@@ -17,6 +17,8 @@ from pathlib import Path
 
 import fresh_python
 from paths import ROOT
+
+from automl_ext.parallel import processes
 
 
 def kill_and_resume(imports: str, call: str, folder: Path, kills: int) -> None:
@@ -37,9 +39,10 @@ def kill_and_resume(imports: str, call: str, folder: Path, kills: int) -> None:
 
 def forked(run: Callable[[Path], object], folder: Path, kills: int) -> None:
     """Do what :func:`kill_and_resume` says in forks of this process."""
-    importlib.import_module("torch._dynamo")  # optimizers load it, which takes a second
-    with contextlib.suppress(ImportError):
-        importlib.import_module("torch.utils.tensorboard")
+    fork = multiprocessing.get_context("fork")
+    processes.worker_context = lambda: fork
+    run(folder / "warm")
+    gc.freeze()  # a collection in a fork would copy all pages
 
     def start(name: str) -> int:
         pid = os.fork()
