@@ -37,7 +37,7 @@ from automl_ext.training.errors import UserError
 
 Counts = dict[str, Any]
 CELL = "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|skip_connect~0|nor_conv_3x3~1|avg_pool_3x3~2|"
-SMALL = {"subset": 100, "channels": 2, "epochs": 2, "batch_size": 10, "device": "cuda"}
+SMALL = {"subset": 60, "channels": 2, "epochs": 2, "batch_size": 9, "device": "cuda"}
 
 
 def agent(algorithm: str, env: Any = "CartPole-v1", iterations: int = 1, **options: Any) -> Counts:
@@ -108,7 +108,7 @@ def second_epoch(job: Any) -> Counts:
     job.run_epoch()
     counts = tagged_device.take_counts()
     job.load_state_dict(before)
-    return counts | {"steps": 3 if isinstance(job, SupernetSearch) else 8}
+    return counts | {"steps": 2 if isinstance(job, SupernetSearch) else 5}
 
 
 def refused_a3c() -> Counts:

@@ -21,9 +21,9 @@ QUEUED |= {"a3c": 0, "dqn": 4, "dqn-images": 4, "rainbow": 4, "vdn": 5, "qmix": 
 QUEUED |= dict.fromkeys(("bc", "cql", "iql"), 10)  # updates
 QUEUED |= dict.fromkeys(("dreamer", "dreamer-images"), 3 + 2)  # sequences, and observations for their statistics
 # Two batches an iteration, each with indices and shifts; and the architecture that is measured.
-QUEUED |= dict.fromkeys(("gdas", "gdas-nb201", "gdas-bfloat16", "entmax-gdas", "darts"), 3 * 2 * 2 + 1)
-QUEUED |= {"perturbation": 3 * 2 + 1}
-QUEUED |= {"retrain": 8 * 5, "retrain-bfloat16": 8 * 2}  # and a copy each for cutout, CutMix and drop-path
+QUEUED |= dict.fromkeys(("gdas", "gdas-nb201", "gdas-bfloat16", "entmax-gdas", "darts"), 2 * 2 * 2 + 1)
+QUEUED |= {"perturbation": 2 * 2 + 1}
+QUEUED |= {"retrain": 5 * 5, "retrain-bfloat16": 5 * 2}  # and a copy each for cutout, CutMix and drop-path
 # Here observations go to the device, for actions that the environments wait for.
 ACTING = ("rl/loop/policy_agent.py", "rl/algorithms/dqn.py", "rl/algorithms/vdn.py", "rl/dreamer/dreamer.py")
 
