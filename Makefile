@@ -37,14 +37,14 @@ test-all: SANITIZERS := ON
 test-all: PYTEST :=
 # The C++ tests link the kernels that setup.py has compiled.
 OBJECTS = $(shell $(BIN)/python -c "import sys, sysconfig; print(f'build/temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}')")
-# One worker more than cores, since some tests wait for other processes, with one thread each. A worker that runs out of
-# tests takes some of another's.
+# One worker more than cores, since some tests wait for other processes, with one thread each. The tests of a file share
+# what they prepare, so one worker takes all of them; conftest.py has the order of the files.
 test test-all: setup
 	@$(BIN)/cmake -S . -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
 	  -DAUTOML_EXT_SANITIZERS=$(SANITIZERS) -DAUTOML_EXT_OBJECTS=$(OBJECTS) > build/cpp.log || (cat build/cpp.log; exit 1)
 	$(BIN)/cmake --build build/cpp
 	$(BIN)/ctest --test-dir build/cpp --output-on-failure --parallel $(CORES)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$(($(CORES) + 1)) --dist worksteal $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$(($(CORES) + 1)) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .
