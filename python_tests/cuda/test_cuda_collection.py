@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
+import fresh_python
 import pytest
 from paths import ROOT
 
@@ -14,9 +11,9 @@ TESTS = ROOT / "python_tests"
 WITHOUT = """
 import sys
 import pytest
-for name in sys.argv[1].split():
+for name in hidden.split():
     sys.modules[name] = None
-sys.exit(pytest.main(sys.argv[2:]))
+sys.exit(pytest.main(arguments))
 """
 EXTRAS = (
     "hypothesis tyro rich gymnasium sklearn entmax matplotlib PIL tensorboard pandas stable_baselines3 torchrl minatar "
@@ -25,14 +22,11 @@ EXTRAS = (
 
 
 def pytest_without(hidden: str, *arguments: str, **environment: str) -> tuple[int, str]:
-    process = subprocess.run(
-        [sys.executable, "-c", WITHOUT, hidden, "-q", "-p", "no:cacheprovider", "-m", "cuda", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""} | environment,
-        capture_output=True,
-        text=True,
-    )
-    return process.returncode, process.stdout + process.stderr
+    words = ["-q", "-p", "no:cacheprovider", "-m", "cuda", *arguments]
+    environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
+    code = f"hidden, arguments = {hidden!r}, {words!r}\n{WITHOUT}"
+    status, out, error = fresh_python.run(code, ROOT, **environment)
+    return status, out + error
 
 
 @pytest.mark.slow

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import fresh_python
 import gymnasium
 import numpy as np
 import pytest
@@ -86,9 +85,9 @@ import json, sys
 import numpy as np, torch
 sys.modules["automl_ext"] = None
 wrong = []
-for name in sys.argv[2:]:
-    data = np.load(f"{sys.argv[1]}/{name}.npz")
-    program = torch.export.load(f"{sys.argv[1]}/{name}/policy.pt2").module()
+for name in names:
+    data = np.load(f"{name}.npz")
+    program = torch.export.load(f"{name}/policy.pt2").module()
     x = data["observations"]
     assert not any(y.requires_grad for y in program(torch.from_numpy(x[:1])) if y is not None)
     for n in (len(x), 1):
@@ -132,10 +131,9 @@ def test_exported_policies_give_the_actions_of_the_agent_without_automl_ext(tmp_
         actions, _ = agent.predict(x)
         assert len(np.unique(actions)) >= 2, name
         np.savez(tmp_path / f"{name}.npz", observations=x, actions=actions)
-    command = [sys.executable, "-c", SCRIPT, tmp_path, *CASES]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == []
+    status, printed, error = fresh_python.run(f"names = {[*CASES]!r}\n{SCRIPT}", root=tmp_path)
+    assert status == 0, error
+    assert json.loads(printed) == []
     facts = {name: json.loads((tmp_path / name / "policy.json").read_text()) for name in CASES}
     assert facts["normalized"]["actions"] == {"n": 4, "start": -1}
     assert facts["normalized"]["observations"] == {"shape": [5], "dtype": "float32", "low": "-inf", "high": "inf"}
@@ -162,9 +160,9 @@ STRUCTURED: dict[str, tuple[str, type[gymnasium.Env], dict[str, Any]]] = {
 STRUCTURED_SCRIPT = """
 import sys, torch
 sys.modules["automl_ext"] = None
-for name in sys.argv[2:]:
-    inputs, expected = torch.load(f"{sys.argv[1]}/{name}.pt", weights_only=True)
-    policy = torch.export.load(f"{sys.argv[1]}/{name}/policy.pt2").module()
+for name in names:
+    inputs, expected = torch.load(f"{name}.pt", weights_only=True)
+    policy = torch.export.load(f"{name}/policy.pt2").module()
     actions = policy(*inputs)[0]
     assert actions.dtype == expected.dtype and torch.equal(actions, expected), name
     one = torch.utils._pytree.tree_map(lambda x: x[:1], inputs)
@@ -193,10 +191,8 @@ def test_policies_of_structured_spaces_and_masks_give_the_actions_of_the_agent(t
         assert len(np.unique(actions, axis=0)) >= 2, name
         inputs = tree_map(torch.from_numpy, (observations, *([] if mask is None else [mask])))
         torch.save((inputs, torch.from_numpy(np.asarray(actions))), tmp_path / f"{name}.pt")
-    done = subprocess.run(
-        [sys.executable, "-c", STRUCTURED_SCRIPT, tmp_path, *STRUCTURED], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    status, _, error = fresh_python.run(f"names = {[*STRUCTURED]!r}\n{STRUCTURED_SCRIPT}", root=tmp_path)
+    assert status == 0, error
     readme = (tmp_path / "image, number and vector/README.md").read_text()
     assert "- `observations['picture']`: uint8 [N, 5, 5, 1]\n- `observations['vector']`: float64 [N, 2]\n" in readme
     readme = (tmp_path / "masks of two actions/README.md").read_text()

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import fresh_python
 import pytest
 import torch
 
@@ -21,11 +20,10 @@ from automl_ext.nas.training.compare import CompareConfig, compare
 from automl_ext.nas.training.retrain import RetrainConfig, retrain
 from automl_ext.training.errors import UserError
 
-# Run both formats on 1 and on 5 images, in an isolated interpreter in which importing automl_ext is an error.
+# Run both formats on 1 and on 5 images, in a process in which importing automl_ext is an error.
 FRESH = """
 import importlib.util, sys, torch
 sys.modules["automl_ext"] = None
-folder, names = sys.argv[1], sys.argv[2:]
 small, large = torch.load(f"{folder}/images.pt")
 any_size = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)  # torch.export of 2.11 fixes the size
 for name in names:
@@ -83,11 +81,10 @@ def test_exports_give_the_same_logits_in_a_new_interpreter(names: list[str], run
         )
         assert "def mutate" not in text
         assert "AuxiliaryHead" not in text
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", FRESH, str(tmp_path), *names], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[2:] == names
+    code = f"folder, names = {str(tmp_path)!r}, {names!r}\n{FRESH}"
+    status, printed, error = fresh_python.run(code, root=tmp_path)
+    assert status == 0, error
+    assert printed.split()[2:] == names
 
 
 @pytest.mark.slow
