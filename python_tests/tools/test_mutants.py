@@ -141,7 +141,8 @@ def test_verdicts_of_outputs(code: int, output: str, verdict: str | None) -> Non
 
 
 @pytest.mark.slow
-def test_planted_mutants(tmp_path: Path) -> None:
+def test_planted_mutants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # installed plugins take most of a run
     files = {
         "tiny/part/sums.py": "def more(x):\n    return x + 1\n\n\ndef less(x):\n    return x - 1\n",
         "python_tests/part/test_sums.py": "from tiny.part.sums import more\n\n\n"
