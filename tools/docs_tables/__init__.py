@@ -66,7 +66,6 @@ TABLES: dict[str, Callable[[], str]] = {
         parallel.parallel_costs,
         parallel.ray_disturbances,
         torchrun.torchrun_steps,
-        papers.papers_pronunciation,
         papers.papers_language_model,
         crashes.torture,
         cuda.cuda_predictions,
