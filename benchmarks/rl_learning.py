@@ -33,7 +33,6 @@ SWINGUP = (
     "--env-id dmc/cartpole-swingup --action-repeat 2 --continue-scale 0 --total-steps 50000 --eval-every 2500 "
     "--eval-episodes 5"
 )
-PIXELS = "--preset pixels --total-steps 6000 --eval-episodes 5 --final-episodes 10"
 
 
 class Task(NamedTuple):
@@ -61,7 +60,6 @@ TASKS = {
     "dreamer-cartpole": Task("Dreamer CartPole-v1", "dreamer --env-id CartPole-v1", 3),
     "dreamer-pendulum": Task("Dreamer Pendulum-v1", "dreamer --env-id Pendulum-v1 --reward-scale 0.1", 3),
     "dreamer-swingup": Task("Dreamer dm_control cartpole swingup", f"dreamer {SWINGUP}", 3),
-    "dreamer-pixels": Task("Dreamer CartPole-v1, images", f"dreamer {PIXELS}", 1),
 }
 
 

@@ -66,6 +66,7 @@ TABLES: dict[str, Callable[[], str]] = {
         parallel.parallel_costs,
         parallel.ray_disturbances,
         torchrun.torchrun_steps,
+        papers.papers_dreamer,
         papers.papers_language_model,
         crashes.torture,
         cuda.cuda_predictions,

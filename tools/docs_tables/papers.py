@@ -15,9 +15,13 @@ def groups(rows: list[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...], list
     return found
 
 
-def papers_agents() -> str:
+def papers_dreamer() -> str:
+    return agents([row for row in load("papers_agents") if row["task"].startswith("dreamer")])
+
+
+def agents(rows: list[dict[str, Any]]) -> str:
     lines = []
-    for (title, variant), runs in groups(load("papers_agents"), "title", "variant").items():
+    for (title, variant), runs in groups(rows, "title", "variant").items():
         steps, cost = f"{round(runs[0]['env_steps'], -3):,}", span([run["cpu_seconds"] for run in runs])
         last, best = ([run[key] for run in runs] for key in ("last", "best"))
         lines.append([title, variant, steps, returns(last, 0), returns(best, 0), cost])
