@@ -130,16 +130,20 @@ def at_budget(row: Row) -> bool:
     return abs(row["search_cpu_seconds"] / row["seconds"] - 1) <= TOLERANCE
 
 
+def found_cell(genotype: str, table: Table) -> Row:
+    """Return a cell, its accuracy in the table, and the part of the space that is better."""
+    accuracy = float(table.test_200[place(NASBench201().parse(genotype))])
+    above = round(float((table.test_200 > accuracy).mean()), 4)
+    return {"genotype": genotype, "table_test_accuracy": accuracy, "cells_of_table_above": above}
+
+
 def measured(key: Row, result: dict[str, Any], config: Any, table: Table) -> Row:
     """Return the row of a finished search."""
     operations = NASBench201().parse(result["genotype"]).operations
-    accuracy = float(table.test_200[place(NASBench201().parse(result["genotype"]))])
     return {
         **key,
         "processor": cpu_name(),
-        "genotype": result["genotype"],
-        "table_test_accuracy": accuracy,
-        "cells_of_table_above": round(float((table.test_200 > accuracy).mean()), 4),
+        **found_cell(result["genotype"], table),
         # the baseline without a search
         "table_3x3_everywhere": float(table.test_200[place(NASBench201().decode([3] * 6))]),
         "share_none": round(operations.count("none") / 6, 3),

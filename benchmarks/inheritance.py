@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from differentiable_search import Row, add_row, read_rows, same
+from differentiable_search import Row, add_row, found_cell, read_rows, same
 
-from automl_ext.nas.estimators.benchmark_table import Table, place
+from automl_ext.nas.estimators.benchmark_table import Table
 from automl_ext.nas.search.search import search
-from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.strategies.evolution import EvolutionConfig
 from automl_ext.nas.strategies.random_search import RandomConfig
 from automl_ext.nas.strategies.renas import ReNASConfig
@@ -51,7 +50,6 @@ def command(name: str, options: dict[str, Any]) -> str:
 def row_of(key: Row, options: dict[str, Any], result: dict[str, Any], table: Table) -> Row:
     """Return the row of a finished search."""
     finalists = len(result.get("finalists", []))
-    accuracy = float(table.test_200[place(NASBench201().parse(result["genotype"]))])
     return {
         **key,
         "command": command(key["search"], options),
@@ -59,10 +57,8 @@ def row_of(key: Row, options: dict[str, Any], result: dict[str, Any], table: Tab
         "cpu_seconds": round(result["times"]["search_cpu_seconds"], 1),
         "evaluated": result["evaluations"] - finalists,  # cells before the final trainings
         "finalists": finalists,
-        "genotype": result["genotype"],
         "validation_accuracy": result["score"],
-        "table_test_accuracy": accuracy,
-        "cells_of_table_above": round(float((table.test_200 > accuracy).mean()), 4),
+        **found_cell(result["genotype"], table),
     }
 
 

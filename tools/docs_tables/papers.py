@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
+from operator import itemgetter
 from typing import Any
 
-from docs_tables.text import load, percent, returns, span, table
-
-
-def groups(rows: list[dict[str, Any]], *keys: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
-    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        found.setdefault(tuple(row[key] for key in keys), []).append(row)
-    return found
+from docs_tables.text import grouped, load, percent, returns, span, table
 
 
 def papers_dreamer() -> str:
@@ -21,29 +14,11 @@ def papers_dreamer() -> str:
 
 def agents(rows: list[dict[str, Any]]) -> str:
     lines = []
-    for (title, variant), runs in groups(rows, "title", "variant").items():
+    for (title, variant), runs in grouped(rows, itemgetter("title", "variant")).items():
         steps, cost = f"{round(runs[0]['env_steps'], -3):,}", span([run["cpu_seconds"] for run in runs])
         last, best = ([run[key] for run in runs] for key in ("last", "best"))
         lines.append([title, variant, steps, returns(last, 0), returns(best, 0), cost])
     return table("task | algorithm | steps | last policy, per seed | best policy, per seed | CPU-seconds", lines)
-
-
-def papers_pronunciation() -> str:
-    rows = load("pronunciation")
-    lines = []
-    for (attention, output), runs in groups(rows, "attention", "output").items():
-        words, phonemes, beams, cost = (
-            [run[key] for run in runs]
-            for key in ("word_error_rate", "phoneme_error_rate", "complete_beams", "ms_per_step")
-        )
-        errors = f"{returns([100 * value for value in words], 1)}; mean {100 * statistics.mean(words):.1f}"
-        mean = f"{100 * statistics.mean(phonemes):.1f}"
-        lines.append([attention, output, errors, mean, percent(statistics.mean(beams)), f"{statistics.mean(cost):.0f}"])
-    return table(
-        "attention | output and loss | word error rate in %, per seed | phoneme error rate, % | "
-        "words whose beam of 5 holds every hypothesis | ms per step",
-        lines,
-    )
 
 
 def papers_language_model() -> str:
@@ -52,16 +27,8 @@ def papers_language_model() -> str:
         marks = row["marks"]
         shares = "; ".join(" / ".join(percent(share) for share in mark["nonzero"]) for mark in marks)
         losses = ", ".join(f"{mark['loss']:.3f}" for mark in marks)
-        lines.append(
-            [
-                row["attention"],
-                str(row["seed"]),
-                f"{marks[-1]['steps']:,}",
-                losses,
-                f"{row['training_loss']:.3f}",
-                shares,
-            ]
-        )
+        steps, last = f"{marks[-1]['steps']:,}", f"{row['training_loss']:.3f}"
+        lines.append([row["attention"], str(row["seed"]), steps, losses, last, shares])
     return table(
         "attention | seed | steps | validation loss after 0, 25, 50, 100 % of the time | last training loss | "
         "weights that are not 0, first / second layer",

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
+from operator import itemgetter
 from typing import Any
 
-from docs_tables.text import integer, load, returns, span, table
-
-
-def grouped(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(row["what"], []).append(row)
-    return groups
+from docs_tables.text import grouped, integer, load, returns, span, table
 
 
 def learning(rows: list[dict[str, Any]]) -> str:
     lines = []
-    for what, runs in grouped(rows).items():
+    for what, runs in grouped(rows, itemgetter("what")).items():
         digits = 1 if "MinAtar" in what else 0
         last, best = ([run[key] for run in runs] for key in ("eval_return_mean", "best_eval_return"))
         steps = f"{round(runs[0]['env_steps'], -3):,}"
@@ -72,7 +66,7 @@ def peers() -> str:
 
 
 def costs_rl() -> str:
-    groups = grouped([*load("rl_learning"), *load("rl_dreamer")["learning"]["rows"]])
+    groups = grouped([*load("rl_learning"), *load("rl_dreamer")["learning"]["rows"]], itemgetter("what"))
     lines = []
     for what in (
         "A2C CartPole-v1",
@@ -142,10 +136,8 @@ def rl_defaults() -> str:
 
 def augmentation() -> str:
     """Return a row per task and variant of benchmarks/augmentation.py; docs_tables lists it once its rows exist."""
-    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
-    for row in load("augmentation"):
-        groups.setdefault((row["task"], row["steps"], row["variant"]), []).append(row)
     lines = []
+    groups = grouped(load("augmentation"), itemgetter("task", "steps", "variant"))
     for (task, steps, variant), runs in groups.items():
         found = [run["return"] for run in runs]
         digits = 2 if max(map(abs, found)) < 10 else 0

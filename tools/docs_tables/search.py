@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from operator import itemgetter
 from typing import Any
 
-from docs_tables.text import integer, load, percent, span, table
+from docs_tables.text import grouped, integer, load, percent, span, table
 
 # Test accuracy of the same protocol as the paper of the benchmark publishes it (Dong et al. 2021, NATS-Bench).
 PUBLISHED = {"random": "93.86 ± 0.23", "reinforce": "93.90 ± 0.26", "rea": "94.02 ± 0.31"}
@@ -38,10 +39,7 @@ def nas_bench() -> str:
 
 def by_search() -> dict[tuple[str, float], list[dict[str, Any]]]:
     """Return the rows of the searches over a supernet and of random search, by search and budget in seconds."""
-    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    for r in load("differentiable_search"):
-        groups.setdefault((r["search"], r["seconds"]), []).append(r)
-    return groups
+    return grouped(load("differentiable_search"), itemgetter("search", "seconds"))
 
 
 def differentiable_search() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,14 @@ RESULTS = ROOT / "benchmarks/results"
 
 def load(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def grouped(rows: Iterable[dict[str, Any]], key: Callable[[dict[str, Any]], Any]) -> dict[Any, list[dict[str, Any]]]:
+    """Return the rows by their keys, in the order in which these come first."""
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
 
 
 def table(header: str, rows: Iterable[Iterable[str]]) -> str:

@@ -110,6 +110,7 @@ class EvolutionConfig(ScreenedSearchConfig):
         super().__post_init__()
         check_range(self, "population", "sample", low=1, high=MANY)
         check_range(self, "fine_tune", low=1, high=LARGEST)
+        # Where it is the default, other evaluators ignore it.
         if self.inherit and not type(self).inherit and self.evaluator != "train":
             raise ValueError(f"inherit: children inherit with --evaluator train only, got {self.evaluator!r}")
         if self.inherits and self.fine_tune > self.training_epochs:

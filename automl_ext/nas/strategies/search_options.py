@@ -12,7 +12,7 @@ from automl_ext.nas.strategies.strategy import Screened, Strategy
 from automl_ext.nas.training.training_options import LARGEST, MANY, TrainingConfig
 from automl_ext.training.checks import MOST_WORKERS, check_range
 
-EPOCHS = {"train": 4, "curve": 12, "morphism": 4, "supernet": 100, "table": 4}  # evaluator → default length
+EPOCHS, LONGER = 4, {"curve": 12, "supernet": 100}  # default length, and that of evaluators that need more
 TRAINING = ("train", "curve", "morphism")  # evaluators whose finalists are trained again
 HALVING = ("curve", "morphism")  # evaluators that divide the epochs in two halves
 Config = TypeVar("Config", bound="SearchConfig")
@@ -27,9 +27,8 @@ class SearchConfig(TrainingConfig):
     matters. Evaluator "curve" trains each one for half of the epochs and extrapolates its learning curve to the last
     one. Evaluator "morphism" trains each cell of NAS-Bench-201 with half of the channels for half of the epochs, then
     widens it and trains it on. In the end, the best ``finalists`` are trained again, with all epochs. Evaluator
-    "supernet" trains one supernet and scores
-    all architectures with its weights; the options then apply to the supernet. Evaluator "table" looks architectures up
-    in the table of NAS-Bench-201 and needs no training options.
+    "supernet" trains one supernet and scores all architectures with its weights; the options then apply to the
+    supernet. Evaluator "table" looks architectures up in the table of NAS-Bench-201 and needs no training options.
     """
 
     evaluator: str = "train"  # Source of the scores: train, curve, morphism, supernet or table.
@@ -63,7 +62,7 @@ class SearchConfig(TrainingConfig):
                 f"epochs: the evaluator {self.evaluator} halves them, expected at least 2, got {self.training_epochs}"
             )
         if self.evaluator == "table" and self.max_latency_ms is not None:
-            raise ValueError("max_latency_ms: the table has no latencies; expected the evaluator train or supernet")
+            raise ValueError("max_latency_ms: the table has no latencies; expected an evaluator that trains networks")
         if self.evaluator == "table" and self.space != "nb201":
             raise ValueError(f"evaluator: the table holds NAS-Bench-201 cells (space nb201), not {self.space}")
 
@@ -72,7 +71,7 @@ class SearchConfig(TrainingConfig):
         """The number of epochs of each training, or of the supernet."""
         if self.epochs is not None:
             return self.epochs
-        return EPOCHS.get(self.evaluator, EPOCHS["train"])
+        return LONGER.get(self.evaluator, EPOCHS)
 
     def resolved(self: Config) -> Config:
         """Return the configuration as runs store it: ``epochs`` is :attr:`training_epochs`, not None."""
