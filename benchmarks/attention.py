@@ -1,6 +1,6 @@
 """Measure entmax15_attention beside PyTorch's fused softmax attention.
 
-    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/attention.py --json benchmarks/results/attention.json
+    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/attention.py --json benchmarks/results/attention_amx.json
     taskset -c 0,1 python benchmarks/attention.py --threads 2 --only "4, 8, 1024, 64"
     python benchmarks/attention.py --memory
 

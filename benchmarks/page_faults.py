@@ -73,7 +73,7 @@ def main() -> None:
     rows = []
     for name in OPS:
         ours = name in automl_ext.__all__
-        for instruction_set in dict.fromkeys((best, "avx2") if ours and best == "avx512" else (best,)):
+        for instruction_set in dict.fromkeys((best, "avx2") if ours and best in ("avx512", "amx") else (best,)):
             runs = [[in_process(name, kept, instruction_set) for kept in (False, True)] for _ in range(ROUNDS)]
             row: dict[str, object] = {"op": name, "instruction_set": instruction_set if ours else None}
             for kind, case in zip(("default", "kept"), zip(*runs, strict=True), strict=True):

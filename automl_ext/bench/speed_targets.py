@@ -102,7 +102,7 @@ def in_words(target: Target, value: float) -> str:
 
 def asked_of(target: Target, result: dict[str, Any]) -> float:
     """Return the required value on the processor of a result."""
-    narrow = result["build_info"].get("instruction_set") != "avx512"
+    narrow = result["build_info"].get("instruction_set") not in ("avx512", "amx")
     return target.without_avx512 if narrow and target.without_avx512 is not None else target.ask
 
 

@@ -7,7 +7,7 @@ int main() {
 #ifdef AUTOML_EXT_X86
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  best = avx512 ? "avx512" : avx2 ? "avx2" : "default";
+  best = automl_ext::has_tiles() ? "amx" : avx512 ? "avx512" : avx2 ? "avx2" : "default";
   has_requested |= requested && avx2 && !std::strcmp(requested, "avx2");
   has_requested |= requested && avx512 && !std::strcmp(requested, "avx512");
 #endif

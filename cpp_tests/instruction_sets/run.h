@@ -17,7 +17,7 @@ struct InstructionSet {
 inline const Internals& internals_of(const char* name) {
 #ifdef AUTOML_EXT_X86
   if (!std::strcmp(name, "avx2")) return simd_avx2::internals;
-  if (!std::strcmp(name, "avx512")) return simd_avx512::internals;
+  if (!std::strcmp(name, "avx512") || !std::strcmp(name, "amx")) return simd_avx512::internals;
 #endif
   return std::strcmp(name, "default") ? std::abort(), simd_default::internals : simd_default::internals;
 }

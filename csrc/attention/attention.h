@@ -27,6 +27,7 @@ struct AttentionSizes {
   int64_t mask_row, mask_key;
   double scale;
   bool causal;
+  bool tiles;  // scores by AMX (attention_tiles.inc)
   AttentionMask mask;
 };
 
@@ -34,7 +35,7 @@ struct AttentionSizes {
 struct AttentionHead {
   const void *q, *k, *v;  // T
   const void* mask;       // bool for kFlags, C for kAdded
-  const void* packed;     // C: what pack() has written, or null for few queries
+  const void* packed;     // what pack() has written, or null for few queries
   void* out;              // T [queries, value_width]
   // For the gradient; null in a forward pass that saves nothing. τ is NaN for a row with a NaN or +inf score, and +inf for a
   // row without a visible key. count: the size of the support of a query. The supports of a block of queries are saved one
@@ -53,7 +54,7 @@ struct AttentionGradients {
 
 struct AttentionKernels {
   struct Functions {
-    int64_t (*packed_bytes)(int64_t keys, int64_t width);
+    int64_t (*packed_bytes)(const AttentionSizes&);
     // Packs the keys [begin, end); begin is a multiple of 64.
     void (*pack)(const AttentionSizes&, const void* k, int64_t begin, int64_t end, void* packed);
     int64_t (*scratch_bytes)(const AttentionSizes&, bool backward);  // of one thread

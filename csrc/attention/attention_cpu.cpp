@@ -51,6 +51,8 @@ struct Call {
     sizes.queries = q.size(-2), sizes.keys = k.size(-2), sizes.width = q.size(-1), sizes.value_width = v.size(-1);
     sizes.q_row = q.stride(-2), sizes.k_row = k.stride(-2), sizes.v_row = v.stride(-2);
     sizes.scale = scale, sizes.causal = is_causal;
+    constexpr int64_t kWidestWithout = 32;  // up to here, products take too little of the time for a gain
+    sizes.tiles = has_tiles() && dtype != kFloat64 && sizes.width > kWidestWithout;
     CHECK_VALUE(sizes.keys < std::numeric_limits<int32_t>::max(), kOp, ": key: expected fewer than 2^31 keys, got ",
                 sizes.keys);
     const auto batch = batch_of(q), key_batch = batch_of(k);
@@ -161,7 +163,7 @@ void run_forward(const Call& call, const Tensor& out, const Saved& saved) {
   const AttentionSizes& s = call.sizes;
   const Place results(out, call.heads * s.queries);
   const int64_t blocks = call.blocks(), group = call.group, most = std::max<int64_t>(1, s.keys);
-  const int64_t packed_bytes = call.few() ? 0 : call.kernels.packed_bytes(s.keys, s.width) / 64 * 64 + 64;
+  const int64_t packed_bytes = call.few() ? 0 : call.kernels.packed_bytes(s) / 64 * 64 + 64;
   // Keys are packed for a few heads at a time, so that they are in the cache when they are read.
   constexpr int64_t kPackedBytes = 256 << 10;
   const int64_t fitting = std::max<int64_t>(1, threads() * kPackedBytes / std::max<int64_t>(1, packed_bytes));

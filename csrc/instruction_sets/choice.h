@@ -8,14 +8,23 @@
 
 namespace automl_ext {
 
-// The best instruction set of this CPU: "default", "avx2" or "avx512". AUTOML_EXT_CPU, read once, selects a lower one.
+// AMX needs the permission of Linux.
+#if defined(AUTOML_EXT_X86) && defined(__linux__)
+#define AUTOML_EXT_TILES 1
+#endif
+
+// The best instruction set of this CPU: "default", "avx2", "avx512", or "amx", which is avx512 with tiles of bfloat16.
+// AUTOML_EXT_CPU, read once, selects a lower one.
 const char* instruction_set();
 
-// The instruction sets in this build, for example "default, avx2, avx512".
+// The instruction sets in this build, for example "default, avx2, avx512, amx".
 const char* compiled_instruction_sets();
 
-// 0, 1, 2: the place of instruction_set() in the list above.
-int instruction_set_level();
+// 0, 1, 2: the kernels of "default", "avx2" and "avx512", the last also with "amx".
+int kernel_level();
+
+// If the kernels may use tiles.
+bool has_tiles();
 
 #ifdef AUTOML_EXT_X86
 // Declares the tables of a family, which <family>_kernel.inc defines for each set, and the function <family>_kernels(),
@@ -33,7 +42,7 @@ int instruction_set_level();
   inline const Table& family##_kernels() {                                                    \
     const Table* const tables[] = {&simd_default::family##_table, &simd_avx2::family##_table, \
                                    &simd_avx512::family##_table};                             \
-    return *tables[instruction_set_level()];                                                  \
+    return *tables[kernel_level()];                                                           \
   }
 #else
 #define DECLARE_KERNELS(Table, family) \

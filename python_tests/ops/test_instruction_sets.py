@@ -14,7 +14,7 @@ from automl_ext import _native
 
 pytestmark = pytest.mark.skipif(not _native.is_loaded(), reason="the native library is not built")
 
-NAMES = ("default", "avx2", "avx512")  # each contains the ones before it
+NAMES = ("default", "avx2", "avx512", "amx")  # each contains the ones before it
 SCRIPT = """
 import torch, automl_ext as a
 from torch.autograd import grad

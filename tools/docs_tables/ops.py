@@ -82,16 +82,13 @@ def performance() -> str:
 
 
 def attention() -> str:
-    rows: dict[str, dict[str, Any]] = {}
-    for one in load("attention")["rows"]:
-        rows.setdefault(one["row"], {})[one["pass"]] = one
+    files = [load(f"attention_{name}")["rows"] for name in ("amx", "avx512", "avx2")]
+    passes = ("forward", "with gradient")
+    ratios = [{(r["row"], r["pass"]): r for r in rows} for rows in files]
     lines = []
-    for name, passes in rows.items():
-        cells = []
-        for pass_ in ("forward", "with gradient"):
-            one = passes.get(pass_)
-            cells += (
-                [f"{1e3 * one['seconds']['ours']:.1f} ms", f"{one['of_softmax']['ours']:.2f}"] if one else ["–", "–"]
-            )
-        lines.append([name, *cells])
-    return table("inputs | forward | of softmax's time | with gradient | of softmax's time", lines)
+    for row in dict.fromkeys(r["row"] for r in files[0]):
+        first = ratios[0][row, "forward"]
+        cells = [f"{of[row, p]['of_softmax']['ours']:.2f}" if (row, p) in of else "–" for of in ratios for p in passes]
+        lines.append([row, f"{1e3 * first['seconds']['ours']:.1f} ms", *cells])
+    head = "inputs | AMX: forward | of softmax's time | with gradient | AVX-512: forward | with gradient"
+    return table(f"{head} | AVX2: forward | with gradient", lines)

@@ -227,7 +227,7 @@ SPREAD = (0.01, 1.0)  # all keys count, or a few
 @pytest.mark.parametrize("factor", SPREAD)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_what_hidden_keys_hold_has_no_effect(rows: int, factor: float, bad: float) -> None:
-    clean = problem((1, 2, rows, 8), (1, 2, 170, 8), 5, factor)
+    clean = problem((1, 2, rows, 40), (1, 2, 170, 40), 5, factor)
     seen = flags(170)
     seen[100:140] = False
     q, k, v = (x.detach().clone() for x in clean)
@@ -247,7 +247,7 @@ def test_what_hidden_keys_hold_has_no_effect(rows: int, factor: float, bad: floa
 @pytest.mark.parametrize("factor", SPREAD)
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_nan_or_inf_score_spoils_its_row_only(rows: int, factor: float, bad: float) -> None:
-    q, k, v = (x.detach() for x in problem((1, 1, rows, 8), (1, 1, 170, 8), 5, factor))
+    q, k, v = (x.detach() for x in problem((1, 1, rows, 40), (1, 1, 170, 40), 5, factor))
     expected = entmax15_attention(q, k, v)
     spoiled = q.clone()
     spoiled[..., 2, 0] = bad  # −inf and +inf scores, or NaN
@@ -263,7 +263,7 @@ def test_a_nan_or_inf_score_spoils_its_row_only(rows: int, factor: float, bad: f
         assert all(x.isfinite().all() for x in (dq[..., others, :], dk, dv))
     one = k.clone()
     one[..., 150, :] = math.nan  # seen by the last queries only
-    out = entmax15_attention(randn(1, 1, 170, 8, seed=7), one, v, is_causal=True)
+    out = entmax15_attention(randn(1, 1, 170, 40, seed=7), one, v, is_causal=True)
     assert out[..., :150, :].isfinite().all()
     assert out[..., 150:, :].isnan().all()
 
@@ -273,12 +273,12 @@ def test_a_nan_or_inf_score_spoils_its_row_only(rows: int, factor: float, bad: f
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_bad_value_counts_where_its_weight_is_positive(rows: int, bad: float) -> None:
     for factor in (0.01, 0.5, 2.0):
-        q, k, v = (x.detach() for x in problem((1, 1, rows, 8), (1, 1, 170, 8), 5, factor))
-        scores = q.double() @ k.double().mT / 8**0.5
+        q, k, v = (x.detach() for x in problem((1, 1, rows, 40), (1, 1, 170, 40), 5, factor))
+        scores = q.double() @ k.double().mT / 40**0.5
         scores[..., 0, 30] = -40.0
         added = torch.zeros(rows, 170)
         added[0, 30] = -40.0
-        used = weights_of(q.double() @ k.double().mT / 8**0.5 + added)[..., 30] > 0
+        used = weights_of(q.double() @ k.double().mT / 40**0.5 + added)[..., 30] > 0
         broken = v.clone()
         broken[..., 30, 1] = bad
         inputs = [x.clone().requires_grad_() for x in (q, k, broken)]
@@ -295,6 +295,20 @@ def views(shape: tuple[int, ...], seed: int) -> Tensor:
     """Return a [B, H, L, d] view of [B, L, 3, H, d], as models make them with one product."""
     batch, heads, length, width = shape
     return randn(batch, length, 3, heads, width, seed=seed)[:, :, 1].transpose(1, 2)
+
+
+@native_only
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [1e-35, 1.0, 1e15, 1e25], ids=str)
+def test_scores_of_large_and_small_numbers(size: float, dtype: torch.dtype) -> None:
+    # AMX takes parts of numbers below 1e-38 as 0, and is not used for numbers above 1e18.
+    q, k, v = (randn(1, 2, 70, 64, seed=i) for i in range(3))
+    k[..., :40, :] /= size  # the other keys have scores of 0, or are the only ones that count
+    q, k = (q * size).to(dtype), k.to(dtype)
+    tensors = [x.requires_grad_() for x in (q, k, v.to(dtype))]
+    expected, y = exact(*tensors), entmax15_attention(*tensors)
+    limit = 1e-5 if dtype == torch.float32 else 1e-2
+    assert (y - expected).abs().max() < limit
 
 
 @both
