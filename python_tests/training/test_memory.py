@@ -20,7 +20,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 def step():
-    tensors = [torch.ones(1_000_000) for _ in range(20)]  # 80 MB: 19,500 pages
+    tensors = [torch.ones(n) for n in [1_000_000] * 10 + [10_000_000]]  # 80 MB: 19,500 pages
     del tensors
 
 def of_a_step():

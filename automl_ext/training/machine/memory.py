@@ -14,7 +14,7 @@ from automl_ext.training.errors import UserError
 
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # versions 2 and 1
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
@@ -27,7 +27,7 @@ def keep_freed_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the maximum that glibc accepts
+        mallopt(M_MMAP_MAX, 0)  # else, each block above 32 MB would be new memory
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
