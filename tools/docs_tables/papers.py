@@ -5,11 +5,24 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import Any
 
-from docs_tables.text import grouped, load, percent, returns, span, table
+from docs_tables.text import grouped, integer, load, percent, returns, span, table
+
+# Mean returns that Stable-Baselines3's zoo reports for PPO after 1,000,000 steps of version 3, each of one run.
+ZOO = {"mujoco-hopper": 2410, "mujoco-halfcheetah": 5819, "mujoco-walker2d": 3479}
 
 
 def papers_dreamer() -> str:
     return agents([row for row in load("papers_agents") if row["task"].startswith("dreamer")])
+
+
+def papers_mujoco() -> str:
+    lines = []
+    for task, runs in grouped(load("papers_agents"), itemgetter("task")).items():
+        if task in ZOO:
+            last = [run["last"] for run in runs]
+            mean, cost = integer(sum(last) / len(last)), span([run["cpu_seconds"] for run in runs])
+            lines.append([runs[0]["title"], returns(last, 0), mean, integer(ZOO[task]), cost])
+    return table("task | last policy, per seed | mean | reported by the zoo | CPU-seconds", lines)
 
 
 def agents(rows: list[dict[str, Any]]) -> str:
@@ -34,3 +47,15 @@ def papers_language_model() -> str:
         "weights that are not 0, first / second layer",
         lines,
     )
+
+
+def papers_pronunciation() -> str:
+    lines = []
+    for (attention, output), rows in grouped(load("pronunciation"), itemgetter("attention", "output")).items():
+        words = ", ".join(percent(row["word_error_rate"], 1) for row in rows)
+        means = (sum(row[key] for row in rows) / len(rows) for key in ("phoneme_error_rate", "complete_beams"))
+        lines.append(
+            [attention, output, words, *(percent(mean, 1) for mean in means), span([r["ms_per_step"] for r in rows])]
+        )
+    head = "attention | output | word error rate, per seed | phoneme error rate | complete beams | ms per step"
+    return table(head, lines)

@@ -132,7 +132,11 @@ def test_presets() -> None:
     assert preset("lunarlander", PPOConfig()).n_envs == 16
     assert rl.make("ppo", preset="lunarlander", env="Pendulum-v1").config.n_steps == 1024
     of_ppo = {name: preset(name, PPOConfig()) for name in PRESETS["PPOConfig"]}
-    assert {name for name, config in of_ppo.items() if config.normalize_rewards} == {"hopper", "halfcheetah"}
+    assert {name for name, config in of_ppo.items() if config.normalize_rewards} == {
+        "hopper",
+        "walker2d",
+        "halfcheetah",
+    }
     assert preset("hopper", PPOConfig()).normalize_observations
     atari = preset("atari", PPOConfig())
     assert (atari.n_envs * atari.n_steps, atari.batch_size, atari.n_epochs, atari.clip_range) == (1024, 256, 4, 0.1)
