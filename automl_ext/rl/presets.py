@@ -157,7 +157,7 @@ PPO: dict[str, dict[str, Any]] = {
         "normalize_rewards": False,
     },
     # PPO on MuJoCo in 300,000 steps: the defaults, but for normalized observations, a lower rate and no entropy bonus.
-    # With --total-steps 1000000, they reach what Stable-Baselines3's zoo reports for this length.
+    # docs/results/papers.md has their returns after 1,000,000 steps. Walker2d has the settings of Hopper.
     # HalfCheetah needs small first actions: with a standard deviation of 1, it ended at 1,201, 1,243 and 1,492.
     "hopper": MUJOCO | {"env_id": "Hopper-v5"},
     "walker2d": MUJOCO | {"env_id": "Walker2d-v5"},
