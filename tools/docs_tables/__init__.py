@@ -67,6 +67,7 @@ TABLES: dict[str, Callable[[], str]] = {
         parallel.ray_disturbances,
         torchrun.torchrun_steps,
         papers.papers_dreamer,
+        papers.papers_atari,
         papers.papers_mujoco,
         papers.papers_pronunciation,
         papers.papers_language_model,

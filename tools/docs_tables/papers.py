@@ -15,6 +15,10 @@ def papers_dreamer() -> str:
     return agents([row for row in load("papers_agents") if row["task"].startswith("dreamer")])
 
 
+def papers_atari() -> str:
+    return agents([row for row in load("papers_agents") if row["task"].startswith("atari")])
+
+
 def papers_mujoco() -> str:
     lines = []
     for task, runs in grouped(load("papers_agents"), itemgetter("task")).items():
