@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import Any
 
 from docs_tables.text import grouped, integer, load, percent, returns, span, table
 
@@ -12,11 +11,11 @@ ZOO = {"mujoco-hopper": 2410, "mujoco-halfcheetah": 5819, "mujoco-walker2d": 347
 
 
 def papers_dreamer() -> str:
-    return agents([row for row in load("papers_agents") if row["task"].startswith("dreamer")])
+    return agents("dreamer")
 
 
 def papers_atari() -> str:
-    return agents([row for row in load("papers_agents") if row["task"].startswith("atari")])
+    return agents("atari")
 
 
 def papers_mujoco() -> str:
@@ -29,7 +28,8 @@ def papers_mujoco() -> str:
     return table("task | last policy, per seed | mean | reported by the zoo | CPU-seconds", lines)
 
 
-def agents(rows: list[dict[str, Any]]) -> str:
+def agents(task: str) -> str:
+    rows = [row for row in load("papers_agents") if row["task"].startswith(task)]
     lines = []
     for (title, variant), runs in grouped(rows, itemgetter("title", "variant")).items():
         steps, cost = f"{round(runs[0]['env_steps'], -3):,}", span([run["cpu_seconds"] for run in runs])
