@@ -56,9 +56,10 @@ class Processes:
         try:
             with workers_ignore_ctrl_c():  # submit starts processes
                 return _Handle(self.pool.submit(_call, call), self.pool)
-        except BrokenProcessPool as error:  # a process died while no result was awaited
+        # A process died while no result was awaited, or the server from which processes are forked.
+        except (BrokenProcessPool, EOFError, ConnectionError) as error:
             failed: Future[bytes] = Future()
-            failed.set_exception(error)
+            failed.set_exception(BrokenProcessPool(str(error)))
             return _Handle(failed, self.pool)
 
     def wait(self, handles: Sequence[_Handle], block: bool) -> list[bool]:

@@ -82,13 +82,29 @@ def ignore_ctrl_c() -> None:
 def workers_ignore_ctrl_c() -> Iterator[None]:
     """Processes that are started in this context never receive SIGINT, which a terminal sends to all processes.
 
-    This process handles SIGINT and then ends them. A SIGINT that it gets within the context is delivered at the end.
+    This process handles SIGINT and then ends them. A SIGINT that it gets within the context is delivered at the end,
+    and so is a SIGTERM: a process that is just being started would be left, and print a traceback.
     """
+    process, terms = os.getpid(), list[int]()
+
+    def later(number: int, frame: Any) -> None:
+        if os.getpid() != process:  # forked within the context
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        terms.append(number)
+
+    handler = signal.getsignal(signal.SIGTERM) if _in_main_thread() else None
+    if callable(handler):
+        signal.signal(signal.SIGTERM, later)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        if callable(handler):
+            signal.signal(signal.SIGTERM, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if terms:
+            signal.raise_signal(signal.SIGTERM)
 
 
 def terminate(number: int, frame: Any) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
 from functools import partial
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from automl_ext.parallel.jobs import Jobs, WorkerDied
+from automl_ext.training.ctrl_c import workers_ignore_ctrl_c
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.worker_context import worker_context
 
@@ -158,6 +160,7 @@ def test_zero_workers_raise_an_error() -> None:
 
 UNGUARDED = """
 import sys
+import threading
 from functools import partial
 from automl_ext.parallel import jobs
 from automl_ext.training.run import Run
@@ -181,3 +184,37 @@ def test_a_worker_that_dies_at_its_start_does_not_hang_the_command(tmp_path: Pat
     assert done.returncode == 1
     assert "worker processes import the script that starts them: put its runs below if __name__" in done.stderr
     assert "WorkerDied: a worker process was killed 1 times" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no server from which processes are forked")
+def test_a_server_that_dies_at_its_start_is_started_again(tmp_path: Path) -> None:
+    """The kernel kills it when memory is short, while it imports PyTorch."""
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    server._stop()
+    kill = threading.Thread(target=_kill, args=(server,))
+    kill.start()
+    with Jobs(partial(work, tmp_path), 2) as jobs:
+        jobs.add((3,))
+        assert jobs.next()[1][0] == 3
+    kill.join()
+
+
+def _kill(server: object) -> None:
+    while (process := server._forkserver_pid) is None:  # type: ignore[attr-defined]
+        time.sleep(0.001)
+    os.kill(process, signal.SIGKILL)
+
+
+def test_sigterm_waits_until_a_process_is_started() -> None:
+    """Ctrl-C does, too."""
+    events: list[str] = []
+    before = signal.signal(signal.SIGTERM, lambda *_: events.append("handled"))
+    try:
+        with workers_ignore_ctrl_c():
+            signal.raise_signal(signal.SIGTERM)
+            events.append("started")
+        assert events == ["started", "handled"]
+        signal.raise_signal(signal.SIGTERM)
+        assert events == ["started", "handled", "handled"]
+    finally:
+        signal.signal(signal.SIGTERM, before)

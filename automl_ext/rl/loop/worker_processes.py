@@ -87,8 +87,11 @@ class WorkerProcesses:
         for i in range(self.config.n_workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(self.work, i, self.config, self.shared, theirs), daemon=True)
-            with workers_ignore_ctrl_c():
-                process.start()
+            try:
+                with workers_ignore_ctrl_c():
+                    process.start()
+            except (EOFError, ConnectionError):  # the server from which it is forked died
+                raise EnvError(f"--env-id {self.config.env_id}: worker process {i} died at its start") from None
             theirs.close()
             self.processes.append(process)
             self.pipes.append(ours)

@@ -67,6 +67,16 @@ def test_workers_update_the_shared_parameters_and_a_killed_one_is_an_error() -> 
     wait_until_gone(pids, 5)
 
 
+def test_a_server_of_workers_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(process: object) -> None:
+        raise EOFError  # as multiprocessing does when its server dies while it imports PyTorch
+
+    agent = A3C(SMALL)
+    monkeypatch.setattr("multiprocessing.process.BaseProcess.start", start)
+    with pytest.raises(UserError, match=r"^--env-id CartPole-v1: worker process 0 died at its start$"):
+        agent.iterate()
+
+
 def test_epsilon_of_rmsprop_is_inside_the_root() -> None:
     """The update of a worker equals equation S3 of Mnih et al. 2016, g / √(s + ε), computed in NumPy."""
     learner = A2C(dataclasses.replace(SMALL, lr=0.1, lr_decay=False))
