@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
+import datetime
 import json
 import os
 import shutil
@@ -156,6 +157,18 @@ def summary(lines: list[dict[str, Any]], seed: int) -> str:
     return "\n".join(text)
 
 
+def write_counts(lines: list[dict[str, Any]], seed: int, path: Path) -> None:
+    """Write how many cases of each kind had which outcome, and on what; counts of other kinds in the file are kept."""
+    from automl_ext.training.machine.environment import cpu_name
+
+    rows = [] if not path.exists() else json.loads(path.read_text())
+    counts = collections.Counter((line["case"].split(":")[0], line["outcome"]) for line in lines)
+    made = {"seed": seed, "date": str(datetime.date.today()), "processor": cpu_name()}
+    rows = [row for row in rows if row["kind"] not in {kind for kind, _ in counts}]
+    rows += [{"kind": kind, "outcome": end, "count": count, **made} for (kind, end), count in sorted(counts.items())]
+    path.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+
+
 def replay(seed: int, case: Case, folder: Path) -> int:
     for _, finding in findings(seed, [case], folder):
         print(f"{finding.what}\n{finding.outcome}: {finding.violation or 'no violation'}\n{finding.detail}")
@@ -178,6 +191,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, help=f"number of cases of each kind (default: {COUNTS})")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write all cases to this JSON file")
+    parser.add_argument("--counts", type=Path, help="write the counts of each kind to this JSON file, beside others")
     parser.add_argument("--only", type=_case, metavar="KIND:INDEX", help="run this case again and print its evidence")
     options = parser.parse_args(argv)
     from fuzzing import process
@@ -192,6 +206,8 @@ def main(argv: list[str] | None = None) -> int:
         shutil.rmtree(folder, ignore_errors=True)
     if options.out:
         options.out.write_text(json.dumps(lines, indent=1))
+    if options.counts:
+        write_counts(lines, options.seed, options.counts)
     print(summary(lines, options.seed))
     return int(any(line["violation"] is not None for line in lines))
 

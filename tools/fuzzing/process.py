@@ -147,17 +147,22 @@ def wait(pid: int, argv: Sequence[str], folder: Path, limit: float) -> Done:
     return Done(list(argv), code, out, err, seconds, killed_by, timed_out, left_behind)
 
 
-def cpu_seconds(group: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """Return the CPU time of all running processes of a group and of their ended children."""
-    ticks = 0
+    return sum(group(pid).values()) / os.sysconf("SC_CLK_TCK")
+
+
+def group(number: int) -> dict[int, int]:
+    """Return the running processes of a group, and the clock ticks that each and its ended children have used."""
+    found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
         except OSError:  # the process has ended
             continue
-        if int(fields[2]) == group:
-            ticks += sum(map(int, fields[11:15]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+        if int(fields[2]) == number:
+            found[int(folder.name)] = sum(map(int, fields[11:15]))
+    return found
 
 
 def poll(pid: int, limit: float) -> int | None:
