@@ -20,7 +20,6 @@ from automl_ext.training.ctrl_c import interruptible, sigterm_as_ctrl_c
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.machine.memory import is_out_of_memory
-from automl_ext.training.run import algorithm_of
 from automl_ext_cli import Command, load
 from automl_ext_cli.commands import (
     COMPLETION,
@@ -34,7 +33,7 @@ from automl_ext_cli.commands import (
     refuse,
 )
 from automl_ext_cli.options import parse_options
-from automl_ext_cli.table import COMMANDS, RUNS, named
+from automl_ext_cli.table import COMMANDS, RUNS
 
 if TYPE_CHECKING:
     from automl_ext.rl.reports.record import RecordCommand
@@ -140,13 +139,14 @@ def run(command: Command, prog: str, args: Sequence[str]) -> int:
 
 def plot(command: PlotCommand) -> int:
     from automl_ext.nas.plot import plot_genotype, plot_run
+    from automl_ext.rl.registry import is_agent_run
     from automl_ext.rl.reports.plot import plot_runs
 
     if not command.runs and command.genotype is None:
         raise UserError("plot: expected run directories or --genotype")
     if command.genotype is None and command.space != PlotCommand.space:
         raise UserError("plot: --space is that of --genotype; a run has its own")
-    learning = [run for run in command.runs if algorithm_of(run) in named("agent")]
+    learning = [run for run in command.runs if is_agent_run(run)]
     if command.genotype is None and command.out != PlotCommand.out and len(learning) < 2:
         raise UserError(
             "plot: --out is for --genotype and for several runs of agents; a run is drawn into its directory"
@@ -189,7 +189,9 @@ def record(command: RecordCommand) -> int:
 
 
 def export(command: ExportCommand) -> int:
-    if algorithm_of(command.run) in named("agent"):
+    from automl_ext.rl.registry import is_agent_run
+
+    if is_agent_run(command.run):
         from automl_ext.rl.export import export_policy
 
         written = export_policy(command.run, command.out, command.policy, command.trust)

@@ -6,9 +6,12 @@ import functools
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from automl_ext.rl.loop import loop
+from automl_ext.training.files.reading import read_object
+from automl_ext.training.run import CONFIG, algorithm_of
 
 GROUP = "automl_ext.commands"  # entry points of distributions: dicts of commands, see automl_ext_cli/table.py
 
@@ -52,6 +55,15 @@ OWN = {
     "dreamer": own("dreamer:Dreamer"),
 }
 ALGORITHMS = OWN | {name: classes for name, classes in of_others().items() if name not in OWN}
+
+
+def is_agent_run(run: Path) -> bool:
+    """Return whether a run directory is that of an RL algorithm; ``search reinforce`` only has the name of one.
+
+    Raises:
+        UserError: the configuration is missing or damaged.
+    """
+    return algorithm_of(run) in ALGORITHMS and "space" not in read_object(run / CONFIG)
 
 
 class Algorithm(NamedTuple):

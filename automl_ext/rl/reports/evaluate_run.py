@@ -15,7 +15,7 @@ from automl_ext.rl.loop.agent import Agent
 from automl_ext.rl.loop.evaluate import by_group, play
 from automl_ext.rl.loop.loop import BEST
 from automl_ext.rl.loop.train_config import Env, envs_of, with_env
-from automl_ext.rl.registry import ALGORITHMS, algorithm
+from automl_ext.rl.registry import ALGORITHMS, algorithm, is_agent_run
 from automl_ext.rl.reports.video import LONGEST, Film, check_writer, record, write_video
 from automl_ext.training.config import to_dict
 from automl_ext.training.errors import UserError
@@ -117,8 +117,10 @@ def agent_of(run: Path, trust: Iterable[str] = (), env: Env | None = None) -> tu
     name = algorithm_of(run)
     if not run.exists():
         raise UserError(f"{run}: expected a run directory, it does not exist")
-    if name not in ALGORITHMS:
-        what = f"a run of {name!r}" if name else "a folder that is not a run directory"
+    if name is None or not is_agent_run(run):
+        what = "a folder that is not a run directory"
+        if name is not None:
+            what = f"a run of search {name}" if name in ALGORITHMS else f"a run of {name!r}"
         if (run / "seeds.json").is_file():
             what = f"the folder of one run per seed, {run}/seed-*"
         raise UserError(f"{run}: expected a run of {', '.join(ALGORITHMS)}; this is {what}")
