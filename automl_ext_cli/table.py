@@ -317,12 +317,6 @@ LEARNERS = {
 for name, command in (COMMANDS | LEARNERS).items():
     command.name = name.split()[-1]
 
-
-def named(kind: str) -> dict[str, Command]:
-    """Return the commands of a kind by their last word, which is the name of the strategy or algorithm."""
-    return {command.name: command for command in COMMANDS.values() if command.kind == kind}
-
-
 # The commands that make a run directory; an alias stands for its command.
 RUNS = {
     name: found

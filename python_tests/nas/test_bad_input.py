@@ -26,7 +26,7 @@ from automl_ext.nas.training.compare import CompareConfig
 from automl_ext.nas.training.retrain import RetrainConfig
 from automl_ext.training.files import reading
 from automl_ext_cli import load
-from automl_ext_cli.table import named
+from automl_ext_cli.table import COMMANDS
 
 CONFIGS: dict[str, type] = {
     "search gdas": GDASConfig,
@@ -34,7 +34,7 @@ CONFIGS: dict[str, type] = {
     "search darts": DARTSConfig,
     "search perturbation": PerturbationConfig,
     "search auto": AutoConfig,
-    **{f"search {name}": load(command.options) for name, command in named("strategy").items()},
+    **{name: load(command.options) for name, command in COMMANDS.items() if command.kind == "strategy"},
     "retrain": RetrainConfig,
     "compare": CompareConfig,
     "ensemble": EnsembleConfig,

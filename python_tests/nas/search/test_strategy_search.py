@@ -35,7 +35,7 @@ from automl_ext.parallel.seeds import run_seeds
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
 from automl_ext_cli import load
-from automl_ext_cli.table import named
+from automl_ext_cli.table import COMMANDS
 
 SPACE = NASBench201()
 TINY: dict[str, Any] = {"subset": 200, "channels": 4, "epochs": 2}
@@ -53,7 +53,8 @@ def logged(out: Path, *, seconds: bool = True) -> list[dict[str, Any]]:
 
 
 def test_every_strategy_searches_the_table(tmp_path: Path, table: str) -> None:
-    for name, command in named("strategy").items():
+    strategies = {command.name: command for command in COMMANDS.values() if command.kind == "strategy"}
+    for name, command in strategies.items():
         config = load(command.options)
         result = search(name, config(evaluator="table", table=table, budget=4000), tmp_path / name)
         assert result is not None
