@@ -127,7 +127,8 @@ def test_accuracy_against_cost_of_search_auto(tmp_path: Path, drawn_figures: lis
     result = {"trajectory": {"search": points, "plain CNN": points[1:]}, "network_name": "pooled, C = 8"}
     assert plot_auto(result, tmp_path / "accuracy.png", "a title") == [tmp_path / "accuracy.png"]
     axes = drawn_figures[0].axes[0]
-    assert [line.get_ydata().tolist() for line in axes.get_lines()] == [[90, 95], [95]]
+    assert [line.get_xydata().tolist() for line in axes.get_lines()] == [[[5, 90], [8, 95]], [[8, 95]]]
+    assert axes.get_xlim()[0] == 0
     (legend,) = drawn_figures[0].legends  # below the axes, where it hides no point
     assert [text.get_text() for text in legend.get_texts()] == ["search: pooled, C = 8", "plain CNN"]
     assert drawn_figures[0].get_suptitle() == "a title"

@@ -21,7 +21,7 @@ import pytest
 
 from automl_ext.training.errors import UserError
 from automl_ext.tune import Categories, Range, TuneConfig, report, tune
-from automl_ext.tune.pictures import darken_early_trials
+from automl_ext.tune.pictures import darken_early_trials, label_logarithmic_axes
 from automl_ext.tune.reporting import Pruned, Reports, reporting
 from automl_ext.tune.space import distributions, nearest, rounded
 
@@ -182,6 +182,19 @@ def test_the_first_trials_are_visible_in_the_slices() -> None:
     darken_early_trials(picture)
     assert max(points.to_rgba(0)[:2]) < 0.8  # on white; Optuna's is 0.97
     assert max(points.to_rgba(9)[:2]) < 0.4
+    plt.close(picture)
+
+
+@pytest.mark.parametrize(("scale", "high", "changed"), [("log", 99, True), ("log", 101, False), ("linear", 99, False)])
+def test_few_numbers_on_a_narrow_logarithmic_axis(scale: str, high: float, changed: bool) -> None:
+    picture, axes = plt.subplots()
+    axes.set(xscale=scale, xlim=(1, high))
+    before = axes.xaxis.get_major_locator()
+    label_logarithmic_axes(picture)
+    assert (axes.xaxis.get_major_locator() is not before) == changed
+    if changed:
+        labels = [label.get_text() for label in axes.get_xticklabels()]
+        assert labels[labels.index("1") :][:3] == ["1", "3", "10"]
     plt.close(picture)
 
 
