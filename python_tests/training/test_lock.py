@@ -43,6 +43,25 @@ def test_a_second_run_is_refused_while_the_first_writes(tmp_path: Path, resume: 
     assert not (out / LOCK).exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "held"),
+    [
+        ({}, True),
+        ({"host": "other"}, True),  # a container of this machine
+        ({"host": "other", "boot": "other"}, False),
+        ({"host": "other", "boot": None}, False),
+        ({"started": None}, False),
+        ({"started": 1}, False),  # another process had this number
+        ({"pid": "x"}, False),
+    ],
+)
+def test_which_locks_a_living_process_of_this_machine_holds(tmp_path: Path, change: dict, held: bool) -> None:
+    (tmp_path / LOCK).write_text(json.dumps({**lock._this_process(), **change}))
+    assert lock.is_held_here(tmp_path) == held
+    (tmp_path / LOCK).unlink()
+    assert not lock.is_held_here(tmp_path)
+
+
 def test_a_run_that_is_forgotten_is_unlocked(tmp_path: Path) -> None:
     run = make(tmp_path)
     del run

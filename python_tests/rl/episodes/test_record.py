@@ -21,7 +21,7 @@ from automl_ext import rl
 from automl_ext.cli import main
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.replay.episode_files import FIELDS, read_episodes, write_episodes
+from automl_ext.rl.replay.episode_files import FIELDS, read_episodes, recorded_in, write_episodes
 from automl_ext.rl.replay.episodes import RecordedEpisode, as_recorded
 from automl_ext.rl.reports.record import RecordCommand, record, record_run
 from automl_ext.summary import print_recording
@@ -44,6 +44,15 @@ def test_episodes_are_whole_and_do_not_touch(mode: AutoresetMode) -> None:
         assert episode.rewards.tolist() == [i + 10 * t for t in range(1, steps + 1)]  # not clipped
         assert episode.terminations.tolist() == [False] * (steps - 1) + [True]
         assert not episode.truncations.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("CartPole-v1", "CartPole-v1"), (7.0, None), (["a", "b"], None), ("x" * 300, "x" * 200), (None, None)],
+)
+def test_the_environment_that_a_file_names(tmp_path: Path, name: Any, expected: str | None) -> None:
+    np.savez(tmp_path / "data.npz", **({} if name is None else {"env_id": np.array(name)}))
+    assert recorded_in(str(tmp_path / "data.npz")) == expected
 
 
 def test_a_limit_of_steps_truncates() -> None:

@@ -1,12 +1,14 @@
 """Checkpoints: damage, allowed states, number kept."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from training_helpers import flip, logged, make, train
 
 from automl_ext.training.errors import UserError
-from automl_ext.training.files.checkpoint import DamagedCheckpoint, read_manifest
+from automl_ext.training.files.checkpoint import DamagedCheckpoint, _render, read_manifest
 
 
 @pytest.mark.parametrize("file", ["state.pt", "manifest.json"])
@@ -42,6 +44,25 @@ def test_bytes_all_over_the_manifest_count(tmp_path):
         with pytest.raises(DamagedCheckpoint):
             read_manifest(path.parent)
         path.write_bytes(intact)
+
+
+def test_a_deep_manifest_is_damaged(tmp_path):
+    path, deep = train(tmp_path, 1)[0] / "manifest.json", {}
+    for _ in range(200):
+        deep = {"x": deep}
+    path.write_bytes(_render({**json.loads(path.read_bytes())["manifest"], "config": deep}))
+    with pytest.raises(DamagedCheckpoint, match="nested too deeply"):
+        read_manifest(path.parent)
+
+
+def test_what_a_crash_left_is_deleted(tmp_path):
+    train(tmp_path, 1)
+    folder = tmp_path / "checkpoints"
+    (folder / ".tmp-step-00000002").mkdir()
+    (folder / ".tmp-step-00000002/state.pt").write_bytes(b"")
+    (folder / ".tmp-x").write_bytes(b"")
+    with make(tmp_path, resume="auto"):
+        assert [path.name for path in folder.iterdir()] == ["step-00000001"]
 
 
 def test_all_damaged_is_a_fresh_start_with_warnings(tmp_path):
