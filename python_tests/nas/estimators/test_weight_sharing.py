@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from compare_runs import same
 from test_lower_fidelity import CELL, SPLITS
 
-from automl_ext.nas.estimators.weight_sharing import UniformSupernet, WeightSharing
+from automl_ext.nas.estimators.weight_sharing import LR_MIN, UniformSupernet, WeightSharing
 from automl_ext.nas.spaces import darts_space as darts
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.cell_genotype import Edge
@@ -86,6 +86,19 @@ def test_every_sampled_cell_is_in_the_space(name: str, monkeypatch: pytest.Monke
 
 def test_alpha_is_not_trained(trained: UniformSupernet) -> None:
     assert all(not alpha.any() for alpha in trained.supernet.alphas)
+
+
+def test_the_learning_rate_falls_with_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = UniformSupernet(replace(CONFIG, epochs=2), SPACE, SPLITS, CPU)
+    rates: list[float] = []
+    monkeypatch.setattr(job, "step", lambda *_: rates.append(job.optimizer.param_groups[0]["lr"]) or torch.zeros(()))
+    while job.epoch < job.epochs:
+        job.run_epoch()
+    n = len(rates)
+    least = min(LR_MIN, CONFIG.lr)
+    cosine = [least + (CONFIG.lr - least) * (1 + math.cos(math.pi * i / n)) / 2 for i in range(n)]
+    assert n >= 8
+    assert rates == pytest.approx(cosine)
 
 
 def test_training_with_dropout_goes_on_exactly() -> None:

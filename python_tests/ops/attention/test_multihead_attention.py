@@ -154,6 +154,8 @@ def test_errors_name_the_argument() -> None:
         ours(q, k, v, key_padding_mask=torch.zeros(N, S, dtype=torch.int64))
     with pytest.raises(ValueError, match="key: expected a dense tensor with 12 features and 2 dims, or 3"):
         ours(q, k[0], v)
+    with pytest.raises(TypeError, match=r"EntmaxMultiheadAttention: value: expected a float64, .*got int64"):
+        ours(q, k, v.long())
 
 
 def test_autocast_and_compile() -> None:

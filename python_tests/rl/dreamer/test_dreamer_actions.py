@@ -42,6 +42,17 @@ def test_actions_are_mapped_to_the_action_space(space: gymnasium.Space, actions:
     assert all(space.contains(a) for a in distribution.to_env(noisy))
 
 
+def test_the_amount_of_exploration() -> None:
+    generator = torch.Generator().manual_seed(0)
+    discrete, box = actions_of(spaces.Discrete(4)), actions_of(spaces.Box(-1, 1, (2,), np.float32))
+    actions = torch.eye(4)[torch.zeros(10_000, dtype=torch.long)]
+    changed = (discrete.explore(actions, 0.2, generator) != actions).any(1).float().mean().item()
+    assert changed == pytest.approx(0.2 * 3 / 4, abs=0.01)  # a quarter of the random actions are the same ones
+    noise = box.explore(torch.zeros(10_000, 2), 0.2, generator)
+    assert noise.mean().item() == pytest.approx(0, abs=0.01)
+    assert noise.std().item() == pytest.approx(0.2, abs=0.01)
+
+
 def test_the_likeliest_of_the_samples_is_the_mode() -> None:
     distribution = actions_of(spaces.Box(-1, 1, (2,), np.float32), mode_samples=100)
     assert isinstance(distribution, TanhNormal)

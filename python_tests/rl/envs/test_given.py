@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector.utils import batch_space
 from gymnasium.wrappers import FlattenObservation, FrameStackObservation, NormalizeReward
 from gymnasium.wrappers.vector import ClipReward, NormalizeObservation, RecordEpisodeStatistics
 from rl_worlds import Scripted
@@ -19,7 +20,7 @@ from space_worlds import MaskedByKey
 from test_envs import expected, transitions
 
 from automl_ext import rl
-from automl_ext.rl.envs.given import as_vector
+from automl_ext.rl.envs.given import as_vector, unbatched
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.loop import train
 from automl_ext.training.errors import UserError
@@ -323,3 +324,17 @@ def test_an_agent_that_was_made_with_envs_learns() -> None:
     envs = Envs(SyncVectorEnv([functools.partial(Scripted, i) for i in range(2)]), 0)
     agent = rl.A2C(rl.A2CConfig(hidden=(8,), total_steps=40, eval_episodes=2, final_episodes=2), envs)
     assert agent.learn()["env_steps"] >= 40
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_space_of_one_of_equal_environments(n: int) -> None:
+    single = spaces.Dict(
+        {
+            "box": spaces.Box(np.float32([0, -1]), np.float32([2, 3])),
+            "image": spaces.Box(0, 255, (4, 4, 3), np.uint8),
+            "choice": spaces.Discrete(5, start=2),
+        }
+    )
+    assert unbatched(batch_space(single, n), n) == single
+    different = spaces.Box(np.float32([[0], [0]]), np.float32([[1], [2]]))
+    assert unbatched(different, 2) is different
