@@ -47,8 +47,10 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 
 
 @pytest.hookimpl(trylast=True)  # after -m
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with the files that take longest, so that no worker of pytest-xdist ends long after the others."""
+    if not hasattr(config, "workerinput"):  # one process keeps the order of the command line: tools/mutants.py needs it
+        return
     cost: collections.Counter[Path] = collections.Counter()
     for item in items:
         cost[item.path] += 60 if item.get_closest_marker("slow") else 1

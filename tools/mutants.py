@@ -8,9 +8,9 @@
 ``draw`` takes mutants uniformly from all places of ``FOLDERS`` that tools/mutations.py can change. ``run`` works on a
 copy of the tree, and appends a line ``{"id": …, "verdict": …}`` for each mutant: noticed, survived, timeout (a test
 hangs, which counts as noticed), out of time (counts as survived), or invalid (it does not compile, or ends in an error
-of ``INVALID``). The nearest tests (``nearest``) have 120 CPU-seconds in all: first those not marked slow, then the slow
-ones. A test that fails without the mutant too is left out. For an equivalent mutant, append ``{"id": …, "equivalent":
-"the reason"}`` by hand.
+of ``INVALID``). The nearest tests (``nearest``) have 120 CPU-seconds in all: first those of the nearest file, also the
+slow ones, then those of the others that are not marked slow, then the slow ones. A test that fails without the mutant
+too is left out. For an equivalent mutant, append ``{"id": …, "equivalent": "the reason"}`` by hand.
 """
 
 from __future__ import annotations
@@ -238,8 +238,10 @@ def judge(copy: Path, mutant: dict[str, Any], sound: dict[str, bool]) -> dict[st
         sound: whether a test passes without a mutant, for those tried; extended here.
     """
     files, left = nearest(copy, mutant["file"]), float(SECONDS)
-    slow = [file for file in files if "mark.slow" in (copy / file).read_text()]
-    for mark, tests in (("not slow", files), ("slow", slow)):
+    rounds = [(mark, chosen) for chosen in (files[:1], files[1:]) for mark in ("not slow", "slow")]
+    for mark, tests in rounds:
+        if mark == "slow":
+            tests = [file for file in tests if "mark.slow" in (copy / file).read_text()]
         while tests:
             if left < 1:
                 return {"verdict": "out of time", "tests": tests}
@@ -284,20 +286,24 @@ def run(root: Path, file: Path) -> None:
             print(mutant["id"], mutant["file"], mutant["line"], mutant["operator"], verdict["verdict"], flush=True)
 
 
-def report(file: Path) -> str:
-    """Return the counts, and the mutants that survived, with what they change."""
+def counts(file: Path) -> dict[str, Any]:
+    """Return the numbers of mutants by verdict. Out of time counts as survived, a timeout of a test as noticed."""
     header, mutants = read(file)
     verdicts = collections.Counter(mutant.get("verdict", "not run") for mutant in mutants.values())
+    found = {name: header[name] for name in ("seed", "places", "commit")} | {"drawn": len(mutants)}
+    found |= {"invalid": verdicts["invalid"], "noticed": verdicts["noticed"] + verdicts["timeout"]}
+    equivalent = sum("equivalent" in mutant for mutant in mutants.values())
+    survived = verdicts["survived"] + verdicts["out of time"] - equivalent
+    return found | {"equivalent": equivalent, "survived": survived, "not run": verdicts["not run"]}
+
+
+def report(file: Path) -> str:
+    """Return the counts, and the mutants that survived, with what they change."""
+    mutants, found = read(file)[1], counts(file)
     survivors = [mutant for mutant in mutants.values() if mutant.get("verdict") in ("survived", "out of time")]
-    equivalent = [mutant for mutant in survivors if mutant.get("equivalent")]
-    noticed = verdicts["noticed"] + verdicts["timeout"]
-    judged = noticed + len(survivors) - len(equivalent)
-    lines = [f"seed {header['seed']}, {header['places']} places, commit {header['commit'][:8]}"]
-    lines += [f"{name}: {count}" for name, count in sorted(verdicts.items())]
-    lines += [f"equivalent, by hand: {len(equivalent)}"]
-    lines += [
-        f"noticed of those not equivalent: {noticed} of {judged}" + (f" ({noticed / judged:.0%})" if judged else "")
-    ]
+    lines = [f"{name}: {value}" for name, value in found.items()]
+    if judged := found["noticed"] + found["survived"]:
+        lines += [f"noticed of those not equivalent: {found['noticed']} of {judged} ({found['noticed'] / judged:.0%})"]
     for mutant in survivors:
         remark = f", equivalent: {mutant['equivalent']}" if mutant.get("equivalent") else ""
         place = f"{mutant['file']}:{mutant['line']}"
@@ -317,6 +323,7 @@ def main() -> None:
     drawing.add_argument("--out", type=Path, required=True)
     for name, text in (("run", "run the tests on each mutant"), ("report", "counts and survivors")):
         commands.add_parser(name, help=text).add_argument("file", type=Path)
+    commands.choices["report"].add_argument("--out", type=Path, help="add the counts to this JSON file")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # remove the copy
     if options.command == "draw":
@@ -326,6 +333,10 @@ def main() -> None:
         run(ROOT, options.file)
     else:
         print(report(options.file))
+        if options.out:
+            rows = json.loads(options.out.read_text()) if options.out.exists() else []
+            rows.append(counts(options.file))
+            options.out.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
 
 
 if __name__ == "__main__":
