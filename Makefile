@@ -23,7 +23,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 export PYTHONDONTWRITEBYTECODE :=
 CPP := $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/*.*)
 
-.PHONY: all setup test test-all demo lint package wheel release first-hour bench docs docs-tables torture cuda-build cuda-test clean FORCE
+.PHONY: all setup test test-all demo lint package wheel release first-hour bench docs docs-tables torture sanitized-calls sanitized-threads cuda-build cuda-test clean FORCE
 all: demo
 
 setup: $(VENV)/.built
@@ -70,6 +70,32 @@ docs: setup
 # Disks on which something is wrong are kept in build/torture.
 torture: setup
 	PYTHONPATH=tools $(BIN)/python -m torture --out benchmarks/results/torture.json --keep build/torture
+
+# Libraries with sanitizers, in a copy of the tree: random calls of all ops, an hour of two cores; and the tests with
+# several threads, 10 minutes of one core. ASan's fake stacks are not aligned for AVX-512 (GCC bug 110027).
+SANITIZED := build/sanitized
+comma := ,
+LIBRARY = $$($(CXX) -print-file-name=$(1))
+define sanitized
+	rm -rf $(SANITIZED) && mkdir -p $(SANITIZED)
+	git ls-files -z | xargs -0 cp --parents -t $(SANITIZED)
+	cd $(SANITIZED) && AUTOML_EXT_CUDA=0 AUTOML_EXT_CXXFLAGS="-O1 -g1 $(1)" $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
+endef
+
+sanitized-calls: OP_CALLS := 200000
+sanitized-calls: setup
+	$(call sanitized,-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
+	cd $(SANITIZED) && LD_PRELOAD="$(call LIBRARY,libasan.so) $(call LIBRARY,libubsan.so)" PYTHONPATH=. OP_CALLS=$(OP_CALLS) \
+	  ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 \
+	  $(CURDIR)/$(BIN)/python -m pytest -q -n 2 -p no:cacheprovider python_tests/ops/test_op_calls.py
+
+sanitized-threads: setup
+	$(call sanitized,-fsanitize=thread -DAUTOML_EXT_PORTABLE)
+	$(CXX) -O1 -g1 -fsanitize=thread -shared -fPIC tools/sanitizers/parallel_for.cpp -o $(SANITIZED)/parallel_for.so
+	cd $(SANITIZED) && LD_PRELOAD="$(call LIBRARY,libtsan.so) $$PWD/parallel_for.so" PYTHONPATH=. OMP_NUM_THREADS=1 \
+	  TSAN_OPTIONS=ignore_noninstrumented_modules=1,exitcode=66 setarch -R \
+	  $(CURDIR)/$(BIN)/python -m pytest -q -s -p no:cacheprovider -k "threads or replay or attention and not compile and not memory" \
+	  python_tests/ops/test_threads.py python_tests/ops/test_conformance.py python_tests/ops/attention python_tests/rl/replay
 
 docs-tables:
 	PYTHONPATH=tools $(PYTHON) -m docs_tables
