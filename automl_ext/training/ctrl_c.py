@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 MESSAGE = b"\nstopping with a checkpoint; Ctrl-C again stops at once\n"
+WEAK_REFERENCES = ("/weakref.py", "/_weakrefset.py")
 _main_process = os.getpid()  # that of the command: sigterm_as_ctrl_c sets it
 
 
@@ -47,13 +48,15 @@ class CtrlC:
 
 
 def interrupt(number: int, frame: Any) -> None:
-    """Handle a signal: raise KeyboardInterrupt, but end the process by the signal while a module is being imported.
+    """Handle a signal: raise KeyboardInterrupt, or end the process by the signal where that could be lost.
 
     Many libraries import others on first use. There, KeyboardInterrupt could be hidden or replaced by another
-    exception, and it would leave modules half imported.
+    exception, and it would leave modules half imported. In ``__del__`` and in callbacks of weak references, Python
+    prints exceptions and goes on.
     """
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        file, function = frame.f_code.co_filename, frame.f_code.co_name
+        if file.startswith("<frozen importlib") or file.endswith(WEAK_REFERENCES) or function == "__del__":
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         frame = frame.f_back

@@ -87,3 +87,28 @@ def test_long_values_are_cut_in_messages(
     printed = "".join(error.replace("│", "").split())
     assert "x" * 150 in printed
     assert len(printed) < 1500
+
+
+@pytest.mark.parametrize("kind", ["__del__", "callback"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_not_lost_where_python_ignores_exceptions(kind: str, number: signal.Signals) -> None:
+    """A run that went on would print a traceback and its result."""
+    code = f"""
+import signal, weakref
+from automl_ext.training.ctrl_c import interruptible, sigterm_as_ctrl_c
+
+class Thing:
+    if {kind == "__del__"}:
+        def __del__(self):
+            signal.raise_signal({int(number)})
+            "here the handler runs".upper()
+
+thing = Thing()
+if {kind == "callback"}:
+    weakref.finalize(thing, signal.raise_signal, {int(number)})
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+with interruptible(), sigterm_as_ctrl_c():
+    del thing
+    print("goes on")
+"""
+    assert fresh_python.run(code) == (-number, "", "")
