@@ -99,7 +99,8 @@ def _divided(z: Tensor, tau: float | Tensor, dim: int, activation: str) -> Tenso
     top = z.detach().amax(dim, keepdim=True)
     z = z - torch.where(top.isinf(), 0, top)
     # Masked entries are not divided: the derivative of −inf/τ with respect to τ would be 0 · inf, which is NaN.
-    masked = z == -math.inf
+    # The gradient of a row with NaN or +inf is NaN everywhere.
+    masked = (z == -math.inf) & (top < math.inf)
     if activation == "softmax":  # a row of only -inf is NaN, and so is its gradient, as in torch.softmax
         masked = masked & (top > -math.inf)
     return torch.where(masked, z.detach(), z.masked_fill(masked, 0.0) / tau)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.library import register_autocast, register_fake, register_vmap
 
 from automl_ext.ops import _register_attention, _register_mlp, _register_policy, _register_returns
-from automl_ext.ops._checks import check_dim
+from automl_ext.ops._checks import check_dim, check_float_tensor
 from automl_ext.ops._register_common import contiguous_like, to_front
 
 ops = torch.ops.automl_ext
@@ -53,11 +53,13 @@ def _register_entmax(name: str) -> None:
 
     @register_fake(f"automl_ext::{name}")
     def _(x: Tensor, dim: int) -> Tensor:
+        check_float_tensor(x, "X", name)
         check_dim(dim, x.ndim, name)
         return contiguous_like(x)
 
     @register_fake(f"automl_ext::_{name}_trained")
     def _(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        check_float_tensor(x, "X", name)
         check_dim(dim, x.ndim, name)
         return contiguous_like(x), x.new_empty(_support_shape(x, dim), dtype=torch.uint8)
 

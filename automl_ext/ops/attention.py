@@ -43,9 +43,9 @@ def entmax15_attention(
     matrix of weights is never stored: memory is linear in the lengths. Results are bitwise equal for any number of
     threads. On other devices, this is a composition of :func:`entmax15` and products of matrices.
 
-    A query that sees no key has the result 0. A NaN or +inf score makes the result of its query NaN. On a CPU, keys and
-    values that a bool mask hides, and values of weight 0, have no effect even if they are NaN or infinite. In the
-    composition, such a NaN or infinity spreads.
+    A query that sees no key has the result 0. A NaN or +inf score, and an infinity in a query, make the result of the
+    query NaN. On a CPU, keys and values that a bool mask hides, and values of weight 0, have no effect even if they are
+    NaN or infinite. In the composition, such a NaN or infinity spreads.
 
     Args:
         query: [..., L, d].

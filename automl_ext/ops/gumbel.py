@@ -190,7 +190,7 @@ def gumbel_argmax(
         Indices, int64, in the shape of ``logits`` without ``dim``. Ties go to the lowest index; a row of only −inf
         gives 0.
     """
-    if seed is None and dim == -1 and type(dim) is int and _calls_directly(logits):
+    if seed is None and type(dim) is int and dim == -1 and _calls_directly(logits):
         try:
             sampled: Tensor = _native.autograd.gumbel_argmax(logits, generator)
             return sampled

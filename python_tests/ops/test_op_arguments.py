@@ -136,6 +136,9 @@ def test_one_odd_argument(op: str) -> None:
         (lambda: a.FusedMLP(1, torch.ones(1, device="meta").long(), 1), r"FusedMLP: hidden\[0\]: expected an int"),
         (lambda: a.entmax15(torch.ones(3, device="meta"), 1), r"entmax15: dim: expected a value in \[-1, 0\], got 1"),
         (lambda: a.sparsemax(torch.ones((), device="meta"), 1), r"sparsemax: dim: expected a value in \[-1, 0\]"),
+        (lambda: a.entmax15(torch.ones(3, device="meta").long()), "entmax15: X: expected a float64"),
+        (lambda: a.sparsemax(torch.ones(3, device="meta").long()), "sparsemax: X: expected a float64"),
+        (lambda: a.gumbel_argmax(X, FLAG), "gumbel_argmax: dim: expected an int, got bool tensor"),
     ],
 )
 def test_backends_refuse_alike(call: Callable[[], object], message: str) -> None:

@@ -300,6 +300,16 @@ def test_nan_and_infinity_affect_only_their_row(sample: Callable, hard: bool, ba
     assert gumbel_argmax(logits, seed=1)[1] == position  # as in torch.argmax, NaN counts as the largest
 
 
+@pytest.mark.usefixtures("each_backend")
+@each_sample
+@pytest.mark.parametrize("bad", [NAN, INF])
+def test_the_gradient_of_a_row_with_nan_or_infinity_is_nan_where_masked_too(sample: Callable, bad: float) -> None:
+    logits = torch.tensor([[bad, -INF, 1.0], [0.0, -INF, 1.0]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(sample(logits, seed=1), logits, some_logits(2, 3))
+    assert gradient[0].isnan().all()
+    assert gradient[1, 1] == 0
+
+
 @each_sample
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("tau", [0.01, 1.0, 100.0])
