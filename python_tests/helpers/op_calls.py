@@ -335,6 +335,8 @@ def policy_gradient(draw: Draw) -> Arguments:
     one = floats(draw(shapes((0, 1, 2), 30)), draw(dtypes), wild=False)
     made: Arguments = {name: draw(one) for name in ("log_probs", "entropy", "values", "advantages", "returns")}
     made |= {name: draw(one) if draw(halves) else None for name in ("old_log_probs", "old_values", "weights")}
+    if made["old_log_probs"] is not None:  # a ratio of probabilities that is infinite gives 0 · ∞ in the reference
+        made |= {name: made[name].clamp(-20, 20) for name in ("log_probs", "old_log_probs")}
     made |= {name: draw(clips) for name in ("clip", "value_clip")}
     return made | {name: draw(unit) for name in ("vf_coef", "ent_coef")}
 
@@ -349,7 +351,8 @@ def mlp(draw: Draw) -> Arguments:
         return [draw(laid_out(draw(floats([*networks, *size], dtype, wild=False)))) for size in tail]
 
     return {
-        "x": draw(floats([*networks, *size] if stacked else size, dtype)),
+        # silu(−∞) is NaN in PyTorch, and 0 in the kernels.
+        "x": draw(floats([*networks, *size] if stacked else size, dtype)).clamp(-1e4, 1e4),
         "weights": parameters(*([outputs, inputs] for inputs, outputs in pairwise(sizes))),
         "biases": parameters(*([outputs] for outputs in sizes[1:])) if draw(halves) else None,
         "activation": draw(st.sampled_from(list(ACTIVATIONS))),
@@ -362,8 +365,9 @@ def attention(draw: Draw) -> Arguments:
     dtype, group = draw(dtypes), draw(st.sampled_from([1, 2]))
     queries, keys, width, value_width = (draw(st.sampled_from([0, 1, 3, 17, 50, 70])) for _ in range(4))
     sizes = {"query": [2, 2 * group, queries, width], "key": [2, 2, keys, width], "value": [2, 2, keys, value_width]}
-    # The compiled op leaves out values of weight 0; the reference multiplies a NaN by 0.
-    made: Arguments = {name: draw(floats(size, dtype, wild=name != "value")) for name, size in sizes.items()}
+    # The compiled op leaves out values of weight 0, where the reference multiplies a NaN by 0. It pads queries and keys
+    # with 0, which gives NaN with an infinite one.
+    made: Arguments = {n: draw(floats(size, dtype, wild=n != "value")).clamp(-1e4, 1e4) for n, size in sizes.items()}
     mask_size = draw(st.sampled_from([[queries, keys], [2, 1, 1, keys], [1, keys]]))
     mask = draw(st.none() | flags(mask_size, [0.6]) | floats(mask_size, torch.float32))
     made |= {"attn_mask": mask, "is_causal": mask is None and draw(halves)}
