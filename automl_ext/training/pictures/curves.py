@@ -96,8 +96,8 @@ def _is_number(value: Any) -> bool:
 
 
 def plain(text: str) -> str:
-    """Escape ``text`` so that matplotlib shows it literally: a dollar sign would start a formula."""
-    return text.replace("$", r"\$")
+    """Change ``text`` so that matplotlib shows it literally: a dollar sign starts a formula, half a pair is refused."""
+    return text.encode(errors="replace").decode().replace("$", r"\$")
 
 
 def figure(width: float, height: float) -> Any:

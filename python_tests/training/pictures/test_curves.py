@@ -59,9 +59,9 @@ def test_constants_are_drawn_if_there_is_nothing_else() -> None:
 
 
 def test_picture_has_title_legend_and_axes(tmp_path: Path, drawn_figures: list[Any]) -> None:
-    draw_curves(ROWS, tmp_path / "curves.png", "GDAS on $digits", stages=STAGES, best=(2, "best epoch"))
+    draw_curves(ROWS, tmp_path / "curves.png", "GDAS on $digits \ud800", stages=STAGES, best=(2, "best epoch"))
     (figure,) = drawn_figures
-    assert figure.get_suptitle() == r"GDAS on \$digits"
+    assert figure.get_suptitle() == r"GDAS on \$digits ?"
     accuracy, search, training = figure.axes
     assert [t.get_text() for t in accuracy.get_legend().get_texts()] == ["validation", "best epoch"]
     assert accuracy.lines[-1].get_xydata().tolist() == [[2.0, 90.0]]
