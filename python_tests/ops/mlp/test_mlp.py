@@ -278,6 +278,14 @@ def test_stacks_equal_single_networks(activation: str, activate_last: bool, stac
     torch.testing.assert_close(torch.autograd.grad(y, leaves, grad), expected)
 
 
+def test_rows_of_a_stack_may_lie_apart() -> None:
+    weights, biases = parameters(6, 9, 4, networks=(3,))
+    x = torch.randn(3, 7, 12, dtype=F64)
+    for apart in (x[..., :6], x[..., 6:].transpose(0, 1).contiguous().transpose(0, 1), x[:, :1, :6].expand(3, 7, 6)):
+        y = mlp(apart, weights, biases, stacked_x=True)
+        torch.testing.assert_close(y, mlp(apart.contiguous(), weights, biases, stacked_x=True))
+
+
 def test_no_networks_have_no_gradient() -> None:
     x = torch.randn(2, 5, requires_grad=True)
     (grad,) = torch.autograd.grad(mlp(x, [torch.randn(0, 4, 5, requires_grad=True)]).sum(), x)
