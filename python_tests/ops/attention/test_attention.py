@@ -269,6 +269,20 @@ def test_a_nan_or_inf_score_spoils_its_row_only(rows: int, factor: float, bad: f
 
 
 @native_only
+@pytest.mark.parametrize("dtype", [torch.float32, F64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("rows", [1, 3, 17])
+@pytest.mark.parametrize("keys", [3, 50])
+def test_a_row_of_nan_reads_no_keys(dtype: torch.dtype, rows: int, keys: int) -> None:
+    """Such a row has no largest score: its list was taken for a support, with places behind the last key."""
+    q, k, v = randn(1, rows, 8, dtype=dtype), randn(1, keys, 8, dtype=dtype), randn(1, keys, 8, dtype=dtype)
+    q[:, 0] = math.nan
+    out, dq, dk, dv = with_gradients(entmax15_attention(*(x := [t.requires_grad_() for t in (q, k, v)])), x)
+    assert out[:, 0].isnan().all()
+    assert dq[:, 0].isnan().all()
+    assert all(y.isfinite().all() for y in (out[:, 1:], dq[:, 1:], dk, dv))
+
+
+@native_only
 @pytest.mark.parametrize("rows", [4, 60])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_bad_value_counts_where_its_weight_is_positive(rows: int, bad: float) -> None:
