@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -88,7 +88,8 @@ def others(vector: Any, n: int, seed: int, limit: float) -> VectorEnv[Any, Any, 
             return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
         except _Unknown:
             return None
-    if type(vector) in (SyncVectorEnv, AsyncVectorEnv):
+    # Before gymnasium 1.4, a generator of functions is kept, which has nothing left.
+    if type(vector) in (SyncVectorEnv, AsyncVectorEnv) and isinstance(vector.env_fns, Sequence):
         functions = [vector.env_fns[i % vector.num_envs] for i in range(n)]
         makers = [functools.partial(_called, function, i) for i, function in enumerate(functions)]
         if type(vector) is AsyncVectorEnv:
