@@ -190,7 +190,7 @@ def failure(code: int, output: str) -> tuple[str, str, str] | None:
     return "invalid" if invalid else "noticed", test, error[:300]
 
 
-BUILD = {"AUTOML_EXT_CUDA": "0", "AUTOML_EXT_CXXFLAGS": "-O0 -DAUTOML_EXT_PORTABLE", "MAX_JOBS": "1"}
+BUILD = {"AUTOML_EXT_CUDA": "0", "AUTOML_EXT_CXXFLAGS": "-O1 -DAUTOML_EXT_PORTABLE", "MAX_JOBS": "1"}
 
 
 def libraries(copy: Path) -> dict[Path, bytes]:

@@ -143,6 +143,15 @@ def _folder(rng: random.Random, folder: Path, _: Any) -> Made:
     return what, _train("folder:images"), None
 
 
+def _names(path: Path) -> list[str] | None:
+    """Return the names in an archive, since a file with another ending is no image; None if it is unreadable."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return None
+
+
 def _zip(rng: random.Random, folder: Path, _: Any) -> Made:
     paths = _tree(rng, folder / "images")
     with zipfile.ZipFile(folder / "good.zip", "w", rng.choice((0, 8, 12, 14))) as archive:
@@ -152,7 +161,8 @@ def _zip(rng: random.Random, folder: Path, _: Any) -> Made:
     bad.write_bytes((folder / "good.zip").read_bytes())
     if rng.random() < 0.6:
         what = damage.damage(rng, bad)
-        return what, _train("folder:bad.zip"), _train("folder:good.zip", "expected")
+        like = _train("folder:good.zip", "expected") if _names(bad) == _names(folder / "good.zip") else None
+        return what, _train("folder:bad.zip"), like
     what = rng.choice(("bomb", "encrypted", "outside", "doubled", "deep"))
     if what == "bomb":
         bad.write_bytes(bombs.zip_of([f"class{k}/{i}.png" for k in range(2) for i in range(5)], b"\x89PNG\r\n\x1a\n"))
