@@ -74,6 +74,8 @@ TABLES: dict[str, Callable[[], str]] = {
         crashes.torture,
         crashes.kills,
         crashes.endurance,
+        crashes.versions,
+        crashes.bad_input,
         crashes.sanitizers,
         crashes.mutants,
         cuda.cuda_predictions,

@@ -29,6 +29,27 @@ def kills() -> str:
     return f"{table(head, cells)}\n{integer(total)} cases, faults: {faults}. {'; '.join(sorted(made))}.\n"
 
 
+WHAT = {"commands": "command lines", "checkpoints": "damaged run directories", "inputs": "damaged and hostile files"}
+
+
+def versions() -> str:
+    names = ("python", "torch", "dependencies", "compiler", "command", "passed", "failed", "date")
+    cells = [[str(row[name]) for name in names] for row in load("versions")]
+    return table("Python | torch | dependencies | compiler | command | passed | failed | date", cells)
+
+
+def bad_input() -> str:
+    rows = [row for row in load("fuzz") if row["kind"] in WHAT]
+    cells = []
+    for kind, what in WHAT.items():
+        found = [row for row in rows if row["kind"] == kind]
+        counts = {row["outcome"]: row["count"] for row in found}
+        read = counts.get("exit 0", 0) + counts.get("older checkpoint used", 0)
+        refused, faults = counts.get("exit 2", 0), counts.get("violation", 0)
+        cells.append([what, *map(integer, (sum(counts.values()), read, refused, faults)), found[0]["date"]])
+    return table("input | cases | read | refused in one line | faults | date", cells)
+
+
 def endurance() -> str:
     lines = []
     for row in load("endurance"):
