@@ -86,7 +86,7 @@ sanitized-calls: OP_CALLS := 200000
 sanitized-calls: setup
 	$(call sanitized,-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
 	cd $(SANITIZED) && LD_PRELOAD="$(call LIBRARY,libasan.so) $(call LIBRARY,libubsan.so)" PYTHONPATH=. OP_CALLS=$(OP_CALLS) \
-	  ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 \
+	  ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0:allocator_may_return_null=1 \
 	  $(CURDIR)/$(BIN)/python -m pytest -q -n 2 -p no:cacheprovider -k equal_the_reference python_tests/ops/test_op_calls.py
 
 sanitized-threads: setup
