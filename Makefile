@@ -71,7 +71,7 @@ docs: setup
 torture: setup
 	PYTHONPATH=tools $(BIN)/python -m torture --out benchmarks/results/torture.json --keep build/torture
 
-# Libraries with sanitizers, in a copy of the tree: random calls of all ops, an hour of two cores; and the tests with
+# Libraries with sanitizers, in a copy of the tree: random calls of all ops, 20 minutes of two cores; and the tests with
 # several threads, 10 minutes of one core. ASan's fake stacks are not aligned for AVX-512 (GCC bug 110027).
 SANITIZED := build/sanitized
 comma := ,

@@ -29,13 +29,13 @@ def kills() -> str:
     return f"{table(head, cells)}\n{integer(total)} cases, faults: {faults}. {'; '.join(sorted(made))}.\n"
 
 
-WHAT = {"commands": "command lines", "checkpoints": "damaged run directories", "inputs": "damaged and hostile files"}
-
-
 def versions() -> str:
     names = ("python", "torch", "dependencies", "compiler", "command", "passed", "failed", "date")
     cells = [[str(row[name]) for name in names] for row in load("versions")]
     return table("Python | torch | dependencies | compiler | command | passed | failed | date", cells)
+
+
+WHAT = {"commands": "command lines", "checkpoints": "damaged run directories", "inputs": "damaged and hostile files"}
 
 
 def bad_input() -> str:

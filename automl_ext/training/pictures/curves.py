@@ -96,7 +96,7 @@ def _is_number(value: Any) -> bool:
 
 
 def plain(text: str) -> str:
-    """Change ``text`` so that matplotlib shows it literally: a dollar sign starts a formula, half a pair is refused."""
+    """Return ``text`` as matplotlib shows it literally: a dollar sign is escaped, a lone surrogate replaced by "?"."""
     return text.encode(errors="replace").decode().replace("$", r"\$")
 
 
