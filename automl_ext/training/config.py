@@ -124,16 +124,18 @@ def check_options(name: str, stored: dict[str, Any], given: dict[str, Any], vers
 def with_defaults(stored: Any, config: Any) -> Any:
     """Return a stored configuration with the options that it lacks, at their defaults in the class of ``config``.
 
-    An option without a default stays absent.
+    ``config`` is a dataclass, or a dict with dataclasses. An option without a default stays absent.
     """
     if not isinstance(stored, dict):
         return stored
+    if isinstance(config, dict):
+        return {name: with_defaults(value, config.get(name)) for name, value in stored.items()}
+    if not dataclasses.is_dataclass(config):
+        return stored
     filled = dict(stored)
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
         if field.name in filled:
-            if dataclasses.is_dataclass(value):
-                filled[field.name] = with_defaults(filled[field.name], value)
+            filled[field.name] = with_defaults(filled[field.name], getattr(config, field.name))
         elif field.default is not dataclasses.MISSING:
             filled[field.name] = to_dict(field.default)
         elif field.default_factory is not dataclasses.MISSING:

@@ -120,7 +120,7 @@ def tune(
         resume: None, or "auto" to continue; see :meth:`automl_ext.training.run.Run.open`.
         stop_after: stop after this number of trials of this call.
         name: name of the study.
-        about: facts about the objective, as plain values; a resumed run must have the same.
+        about: facts about the objective, plain values or dataclasses of them; a resumed run must have the same.
         confirm: further entries of a point, such as ``[{"seed": 1}, {"seed": 2}]``. With each of them, the objective is
             called again for the three best trials and for trial 0, and the trial with the best mean is the best. With a
             budget in minutes, trials end early enough for that.

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.training.checks import check_range
-from automl_ext.training.config import to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_atomic
 from automl_ext.training.search_space import Space, search_space, with_point
@@ -97,7 +96,7 @@ def tune_command(
     # One seed for both, so that all trials differ in their points only.
     config = dataclasses.replace(config, seed=settings.seed)
     objective = CommandObjective(load, settings, metric, config.trial_seeds)
-    about = {"command": name, "settings": to_dict(settings), "metric": metric.name}
+    about = {"command": name, "settings": settings, "metric": metric.name}
     if config.trial_seeds > 1:
         about["trial_seeds"] = config.trial_seeds
 
