@@ -1,10 +1,11 @@
 """Compare PPO and DQN on an Atari game in steps per CPU-second with Stable-Baselines3.
 
-    OMP_NUM_THREADS=1 python benchmarks/atari.py --algorithm ppo|dqn [--steps 4096] [--repeats 3] [--json FILE]
+    OMP_NUM_THREADS=1 python benchmarks/atari.py [--algorithms ppo dqn] [--steps 4096] [--repeats 3] [--json FILE]
 
-Both sides train on ALE/Pong-v5 in the same environments, ale-py's vector version, with the network of Nature DQN and
+All train on ALE/Pong-v5 in the same environments, ale-py's vector version, with the network of Nature DQN and
 one dense layer of 512 units. Contenders alternate, and only acting and learning are measured, in CPU time of the
-process; the ratio is the ratio of the medians. ``environments`` are random actions alone.
+process; the ratios are ratios of the medians. ``bfloat16`` computes convolutions in bfloat16, which is faster where the
+processor multiplies such numbers itself. ``environments`` are random actions alone.
 
 ppo: the settings of ``--preset atari`` at constant rates: 8 environments, 128 steps per rollout, 4 epochs of
 minibatches of 256 steps.
@@ -16,10 +17,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ import torch
 
 from automl_ext.rl import DQN, PPO, DQNConfig, EnvOptions, PPOConfig, make_envs
 from automl_ext.rl.presets import preset
+from automl_ext.training.machine.environment import cpu_name
 from automl_ext.training.machine.memory import keep_freed_memory
 
 GAME, WARM = "ALE/Pong-v5", 1024  # steps before the measurement
@@ -47,15 +50,16 @@ def our_rate(agent: Any, steps: int) -> float:
     return float(rate)
 
 
-def our_ppo(steps: int, seed: int) -> float:
-    config = preset("atari", PPOConfig(seed=seed))
+def our_ppo(steps: int, seed: int, bfloat16: bool = False) -> float:
+    config = preset("atari", PPOConfig(seed=seed, bfloat16=bfloat16))
     config.env, config.lr, config.lr_decay = OPTIONS, 2.5e-4, False
     return our_rate(PPO(config), steps)
 
 
-def our_dqn(steps: int, seed: int) -> float:
-    rule: dict[str, Any] = {"n_step": 1, "lr": 1e-4, "lr_decay": False, "hidden": (512,)}
-    return our_rate(DQN(DQNConfig(env_id=GAME, env=OPTIONS, seed=seed, total_steps=10**6, **rule, **RATES)), steps)
+def our_dqn(steps: int, seed: int, bfloat16: bool = False) -> float:
+    rule: dict[str, Any] = {"n_step": 1, "lr": 1e-4, "lr_decay": False, "hidden": (512,), "layer_norm": False}
+    options = {"env_id": GAME, "env": OPTIONS, "seed": seed, "bfloat16": bfloat16, "total_steps": 10**6}
+    return our_rate(DQN(DQNConfig(**options, **rule, **RATES)), steps)
 
 
 def peer_envs(n_envs: int, seed: int) -> Any:
@@ -141,34 +145,50 @@ def environments(n_envs: int) -> Callable[[int, int], float]:
 
 
 CONTENDERS: dict[str, dict[str, Callable[[int, int], float]]] = {
-    "ppo": {"automl_ext": our_ppo, "stable_baselines3": peer_ppo, "environments": environments(8)},
-    "dqn": {"automl_ext": our_dqn, "stable_baselines3": peer_dqn, "environments": environments(1)},
+    "ppo": {
+        "automl_ext": our_ppo,
+        "automl_ext, bfloat16": partial(our_ppo, bfloat16=True),
+        "stable_baselines3": peer_ppo,
+        "environments": environments(8),
+    },
+    "dqn": {
+        "automl_ext": our_dqn,
+        "automl_ext, bfloat16": partial(our_dqn, bfloat16=True),
+        "stable_baselines3": peer_dqn,
+        "environments": environments(1),
+    },
 }
+
+
+def measured(algorithm: str, steps: int, repeats: int) -> dict[str, Any]:
+    """Measure the contenders of an algorithm in turns; print the medians, and return them as a row."""
+    contenders = CONTENDERS[algorithm]
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for seed in range(repeats):
+        for name, contender in contenders.items():
+            rates[name].append(round(contender(steps, seed), 1))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    ratios = {name: round(medians[name] / medians["stable_baselines3"], 3) for name in list(contenders)[:2]}
+    for name, value in medians.items():
+        print(f"{name:<22}{value:>8,.0f} steps per CPU-second   ({min(rates[name]):,.0f} to {max(rates[name]):,.0f})")
+    print(f"{algorithm}: ratios {ratios}", flush=True)
+    return {"algorithm": algorithm, "steps": steps, "steps_per_cpu_second": rates, "medians": medians, "ratios": ratios}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--algorithm", choices=CONTENDERS, required=True)
+    parser.add_argument("--algorithms", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--steps", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    contenders = CONTENDERS[args.algorithm]
-    rates: dict[str, list[float]] = {name: [] for name in contenders}
-    for seed in range(args.repeats):
-        for name, contender in contenders.items():
-            rates[name].append(contender(args.steps, seed))
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    ratio = medians["automl_ext"] / medians["stable_baselines3"]
-    facts: dict[str, Any] = {"algorithm": args.algorithm, "steps": args.steps, "steps_per_cpu_second": rates}
-    facts |= {"medians": medians, "ratio": ratio, "torch": torch.__version__, "python": platform.python_version()}
-    for name, value in medians.items():
-        print(f"{name:<20}{value:>8,.0f} steps per CPU-second   ({min(rates[name]):,.0f} to {max(rates[name]):,.0f})")
-    print(f"ratio {ratio:.2f}")
+    facts = {"processor": cpu_name(), "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    facts |= {"torch": torch.__version__, "stable_baselines3": version("stable-baselines3")}
+    rows = [measured(algorithm, args.steps, args.repeats) | facts for algorithm in args.algorithms]
     if args.json is not None:
-        args.json.write_text(json.dumps(facts, indent=2) + "\n")
+        args.json.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from automl_ext.rl.loop.averages import mean_metrics
 from automl_ext.rl.loop.loop import multiples
 from automl_ext.rl.loop.train_config import GAMMAS, TrainConfig, envs_of
 from automl_ext.rl.networks.action_spaces import discrete
+from automl_ext.rl.networks.body import use_bfloat16
 from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.networks.modes import evaluating
 from automl_ext.rl.networks.parameters import (
@@ -104,6 +105,7 @@ class DQNConfig(TrainConfig):
     normalize_observations: bool = False  # Normalize observations by their running mean and standard deviation.
     body: Kind = "auto"  # Convolutions for images: of Nature DQN, one small one, or IMPALA's residual network.
     layer_norm: bool = True  # Normalize the outputs of every hidden layer, before its activation.
+    bfloat16: bool = False  # Compute convolutions in bfloat16; weights stay float32. Faster on recent processors, GPUs.
     # What Rainbow adds, and which of its options are read only with another one.
     needs: ClassVar[dict[str, str]] = {
         "alpha": "prioritized",
@@ -430,7 +432,7 @@ def make_q_network(
     config: DQNConfig, space: gymnasium.Space, actions: int, encoder: nn.Module | None = None
 ) -> QNetwork:
     """Build the Q-network of a configuration."""
-    return QNetwork(
+    network = QNetwork(
         space,
         actions,
         config.hidden,
@@ -445,6 +447,9 @@ def make_q_network(
         layer_norm=config.layer_norm,
         encoder=encoder,
     )
+    if config.bfloat16:
+        use_bfloat16(network)
+    return network
 
 
 def make_replay(

@@ -20,6 +20,7 @@ from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import Agent
 from automl_ext.rl.loop.train_config import TrainConfig, envs_of
 from automl_ext.rl.networks.actor_critic import ActorCritic
+from automl_ext.rl.networks.body import use_bfloat16
 from automl_ext.rl.networks.distributions import DiagonalGaussian
 from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.networks.grouped import GroupedActorCritic
@@ -51,6 +52,9 @@ class PolicyConfig(TrainConfig):
     normalize_rewards: bool = False  # Divide rewards by the running standard deviation of the discounted returns.
     body: Kind = "auto"  # Convolutions for images: of Nature DQN, one small one, or IMPALA's residual network.
     layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
+    bfloat16: bool = False
+    """Compute convolutions, and the hidden layers after them, in bfloat16; weights stay float32. Faster on recent
+    processors and GPUs."""
     initial_std: float = 1.0  # Initial standard deviation of Box actions, relative to half the width of the box.
     eval_sample: bool = False  # Sample the actions in evaluations. Default: take the most probable ones.
     separate: Separate = "none"  # Layers that each agent or task has for itself: none, its heads, or whole networks.
@@ -235,6 +239,8 @@ def make_network(
         else:
             switches: dict[str, Any] = {"body": config.body, "layer_norm": config.layer_norm, "encoder": encoder}
             network = ActorCritic(*spaces, config.hidden, config.normalize_observations, **switches)
+    if config.bfloat16:
+        use_bfloat16(network)
     if isinstance(network.distribution, DiagonalGaussian):
         nn.init.constant_(network.distribution.log_std, math.log(config.initial_std))
     return network.to(device)

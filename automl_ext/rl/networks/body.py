@@ -42,6 +42,8 @@ class Body(nn.Sequential):
         linear: the hidden layers, ``nn.Linear``.
         norm: the first layer: the :class:`RunningNorm` of the observations, or :class:`Unpack`; None without
             ``normalize``. Agents call ``body.norm.update(observations)``.
+        images: whether there are convolutions, or an encoder in their place.
+        dtype: dtype of the computation; :func:`use_bfloat16` changes it. Weights and features are float32.
 
     Raises:
         UserError: unsupported observations, images with ``normalize``, vectors with a ``kind``, an encoder that does
@@ -83,6 +85,8 @@ class Body(nn.Sequential):
         self.scale = 1.0 if normalize or packed is not None else byte_scale(space)
         self.linear: list[nn.Linear] = []
         self.channels_first = False  # whether observations are images [channels, H, W]
+        self.images = encoder is not None or not is_vector(space)
+        self.dtype = torch.float32
         layers: list[nn.Module]
         if encoder is not None:
             layers, features = [encoder], encoder_features(encoder, shape)
@@ -103,13 +107,18 @@ class Body(nn.Sequential):
         self.features = sizes[-1]
 
     def forward(self, observations: Tensor) -> Tensor:
-        x = observations if isinstance(self.norm, Unpack) else observations.float()
-        if self.scale != 1:
-            x = x * self.scale
+        x = observations
         if self.channels_first and x.device.type == "cpu":
             # oneDNN computes the gradient of the first layer's weights three times as fast in this format.
             x = x.contiguous(memory_format=torch.channels_last)
-        return super().forward(x)
+        if self.scale != 1:
+            x = x.to(self.dtype, copy=True).mul_(self.scale)
+        elif not isinstance(self.norm, Unpack):
+            x = x.to(self.dtype)
+        if self.dtype == torch.float32:
+            return super().forward(x)
+        with torch.autocast(x.device.type, self.dtype):
+            return super().forward(x).float()
 
 
 class Unpack(nn.Module):
@@ -214,6 +223,19 @@ class RunningNorm(nn.Module):
 
     def forward(self, observations: Tensor) -> Tensor:
         return ((observations - self.shift) * self.scale).clamp(-self.clip, self.clip)
+
+
+def use_bfloat16(network: nn.Module) -> None:
+    """Compute the bodies with convolutions or an encoder in bfloat16 from now on. Weights and features stay float32.
+
+    Raises:
+        UserError: the network has no such body.
+    """
+    bodies = [module for module in network.modules() if isinstance(module, Body) and module.images]
+    if not bodies:
+        raise UserError("bfloat16: expected observations that are images, got vectors")
+    for body in bodies:
+        body.dtype = torch.bfloat16
 
 
 def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:

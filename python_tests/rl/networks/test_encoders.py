@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from automl_ext import rl
 from automl_ext.rl.envs.packed import PackedBox
 from automl_ext.rl.networks.actor_critic import ActorCritic
-from automl_ext.rl.networks.body import Body
+from automl_ext.rl.networks.body import Body, use_bfloat16
 from automl_ext.rl.networks.encoders import ChannelsFirst, channels_last, image_layers, impala
 from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.rl.registry import algorithm
@@ -63,6 +63,51 @@ def test_convolutions_of_images_are_channels_last_on_cpus(shape: tuple[int, ...]
     for layer in body:
         expected = layer(expected).contiguous()
     torch.testing.assert_close(out, expected)
+
+
+@pytest.mark.parametrize(
+    "space", [image(4, 84, 84), image(84, 84, 4), Dict({"picture": image(20, 20, 3), "x": VECTOR})]
+)
+@pytest.mark.parametrize("make", [QNetwork, lambda *args: ActorCritic(args[0], Discrete(args[1]), args[2])])
+def test_bfloat16_changes_the_precision_of_convolutions_only(space: Any, make: Any) -> None:
+    torch.manual_seed(0)
+    many = gymnasium.vector.utils.batch_space(space, 64)
+    many.seed(0)
+    x = many.sample()
+    if isinstance(space, Dict):
+        space = PackedBox(space)
+        x = space.pack(x, 64)
+    exact = make(space, 3, (16, 8))
+    fast, convolutions = copy.deepcopy(exact), []
+    use_bfloat16(fast)
+    for layer in fast.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(lambda layer, inputs, out: convolutions.append(out.dtype))
+    features, expected = fast.body(torch.from_numpy(x)), exact.body(torch.from_numpy(x))
+    assert convolutions
+    assert set(convolutions) == {torch.bfloat16}
+    assert features.dtype == torch.float32
+    assert 0 < (features - expected).norm() / expected.norm() < 0.02
+    features.square().sum().backward()
+    expected.square().sum().backward()
+    for p, q in zip(fast.body.parameters(), exact.body.parameters(), strict=True):
+        assert (p.dtype, p.grad.dtype) == (torch.float32, torch.float32)
+        assert F.cosine_similarity(p.grad.flatten(), q.grad.flatten(), dim=0) > 0.99
+
+
+@pytest.mark.parametrize("name", ["dqn", "ppo"])
+def test_agents_compute_images_in_bfloat16(name: str, tmp_path: Any) -> None:
+    """The exported program does, too."""
+    options: Any = {"hidden": (16,), "bfloat16": True}
+    agent = rl.make(name, Cells, **options)
+    networks = [agent.online, agent.target] if name == "dqn" else [agent.network]
+    assert [network.body.dtype for network in networks] == [torch.bfloat16] * len(networks)
+    rl.export_policy(agent, tmp_path / name)
+    observations = np.stack([agent.envs.observation_space.sample() for _ in range(64)])
+    policy = torch.export.load(tmp_path / name / "policy.pt2").module()
+    assert policy(torch.from_numpy(observations))[0].tolist() == agent.act(observations).tolist()
+    with pytest.raises(UserError, match="bfloat16: expected observations that are images, got vectors"):
+        rl.make(name, "CartPole-v1", **options)
 
 
 def test_small_bytes_are_divided_by_their_largest_value() -> None:
