@@ -1,6 +1,6 @@
 """Compare A2C, PPO and DQN in steps per CPU-second with Stable-Baselines3; measure A3C's speedup by processes.
 
-    OMP_NUM_THREADS=1 python benchmarks/rl_peers.py --algorithm a2c|ppo|dqn|a3c [--steps 40000] [--repeats 5]
+    OMP_NUM_THREADS=1 python benchmarks/rl_peers.py --algorithm a2c|ppo|hopper|dqn|a3c [--steps 40000] [--repeats 5]
         [--json FILE]
 
 a2c: both sides train on CartPole-v1 with Stable-Baselines3's defaults: 8 environments, 5 steps per rollout, two
@@ -9,6 +9,9 @@ CPU time of the process. Contenders alternate; the ratio is the ratio of the med
 
 ppo: the same with Adam and the settings of Stable-Baselines3's zoo for CartPole-v1, at constant rates: 8 environments,
 32 steps per rollout, 20 epochs of one minibatch of 256 steps.
+
+hopper: PPO on Hopper-v5 with the settings of ``--preset hopper`` at a constant rate. Both sides normalize observations
+and rewards.
 
 dqn: the same with the zoo's settings for DQN: one-step targets and a constant rate; the random actions of the start,
 which teach nothing, are part of it.
@@ -20,6 +23,7 @@ measured. Needs two idle cores.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import platform
 import statistics
@@ -32,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from automl_ext.rl import DQNConfig
+    from automl_ext.rl import DQNConfig, PPOConfig
 
 Contender = Callable[[int, int], float]  # steps, seed → steps per second
 
@@ -85,6 +89,37 @@ def stable_baselines3_ppo(steps: int, seed: int) -> float:
     envs = make_vec_env("CartPole-v1", n_envs=8, seed=seed)
     agent = PPO("MlpPolicy", envs, learning_rate=1e-3, seed=seed, device="cpu", **ZOO)
     agent.learn(256)
+    start = time.process_time()
+    agent.learn(steps)
+    return agent.num_timesteps / (time.process_time() - start)  # whole rollouts
+
+
+def hopper(**settings: Any) -> PPOConfig:
+    from automl_ext.rl import PPOConfig
+    from automl_ext.rl.presets import preset
+
+    return dataclasses.replace(preset("hopper", PPOConfig()), lr_decay=False, **settings)
+
+
+def our_hopper(steps: int, seed: int) -> float:
+    from automl_ext.rl import PPO
+
+    agent = PPO(hopper(total_steps=steps, seed=seed))
+    agent.iterate()
+    return our_rate(agent, steps)
+
+
+def stable_baselines3_hopper(steps: int, seed: int) -> float:
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_vec_env
+    from stable_baselines3.common.vec_env import VecNormalize
+
+    c = hopper()
+    equal = ("n_steps", "batch_size", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef", "vf_coef")
+    envs = VecNormalize(make_vec_env(c.env_id, n_envs=c.n_envs, seed=seed), gamma=c.gamma)
+    options = {name: getattr(c, name) for name in equal}
+    agent = PPO("MlpPolicy", envs, learning_rate=c.lr, seed=seed, device="cpu", **options)
+    agent.learn(c.n_envs * c.n_steps)
     start = time.process_time()
     agent.learn(steps)
     return agent.num_timesteps / (time.process_time() - start)  # whole rollouts
@@ -145,6 +180,7 @@ def a3c_rate(workers: int, steps: int, seed: int) -> float:
 CONTENDERS: dict[str, dict[str, Contender]] = {
     "a2c": {"automl_ext": our_a2c, "stable_baselines3": stable_baselines3_a2c},
     "ppo": {"automl_ext": our_ppo, "stable_baselines3": stable_baselines3_ppo},
+    "hopper": {"automl_ext": our_hopper, "stable_baselines3": stable_baselines3_hopper},
     "dqn": {"automl_ext": our_dqn, "stable_baselines3": stable_baselines3_dqn},
     "a3c": {"two processes": partial(a3c_rate, 2), "one process": partial(a3c_rate, 1)},
 }

@@ -68,6 +68,8 @@ TABLES: dict[str, Callable[[], str]] = {
         torchrun.torchrun_steps,
         papers.papers_dreamer,
         papers.papers_atari,
+        papers.papers_atari_speed,
+        papers.papers_inheritance,
         papers.papers_mujoco,
         papers.papers_pronunciation,
         papers.papers_language_model,

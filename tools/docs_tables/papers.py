@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from operator import itemgetter
 
 from docs_tables.text import grouped, integer, load, percent, returns, span, table
@@ -18,6 +19,15 @@ def papers_atari() -> str:
     return agents("atari")
 
 
+def papers_atari_speed() -> str:
+    lines = []
+    for row in load("atari"):
+        ours, fast, peer, alone = (f"{median:,.0f}" for median in row["medians"].values())
+        exact, bfloat16 = (f"{ratio:.2f}×" for ratio in row["ratios"].values())
+        lines.append([row["algorithm"].upper(), f"{ours} ({exact})", f"{fast} ({bfloat16})", peer, alone])
+    return table("steps per CPU-second | float32 | `--bfloat16` | Stable-Baselines3 | random actions", lines)
+
+
 def papers_mujoco() -> str:
     lines = []
     for task, runs in grouped(load("papers_agents"), itemgetter("task")).items():
@@ -26,6 +36,18 @@ def papers_mujoco() -> str:
             mean, cost = integer(sum(last) / len(last)), span([run["cpu_seconds"] for run in runs])
             lines.append([runs[0]["title"], returns(last, 0), mean, integer(ZOO[task]), cost])
     return table("task | last policy, per seed | mean | reported by the zoo | CPU-seconds", lines)
+
+
+def papers_inheritance() -> str:
+    lines = []
+    for search, rows in grouped(load("inheritance"), itemgetter("search")).items():
+        found = [row["table_test_accuracy"] for row in rows]
+        each, mean = ", ".join(f"{accuracy:.2f}" for accuracy in found), f"{statistics.fmean(found):.2f}"
+        above = ", ".join(percent(row["cells_of_table_above"], 1) for row in rows)
+        cells, cost = (span([row[key] for row in rows]) for key in ("evaluated", "cpu_seconds"))
+        lines.append([f"`{search}`", cells, each, mean, above, cost])
+    head = "search | cells trained | accuracy of the found cell, per seed | mean | share of the space that is better"
+    return table(f"{head} | CPU-seconds", lines)
 
 
 def agents(task: str) -> str:

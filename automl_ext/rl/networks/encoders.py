@@ -77,11 +77,12 @@ KINDS: dict[str, tuple[Callable[[int, int, int], Layers], int]] = {  # kind: its
 class ChannelsFirst(nn.Module):
     """Permute images [N, H, W, C] to [N, C, H, W] without a copy; the result is in channels-last memory format.
 
-    Stacked images [N, n, H, W, C] become [N, n·C, H, W].
+    Stacked images [N, n, H, W, C] become [N, n·C, H, W], with a copy to the same format.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.permute(0, 3, 1, 2) if x.dim() == 4 else x.permute(0, 1, 4, 2, 3).flatten(1, 2)
+        stacked = x if x.dim() == 4 else torch.cat(x.unbind(1), -1)
+        return stacked.permute(0, 3, 1, 2)
 
 
 def channels_last(shape: Sequence[int]) -> bool:

@@ -49,7 +49,7 @@ def test_bodies_take_images_of_any_size(shape: tuple[int, ...], kind: Any) -> No
     torch.testing.assert_close(body(x), nn.Sequential(*body)(x / 255))
 
 
-@pytest.mark.parametrize("shape", [(4, 84, 84), (84, 84, 4)])
+@pytest.mark.parametrize("shape", [(4, 84, 84), (84, 84, 4), (4, 64, 64, 3)])
 def test_convolutions_of_images_are_channels_last_on_cpus(shape: tuple[int, ...]) -> None:
     """The values are those of the layers one by one, in the standard format."""
     torch.manual_seed(0)
