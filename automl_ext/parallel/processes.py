@@ -20,7 +20,7 @@ import torch
 from automl_ext.parallel.backend import Death, dumps_result
 from automl_ext.training.ctrl_c import ignore_ctrl_c, workers_ignore_ctrl_c
 from automl_ext.training.machine.memory import keep_freed_memory
-from automl_ext.training.machine.worker_context import worker_context
+from automl_ext.training.machine.worker_context import end_server, worker_context
 
 PATIENCE = 1.0  # seconds without a result after which dead processes are looked for
 
@@ -58,6 +58,8 @@ class Processes:
                 return _Handle(self.pool.submit(_call, call), self.pool)
         # A process died while no result was awaited, or the server from which processes are forked.
         except (BrokenProcessPool, EOFError, ConnectionError) as error:
+            if not isinstance(error, BrokenProcessPool):
+                end_server()
             failed: Future[bytes] = Future()
             failed.set_exception(BrokenProcessPool(str(error)))
             return _Handle(failed, self.pool)
