@@ -56,6 +56,7 @@ TABLES: dict[str, Callable[[], str]] = {
         rl.costs_rl,
         rl.tuned_agents,
         rl.rl_defaults,
+        rl.augmentation,
         tabular.tabular_ranks,
         tabular.tabular_errors,
         tabular.tabular_features,

@@ -135,7 +135,6 @@ def rl_defaults() -> str:
 
 
 def augmentation() -> str:
-    """Return a row per task and variant of benchmarks/augmentation.py; docs_tables lists it once its rows exist."""
     lines = []
     groups = grouped(load("augmentation"), itemgetter("task", "steps", "variant"))
     for (task, steps, variant), runs in groups.items():
