@@ -95,6 +95,7 @@ def stable_baselines3_ppo(steps: int, seed: int) -> float:
 
 
 def hopper(**settings: Any) -> PPOConfig:
+    """Return the preset hopper with a constant learning rate."""
     from automl_ext.rl import PPOConfig
     from automl_ext.rl.presets import preset
 

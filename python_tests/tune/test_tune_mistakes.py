@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,12 @@ def test_unknown_names_are_refused(name: str, value: str) -> None:
         TuneConfig(**{name: value})  # type: ignore[arg-type]
 
 
+@dataclass
+class Settings:
+    table: str = "a.csv"
+    new: int = 1
+
+
 def test_a_shared_study_of_other_settings_warns(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     config = TuneConfig(trials=1, storage=f"journal:{tmp_path / 'study.log'}")
     for run, settings in (("one", {"table": "a.csv", "seed": 0}), ("two", {"table": "a.csv", "seed": 1})):
@@ -46,6 +53,13 @@ def test_a_shared_study_of_other_settings_warns(tmp_path: Path, recwarn: pytest.
     assert not [w for w in recwarn if "study tune" in str(w.message)]
     with pytest.warns(UserWarning, match="study tune: begun with settings.table 'a.csv' there, 'b.csv' here"):
         tune(changing, SPACE, config, tmp_path / "three", about={"settings": {"table": "b.csv", "seed": 0}})
+    recwarn.clear()
+    tune(changing, SPACE, config, tmp_path / "newer", about={"settings": Settings()})
+    assert not [
+        w for w in recwarn if "study tune" in str(w.message)
+    ]  # the study is older than an option of its command
+    with pytest.warns(UserWarning, match="study tune: begun with settings.new 1 there, 2 here"):
+        tune(changing, SPACE, config, tmp_path / "other", about={"settings": Settings(new=2)})
     config = TuneConfig(trials=1, storage=f"journal:{tmp_path / 'other.log'}")
     tune(changing, SPACE, config, tmp_path / "four")
     with pytest.warns(UserWarning, match=r"begun with objective '.*changing' there, '.*failing_once' here"):

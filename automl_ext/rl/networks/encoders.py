@@ -81,8 +81,7 @@ class ChannelsFirst(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        stacked = x if x.dim() == 4 else torch.cat(x.unbind(1), -1)
-        return stacked.permute(0, 3, 1, 2)
+        return (x if x.dim() == 4 else torch.cat(x.unbind(1), -1)).permute(0, 3, 1, 2)
 
 
 def channels_last(shape: Sequence[int]) -> bool:
