@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import re
 import subprocess
@@ -42,8 +43,13 @@ def read_tasks() -> dict[str, dict[str, Any]]:
     return tasks
 
 
-def command(arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "automl_ext", *arguments.split()], check=True)
+def command(arguments: str) -> int:
+    """Run a command of automl-ext; return its peak memory in megabytes."""
+    process = subprocess.Popen([sys.executable, "-m", "automl_ext", *arguments.split()])
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"automl-ext {arguments}: exit status {os.waitstatus_to_exitcode(status)}")
+    return usage.ru_maxrss // 1000  # kilobytes on Linux
 
 
 def run_task(name: str, task: dict[str, Any], out: Path) -> list[dict[str, Any]]:
@@ -59,8 +65,10 @@ def run_task(name: str, task: dict[str, Any], out: Path) -> list[dict[str, Any]]
         for seed in range(task["seeds"]):
             run = folder / re.sub(r"[^A-Za-z0-9]+", "-", variant) / f"seed-{seed}"
             given = arguments.format(out=folder)
+            memory = {}
             if not (run / "result.json").exists():
-                command(f"train {given} --seed {seed} --out {run} --resume auto")
+                megabytes = command(f"train {given} --seed {seed} --out {run} --resume auto")
+                memory = {"peak_memory_mb": megabytes}
             result = json.loads((run / "result.json").read_text())
             rows.append(
                 {
@@ -78,6 +86,7 @@ def run_task(name: str, task: dict[str, Any], out: Path) -> list[dict[str, Any]]
                     },  # agents or tasks
                     "env_steps": result["env_steps"],
                     "cpu_seconds": round(result["cpu_seconds"], 1),
+                    **memory,
                     "machine": platform.machine(),
                     "evaluations": evaluations(run),
                 }
@@ -94,7 +103,8 @@ def evaluations(run: Path) -> list[tuple[int, float]]:
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw the mean return of each variant over the steps, with the 95 % interval of the mean over the seeds.
 
-    The intervals are clipped to the returns that were observed.
+    The intervals are clipped to the returns that were observed. Two seeds are drawn each, since their interval is too
+    wide to show anything.
     """
     picture = figure(7, 4.4)
     axes = picture.add_subplot()
@@ -104,7 +114,9 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         returns = np.array([np.interp(steps, curve[:, 0], curve[:, 1]) for curve in curves])
         mean, label = returns.mean(0), f"{variant}, {len(curves)} seed{'s' * (len(curves) > 1)}"
         axes.plot(steps, mean, color=color, label=label, linewidth=2)
-        if len(curves) > 1:
+        if len(curves) == 2:
+            axes.plot(steps, returns.T, color=color, linewidth=0.8)
+        elif len(curves) > 2:
             error = t_quantile(len(curves)) * returns.std(0, ddof=1) / np.sqrt(len(curves))
             low, high = returns.min(), returns.max()
             axes.fill_between(
@@ -112,7 +124,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             )
     set_axes(axes, rows[0].get("x", "environment steps"), rows[0].get("y", "return of evaluation episodes"))
     axes.spines[["top", "right"]].set_visible(False)
-    picture.suptitle(f"{rows[0]['title']}: mean, 95 % interval", fontsize=11)
+    shown = "mean, 95 % interval" if len({row["seed"] for row in rows}) > 2 else "mean and each seed"
+    picture.suptitle(f"{rows[0]['title']}: {shown}", fontsize=11)
     picture.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
     picture.savefig(path, dpi=130)
 
