@@ -88,7 +88,13 @@ class EntmaxMultiheadAttention(nn.MultiheadAttention):
         moved = {}
         for x in inputs:
             moved[id(x)] = x.unsqueeze(0) if dims == 2 else x if self.batch_first else x.transpose(0, 1)
-        return [moved[id(x)] for x in inputs]
+        query, key, value = (moved[id(x)] for x in inputs)
+        if key.shape[:2] != value.shape[:2] or len(key) != len(query):
+            raise ValueError(
+                f"{NAME}: key, value: expected a batch of {len(query)}, as query with batch_first={self.batch_first}, "
+                f"and one length, got shapes {tuple(inputs[1].shape)} and {tuple(inputs[2].shape)}"
+            )
+        return [query, key, value]
 
     def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
         bias = self.in_proj_bias

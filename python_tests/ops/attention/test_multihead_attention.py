@@ -156,6 +156,9 @@ def test_errors_name_the_argument() -> None:
         ours(q, k[0], v)
     with pytest.raises(TypeError, match=r"EntmaxMultiheadAttention: value: expected a float64, .*got int64"):
         ours(q, k, v.long())
+    for key, value in ((k, v[:, :-1]), (k[:1], v[:1])):
+        with pytest.raises(ValueError, match=r"key, value: expected a batch of \d, as query with batch_first=True"):
+            ours(q, key, value)
 
 
 def test_autocast_and_compile() -> None:
