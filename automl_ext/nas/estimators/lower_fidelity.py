@@ -143,7 +143,8 @@ class LowerFidelity:
 
     def fidelity(self) -> dict[str, Any]:
         """Return the settings that must be equal to continue a training from its state."""
-        return {**vars(self.config), "images": len(self.splits.train.labels)}
+        settings = {name: value for name, value in vars(self.config).items() if name != "device"}
+        return settings | {"images": len(self.splits.train.labels)}
 
     def check(self, state: dict[str, Any], genotype: Any, budget: int) -> None:
         """Raise ValueError if ``state`` cannot be continued to ``budget`` epochs of ``genotype``."""

@@ -173,6 +173,11 @@ def test_states_of_other_trainings_are_refused() -> None:
         evaluator.evaluate(CELL, 1, state)
 
 
+def test_a_training_continues_on_another_device() -> None:
+    state = LowerFidelity(replace(CONFIG, device="auto"), SPLITS).evaluate(CELL, 1).state
+    assert LowerFidelity(replace(CONFIG, device="cpu"), SPLITS).evaluate(CELL, 2, state).measured["epochs"] == 1
+
+
 def test_state_without_an_option_that_was_added_later_continues() -> None:
     evaluator = LowerFidelity(CONFIG, SPLITS)
     state = evaluator.evaluate(CELL, 1).state
