@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from automl_ext.data.images import ImageData, Splits
@@ -19,8 +19,7 @@ from automl_ext.nas.evaluation import Evaluation, Evaluator, Scoring
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.evolution import EvolutionConfig
-from automl_ext.nas.strategies.search_options import ScreenedSearchConfig, SearchConfig
-from automl_ext.nas.training.training_options import TrainingConfig
+from automl_ext.nas.strategies.search_options import SearchConfig
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.device import choose_device
 from automl_ext.training.seeding import derived_seed
@@ -34,11 +33,8 @@ def table(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Sc
     Raises:
         UserError: ``config`` sets an option of images or trainings, which the table does not have.
     """
-    # A screening without a file of scores reads images.
-    screens = isinstance(config, ScreenedSearchConfig) and config.screen is not None and config.scores is None
-    used = {"space", "seed", "device"} | ({"data", "subset", "image_size", "image_mode"} if screens else set())
     default = type(config)(evaluator="table").resolved()
-    for name in (field.name for field in fields(TrainingConfig) if field.name not in used):
+    for name in config.unread():
         if (value := getattr(config, name)) != getattr(default, name):
             raise UserError(
                 f"{name}: the evaluator table reads no images and trains no network, got {value!r}; expected the "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from automl_ext.nas.spaces.space import Space
@@ -77,6 +77,12 @@ class SearchConfig(TrainingConfig):
         """Return the configuration as runs store it: ``epochs`` is :attr:`training_epochs`, not None."""
         return replace(self, epochs=self.training_epochs)
 
+    def unread(self) -> list[str]:
+        """Return the options that nothing reads: with the evaluator table, those of images and trainings."""
+        if self.evaluator != "table":
+            return []
+        return [field.name for field in fields(TrainingConfig) if field.name not in ("space", "seed", "device")]
+
     def cost_limits(self) -> dict[str, float]:
         """Return the largest costs of the architecture to choose, by name."""
         limits = {"parameters": self.max_parameters, "macs": self.max_macs, "latency_ms": self.max_latency_ms}
@@ -113,6 +119,12 @@ class ScreenedSearchConfig(SearchConfig):
         check_range(self, "screen", low=1, high=MANY)
         if self.scores is not None and self.screen is None:
             raise ValueError("scores: needs --screen N, the number of candidates to take from the file")
+
+    def unread(self) -> list[str]:
+        """Return the options that nothing reads. A screening without a file of scores reads images."""
+        screens = self.screen is not None and self.scores is None
+        images = ("data", "subset", "image_size", "image_mode") if screens else ()
+        return [name for name in super().unread() if name not in images]
 
     def strategy(self, space: Space[Any], screened: Sequence[Screened] = ()) -> Strategy:
         """Create the strategy, which evaluates ``screened`` candidates first, best first."""

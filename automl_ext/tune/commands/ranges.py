@@ -30,12 +30,13 @@ KEYS = {"low", "high", "log", "values"}
 
 
 def space_of(settings: Any, path: Path | None) -> dict[str, Values]:
-    """Return the search space of a configuration.
+    """Return the search space of a configuration, without the options that its method ``unread`` names, if it has one.
 
     Raises:
         UserError: the file is not valid, or the space is empty.
     """
-    space = search_space(settings)
+    unread = settings.unread() if hasattr(settings, "unread") else ()
+    space = {name: values for name, values in search_space(settings).items() if name not in unread}
     if path is not None:
         space = changed(space, settings, read_toml(path), str(path))
     if not space:
