@@ -67,12 +67,19 @@ def make(
     for key, value in options.items():
         value = list(value) if isinstance(value, tuple) else value
         (table["env"] if key in EnvOptions.__dataclass_fields__ else table)[key] = value
-    refused = [key for key in table["env"] if key not in APPLIED] if is_given(env) else []
-    if refused:
-        raise UserError(
-            f"make: {', '.join(refused)}: expected an environment id, or a callable that makes an environment, got an "
-            "environment that exists; wrap it before"
-        )
+    if is_given(env):
+        if refused := [key for key in table["env"] if key not in APPLIED]:
+            raise UserError(
+                f"make: {', '.join(refused)}: expected an environment id, or a callable that makes an environment, got "
+                "an environment that exists; wrap it before"
+            )
+        usual = EnvOptions()
+        lost = {
+            key: value for key, value in vars(config.env).items() if key not in APPLIED and value != vars(usual)[key]
+        }
+        if lost:
+            pairs = ", ".join(f"{key}={value}" for key, value in lost.items())
+            warnings.warn(f"make: preset {preset}: an environment that exists does not get {pairs}", stacklevel=2)
     config, envs = with_env(with_values(config, table, f"make({name!r})"), env)
     needs = getattr(config, "needs", {})
     unread = [f"{key} without {needs[key]}=True" for key in options if key in needs and not getattr(config, needs[key])]

@@ -201,6 +201,8 @@ class Agent(ABC):
         if starting.dtype != bool or starting.shape != (len(observations),):
             raise ValueError(f"episode_start: expected bool [{len(observations)}], got {short(episode_start)}")
         actions, state = self.choose(observations, state, starting, deterministic)
+        if isinstance(self.spaces[1], gymnasium.spaces.Discrete):  # one with a dtype of its own contains no int64
+            actions = actions.astype(self.spaces[1].dtype, copy=False)
         return (actions[0] if single else actions), state
 
     def evaluate(self, episodes: int = 30, seed: int = 0) -> np.ndarray:

@@ -287,6 +287,19 @@ def test_what_is_not_possible_is_named(make: Any, options: dict[str, Any], messa
     assert "\n" not in str(error.value)
 
 
+def test_a_preset_that_would_change_the_environment_warns() -> None:
+    with pytest.warns(UserWarning, match="preset pixels: an environment that exists does not get pixels=True"):
+        rl.make("dreamer", gymnasium.make("CartPole-v1", render_mode="rgb_array"), preset="pixels").close()
+
+
+def test_actions_have_the_dtype_of_their_space() -> None:
+    env = gymnasium.make("CartPole-v1")
+    env.action_space = gymnasium.spaces.Discrete(2, dtype=np.int32)
+    agent = small("a2c", env)
+    assert env.action_space.contains(agent.predict(np.zeros(4, np.float32))[0])
+    agent.close()
+
+
 def test_saved_agents_and_runs_of_objects(tmp_path: Path) -> None:
     agent = small("a2c", gymnasium.make_vec("CartPole-v1", num_envs=2))
     agent.learn(out=tmp_path / "run")
