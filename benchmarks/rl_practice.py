@@ -85,6 +85,7 @@ def run_task(name: str, task: dict[str, Any], out: Path) -> list[dict[str, Any]]
                         key: round(result[key], 3) for key in result if key.startswith("eval_return/")
                     },  # agents or tasks
                     "env_steps": result["env_steps"],
+                    "seconds": round(result["seconds"], 1),
                     "cpu_seconds": round(result["cpu_seconds"], 1),
                     **memory,
                     "machine": platform.machine(),
