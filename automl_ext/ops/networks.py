@@ -357,14 +357,22 @@ class FusedMLP(nn.Sequential):
         """Return a module, or an ``nn.Sequential`` of several."""
         return nn.Sequential(*self)[index] if isinstance(index, slice) else super().__getitem__(index)
 
-    def __setitem__(self, index: int, module: nn.Module) -> None:
+    def __setattr__(self, name: str, value: Any) -> None:
         """Replace a module by one of the same type and, but for the sizes of a layer, the same settings."""
-        old = self[index]
-        linear = isinstance(old, nn.Linear)
-        if type(module) is not type(old) or (module.bias is None if linear else repr(module) != repr(old)):
-            expected = "Linear with a bias" if linear else repr(old)
-            raise TypeError(f"FusedMLP: module {index}: expected another {expected}, got {module!r}")
-        super().__setitem__(index, module)
+        if "activation" in self.__dict__ and (isinstance(value, nn.Module) or name in self._modules):
+            old = self._modules.get(name)
+            if old is None:
+                self._refuse()
+            linear = isinstance(old, nn.Linear)
+            if type(value) is not type(old) or (value.bias is None if linear else repr(value) != repr(old)):
+                expected = "Linear with a bias" if linear else repr(old)
+                raise TypeError(f"FusedMLP: module {name}: expected another {expected}, got {value!r}")
+        super().__setattr__(name, value)
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        if "activation" in self.__dict__:
+            self._refuse()
+        super().add_module(name, module)
 
     def _refuse(self, *_: object) -> NoReturn:
         raise TypeError("FusedMLP: its modules are fixed; change nn.Sequential(*network) instead")

@@ -87,6 +87,8 @@ def test_no_change_of_the_layers_is_ignored() -> None:
         network[0] = nn.Linear(4, 6, bias=False)
     with pytest.raises(TypeError, match=r"FusedMLP: module 1: expected another ELU\(alpha=1.0\), got ELU\(alpha=2.0\)"):
         FusedMLP(4, [6], 2, "elu")[1] = nn.ELU(2.0)
+    with pytest.raises(TypeError, match=r"FusedMLP: module 1: expected another Tanh\(\), got ReLU"):
+        setattr(network, "1", nn.ReLU())  # as loops over named_children() do
     parametrized = FusedMLP(4, [6], 2)
     nn.utils.parametrizations.weight_norm(parametrized[0])
     with pytest.raises(TypeError, match="FusedMLP: a layer's weight is computed, not a parameter"):
@@ -97,6 +99,8 @@ def test_no_change_of_the_layers_is_ignored() -> None:
         lambda: network.extend([nn.ReLU()]),
         lambda: network.pop(2),
         lambda: network.__delitem__(2),
+        lambda: network.add_module("softmax", nn.Softmax(-1)),
+        lambda: setattr(network, "softmax", nn.Softmax(-1)),
     ]
     for change in changes:
         with pytest.raises(TypeError, match=r"FusedMLP: its modules are fixed; change nn.Sequential\(\*network\)"):
