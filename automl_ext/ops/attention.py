@@ -214,7 +214,8 @@ def _check_mask(mask: object, q: Tensor, shape: tuple[int, ...], is_causal: bool
         raise ValueError(f"{OP}: is_causal: expected False with an attn_mask, got True")
     known = isinstance(mask, Tensor) and is_dense(mask) and mask.dtype in (torch.bool, torch.float32, q.dtype)
     if not isinstance(mask, Tensor) or not known:
-        raise TypeError(f"{OP}: attn_mask: expected a dense bool, float32 or {q.dtype} tensor, got {describe(mask)}")
+        other = "" if q.dtype == torch.float32 else f" or {str(q.dtype).removeprefix('torch.')}"
+        raise TypeError(f"{OP}: attn_mask: expected a dense bool or float32{other} tensor, got {describe(mask)}")
     if mask.device != q.device:
         raise wrong_device(mask, "attn_mask", OP, q)
     if not broadcasts(mask, shape):

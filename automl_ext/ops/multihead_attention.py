@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,8 +21,9 @@ class EntmaxMultiheadAttention(nn.MultiheadAttention):
     it to ``self_attn``: PyTorch's fast path for inference, which computes softmax, is then not used.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def _reset_parameters(self) -> None:  # the constructor ends with it
+        self._qkv_same_embed_dim = self.in_proj_weight is not None
+        super()._reset_parameters()
         # nn.TransformerEncoderLayer takes its fast path, softmax without a call of this module, only if this is True.
         self._qkv_same_embed_dim = False
 

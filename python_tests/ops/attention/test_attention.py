@@ -490,7 +490,7 @@ def test_errors_name_the_argument() -> None:
         (ValueError, r"attn_mask: expected a shape that broadcasts to \(2, 4, 5, 6\), got", (q, k, v, flags(6, 5)), {}),
         (
             TypeError,
-            r"attn_mask: expected a dense bool, float32 or torch.float32 tensor, got int64",
+            r"attn_mask: expected a dense bool or float32 tensor, got int64",
             (q, k, v, torch.ones(5, 6).long()),
             {},
         ),

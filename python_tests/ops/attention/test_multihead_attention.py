@@ -161,6 +161,20 @@ def test_errors_name_the_argument() -> None:
             ours(q, key, value)
 
 
+@pytest.mark.parametrize("options", [{}, {"kdim": 6}], ids=["one matrix", "three matrices"])
+def test_weights_of_the_meta_device_can_be_reset(options: dict[str, int]) -> None:
+    with torch.device("meta"):
+        model = EntmaxMultiheadAttention(E, HEADS, **options)
+    model = model.to_empty(device="cpu")
+    weights = [p for name, p in model.named_parameters() if "proj_weight" in name]
+    for weight in weights:
+        nn.init.zeros_(weight)
+    model._reset_parameters()
+    assert all(bool(weight.any()) for weight in weights)
+    assert not bool(model.in_proj_bias.any())
+    assert not model._qkv_same_embed_dim
+
+
 def test_autocast_and_compile() -> None:
     _, ours = pair(batch_first=True)
     x = inputs(True)[0]
