@@ -16,7 +16,7 @@ from automl_ext.rl.envs.vector import NoEnvs
 from automl_ext.rl.extras import EXTRAS, Extras
 from automl_ext.rl.loop.agent import Agent
 from automl_ext.rl.loop.saved import read_agent
-from automl_ext.rl.loop.train_config import Env, with_env
+from automl_ext.rl.loop.train_config import APPLIED, Env, with_env
 from automl_ext.rl.presets import preset as with_preset
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.rl.reports.evaluate_run import agent_of, load_best, load_last
@@ -25,9 +25,6 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.files.weights import check_fit
 from automl_ext.training.user_code import check_trusted, imported_modules, module_in, own_names
-
-# Options of environments that also apply to environments that exist.
-APPLIED = ("reward_clip", "step_timeout")
 
 
 def make(
@@ -67,19 +64,12 @@ def make(
     for key, value in options.items():
         value = list(value) if isinstance(value, tuple) else value
         (table["env"] if key in EnvOptions.__dataclass_fields__ else table)[key] = value
-    if is_given(env):
-        if refused := [key for key in table["env"] if key not in APPLIED]:
-            raise UserError(
-                f"make: {', '.join(refused)}: expected an environment id, or a callable that makes an environment, got "
-                "an environment that exists; wrap it before"
-            )
-        usual = EnvOptions()
-        lost = {
-            key: value for key, value in vars(config.env).items() if key not in APPLIED and value != vars(usual)[key]
-        }
-        if lost:
-            pairs = ", ".join(f"{key}={value}" for key, value in lost.items())
-            warnings.warn(f"make: preset {preset}: an environment that exists does not get {pairs}", stacklevel=2)
+    refused = [key for key in table["env"] if key not in APPLIED] if is_given(env) else []
+    if refused:
+        raise UserError(
+            f"make: {', '.join(refused)}: expected an environment id, or a callable that makes an environment, got an "
+            "environment that exists; wrap it before"
+        )
     config, envs = with_env(with_values(config, table, f"make({name!r})"), env)
     needs = getattr(config, "needs", {})
     unread = [f"{key} without {needs[key]}=True" for key in options if key in needs and not getattr(config, needs[key])]

@@ -296,6 +296,7 @@ def test_other_files_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.Mon
     "space",
     [
         gymnasium.spaces.Discrete(3, start=-1),
+        gymnasium.spaces.Discrete(3, dtype=np.int32),
         gymnasium.spaces.Box(-1, np.array([1, np.inf], np.float32), dtype=np.float32),
         gymnasium.spaces.Box(-2, 2, (3,), np.float64),
         gymnasium.spaces.Box(0, 255, (2, 4, 4), np.uint8),

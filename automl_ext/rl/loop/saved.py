@@ -106,7 +106,7 @@ def space_to_dict(space: gymnasium.Space) -> dict[str, Any]:
     if isinstance(space, MultiBinary):
         return {"kind": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.shape)}
     if isinstance(space, Discrete):
-        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start), "dtype": str(space.dtype)}
     if isinstance(space, GroupedBox):
         form = {"shape": list(space.shape), "dtype": str(space.dtype), "names": list(space.names)}
         return {"kind": "GroupedBox", "visible": space.visible, **form}
@@ -137,10 +137,10 @@ def space_from_dict(stored: dict[str, Any]) -> gymnasium.Space:
     if kind == "MultiBinary":
         return MultiBinary(stored["n"])
     if kind == "Discrete":
-        n, start = stored["n"], stored["start"]
-        if type(n) is not int or type(start) is not int:
-            raise ValueError(f"expected two ints, got {short((n, start))}")
-        return Discrete(n, start=start)
+        n, start, dtype = stored["n"], stored["start"], stored.get("dtype", "int64")  # earlier versions stored none
+        if type(n) is not int or type(start) is not int or dtype not in INTEGERS:
+            raise ValueError(f"expected two ints and an integer dtype, got {short((n, start, dtype))}")
+        return Discrete(n, start=start, dtype=np.dtype(dtype).type)
     if kind == "GroupedBox":
         shape, dtype, names, visible = (stored[name] for name in ("shape", "dtype", "names", "visible"))
         if dtype not in DTYPES or {type(n) for n in (*shape, visible)} != {int} or {type(n) for n in names} != {str}:

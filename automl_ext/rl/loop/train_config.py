@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -22,6 +23,7 @@ from automl_ext.training.config import check_types
 from automl_ext.training.search_space import Categories
 
 Env = str | Callable[..., gymnasium.Env] | gymnasium.Env | VectorEnv  # what an agent can be made for
+APPLIED = ("reward_clip", "step_timeout")  # options of environments that also apply to environments that exist
 MAX_STEPS = 27_000  # default limit of an evaluation episode: half an hour of an Atari game
 
 # Values that a tuner tries for options which several algorithms have, as in RL Baselines3 Zoo.
@@ -88,6 +90,8 @@ def envs_of(config: TrainConfig, n_envs: int, seed: int, *, render: bool = False
 def with_env(config: Any, env: Env | None) -> tuple[Any, Envs | None]:
     """Return a configuration for an environment, and the environments if ``env`` is one itself.
 
+    The options in ``APPLIED`` apply to an environment itself too. Others do not; a warning names those that are set.
+
     Raises:
         UserError: an environment that no agent can act in.
         TypeError: ``env`` is neither an id, nor a callable, nor an environment.
@@ -97,6 +101,10 @@ def with_env(config: Any, env: Env | None) -> tuple[Any, Envs | None]:
     if not is_given(env):
         return dataclasses.replace(config, env_id=env_id_of(env)), None
     vector, old = as_vector(env), config.env
-    options = EnvOptions(reward_clip=old.reward_clip, step_timeout=old.step_timeout)
+    options = EnvOptions(**{name: getattr(old, name) for name in APPLIED})
+    if lost := [name for name, value in vars(old).items() if value != getattr(options, name)]:
+        warnings.warn(
+            f"env: {', '.join(lost)}: not applied to an environment that exists; wrap it before", stacklevel=3
+        )
     config = dataclasses.replace(config, env_id=name_of(env), n_envs=vector.num_envs, env=options)
     return config, Envs(vector, config.seed, options.reward_clip, step_timeout=options.step_timeout)

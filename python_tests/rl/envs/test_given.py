@@ -287,9 +287,15 @@ def test_what_is_not_possible_is_named(make: Any, options: dict[str, Any], messa
     assert "\n" not in str(error.value)
 
 
-def test_a_preset_that_would_change_the_environment_warns() -> None:
-    with pytest.warns(UserWarning, match="preset pixels: an environment that exists does not get pixels=True"):
+def test_a_preset_that_an_environment_does_not_get_warns() -> None:
+    with pytest.warns(UserWarning, match="env: pixels: not applied to an environment that exists"):
         rl.make("dreamer", gymnasium.make("CartPole-v1", render_mode="rgb_array"), preset="pixels").close()
+
+
+def test_options_of_a_saved_agent_that_an_environment_does_not_get_are_named(tmp_path: Path) -> None:
+    path = small("a2c", "CartPole-v1", action_repeat=2).save(tmp_path / "agent.pt")
+    with pytest.warns(UserWarning, match="env: action_repeat: not applied to an environment that exists"):
+        rl.load(path, env=gymnasium.make("CartPole-v1")).close()
 
 
 def test_actions_have_the_dtype_of_their_space() -> None:
