@@ -59,16 +59,17 @@ def differences(stored: Any, given: Any, key: str = "") -> list[tuple[str, str, 
 
 
 def without_effect(config: Any, prefix: str = "") -> set[str]:
-    """Return the dotted names of a dataclass's options that do not change a result, or change its rounding only.
+    """Return the dotted names of options that do not change a result, or change its rounding only.
 
-    Their fields say so in their metadata, as ``without_effect``. A run can be resumed with other values of them. If one
-    changes the rounding, the comparison of environments warns, as for another device.
+    The fields of dataclasses say so in their metadata, as ``without_effect``; ``config`` is a dataclass, or a dict that
+    holds some. A run can be resumed with other values of them. If one changes the rounding, the comparison of
+    environments warns, as for another device.
     """
-    found = {f"{prefix}{f.name}" for f in dataclasses.fields(config) if f.metadata.get("without_effect")}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            found |= without_effect(value, f"{prefix}{field.name}.")
+    fields = dataclasses.fields(config) if dataclasses.is_dataclass(config) else ()
+    found = {f"{prefix}{f.name}" for f in fields if f.metadata.get("without_effect")}
+    for name, value in (config if isinstance(config, dict) else vars(config)).items():
+        if isinstance(value, dict) or dataclasses.is_dataclass(value):
+            found |= without_effect(value, f"{prefix}{name}.")
     return found
 
 

@@ -20,7 +20,7 @@ import optuna
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from automl_ext.training.config import differences, to_dict, with_defaults
+from automl_ext.training.config import differences, to_dict, with_defaults, without_effect
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_json
 from automl_ext.training.files.reading import read_object, short
@@ -166,14 +166,15 @@ class Storage:
     def compare_settings(self, about: dict[str, Any]) -> None:
         """Warn if the study was begun with other settings than ``about``: the values may not be comparable.
 
-        The seed may differ.
+        The seed may differ, and options without an effect.
         """
         begun = self.study.user_attrs.get("about")
         if not begun:
             self.study.set_user_attr("about", to_dict(about))
             return
         found = differences(with_defaults(begun, about), to_dict(about))
-        other = [f"{key} {a} there, {b} here" for key, a, b in found if key != "settings.seed"]
+        ignored = {"settings.seed", *without_effect(about)}
+        other = [f"{key} {a} there, {b} here" for key, a, b in found if key not in ignored]
         if other:
             name = self.study.study_name
             warnings.warn(f"study {name}: begun with {'; '.join(other[:3])}; --study separates studies", stacklevel=2)

@@ -10,7 +10,7 @@ from typing import Literal, Optional
 import pytest
 import torch
 
-from automl_ext.training.config import apply_toml, differences, to_dict
+from automl_ext.training.config import apply_toml, check_same, differences, to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.device import choose_device
 
@@ -177,3 +177,19 @@ def test_devices(monkeypatch):
     assert choose_device("cuda:0") == torch.device("cuda:0")
     with pytest.raises(UserError, match="device 'cuda:1': there are 1 GPUs, counted from cuda:0"):
         choose_device("cuda:1")
+
+
+def test_options_without_effect_may_differ_inside_of_dicts() -> None:
+    @dataclass
+    class Settings:
+        device: str = field(default="auto", metadata={"without_effect": True})
+        lr: float = 0.1
+
+    @dataclass
+    class Facts:
+        about: dict[str, object]
+
+    stored = to_dict(Facts({"settings": Settings()}))
+    check_same("run", stored, Facts({"settings": Settings(device="cpu")}))
+    with pytest.raises(UserError, match=r"about\.settings\.lr was 0\.1 and is now 0\.2"):
+        check_same("run", stored, Facts({"settings": Settings("cpu", 0.2)}))

@@ -22,6 +22,7 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.training.batches import accuracy, take, to_device, without_validation
 from automl_ext.nas.training.network_training import NetworkTraining
 from automl_ext.nas.training.training_options import TrainingConfig
+from automl_ext.training.config import without_effect
 from automl_ext.training.machine.clock import budget_clock
 from automl_ext.training.machine.device import choose_device
 from automl_ext.training.seeding import generator, rng_state, set_rng_state
@@ -143,7 +144,8 @@ class LowerFidelity:
 
     def fidelity(self) -> dict[str, Any]:
         """Return the settings that must be equal to continue a training from its state."""
-        settings = {name: value for name, value in vars(self.config).items() if name != "device"}
+        ignored = without_effect(self.config)
+        settings = {name: value for name, value in vars(self.config).items() if name not in ignored}
         return settings | {"images": len(self.splits.train.labels)}
 
     def check(self, state: dict[str, Any], genotype: Any, budget: int) -> None:
