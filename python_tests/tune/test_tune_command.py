@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from automl_ext.nas.strategies.evolution import EvolutionConfig
+from automl_ext.nas.strategies.renas import ReNASConfig
 from automl_ext.rl.algorithms.a2c import A2CConfig
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.extras import Extras
@@ -42,7 +43,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Any) -> Any:
 
 
 def test_options_that_the_table_does_not_read_are_not_searched() -> None:
-    assert list(space_of(EvolutionConfig(evaluator="table"), None)) == ["population", "sample"]
+    for config in (EvolutionConfig, ReNASConfig):
+        assert list(space_of(config(evaluator="table"), None)) == ["population", "sample"]
     assert {"batch_size", "lr", "population"} <= {*space_of(EvolutionConfig(), None)}
 
 

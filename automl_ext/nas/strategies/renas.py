@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.space import Space
@@ -26,6 +26,7 @@ from automl_ext.nas.strategies.evolution import Evolution, EvolutionConfig, warn
 from automl_ext.nas.strategies.renas_controller import Change, Controller, HistoryController
 from automl_ext.nas.strategies.renas_lstm import LSTMController
 from automl_ext.nas.strategies.strategy import Candidate, Evaluated, Screened, tournament
+from automl_ext.training.search_space import Range
 from automl_ext.training.seeding import derived_seed
 
 ControllerName = Literal["lstm", "history"]
@@ -130,8 +131,9 @@ class ReNAS(Evolution):
 class ReNASConfig(EvolutionConfig):
     """Configuration of ReNAS: evolution whose mutations a learned controller chooses (Chen et al. 2019)."""
 
-    population: int = 30  # Number of members of the population; a new member replaces the oldest.
-    sample: int = 10  # Number of members that compete to be a parent.
+    population: Annotated[int, Range(5, 100, log=True)] = 30
+    """Number of members of the population; a new member replaces the oldest."""
+    sample: Annotated[int, Range(2, 20)] = 10  # Number of members that compete to be a parent.
     inherit: bool = True  # Children inherit the weights of their parents. Evaluator "train" only.
     controller: ControllerName = "lstm"  # The paper's LSTM with REINFORCE, or ridge regression on all scores (history).
 
