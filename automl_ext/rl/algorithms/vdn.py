@@ -178,6 +178,7 @@ class VDN(Agent):
         self.replay = UniformReplay(
             config.buffer_size,
             (self.agents, *space.shape),
+            observation_dtype=space.dtype,
             action_shape=(self.agents,),
             generator=np.random.default_rng(seeds[2]),
             n_envs=self.envs.n_envs // self.agents,

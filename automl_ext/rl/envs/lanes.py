@@ -17,7 +17,7 @@ from gymnasium.vector.utils import batch_space
 
 from automl_ext.rl.envs.groups import joint_space, marked
 from automl_ext.rl.envs.guard import NUMBERS, EnvError, check_observation, number
-from automl_ext.rl.envs.packed import float32_array
+from automl_ext.rl.envs.packed import MASK, float32_array
 from automl_ext.training.errors import UserError, needs_extra
 from automl_ext.training.files.reading import short
 from automl_ext.training.user_code import import_object
@@ -112,7 +112,9 @@ class Lanes(VectorEnv[Any, Any, Any]):
             env.close()
 
     def _restart(self, c: int, seed: int | None) -> None:
-        observations, _ = _unpacked(self.copies[c].reset(seed=seed), "reset()", ("observations", "infos"))
+        observations, infos = _unpacked(self.copies[c].reset(seed=seed), "reset()", ("observations", "infos"))
+        if any(MASK in info for info in infos.values()):
+            raise UserError(f"{MASK}: not possible with several agents")
         if list(self.copies[c].agents) != self.agents:
             raise EnvError(f"reset() must start all of the agents {self.agents}, got {list(self.copies[c].agents)}")
         self._write(c, "reset()", observations, np.ones(len(self.agents), bool))

@@ -76,12 +76,12 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
     for name in names:
         _register(name)
     try:
+        if options.terminal_on_life_loss and not (len(names) == 1 and env_id.startswith("ALE/")):
+            raise UserError("terminal_on_life_loss: expected an Atari game, ALE/…")
         if len(names) > 1:
             return _tasks(names, n_envs, options, render)
         if env_id.startswith(lanes.PREFIX):
             return _lanes(env_id, n_envs, options, render)
-        if options.terminal_on_life_loss and not env_id.startswith("ALE/"):
-            raise UserError("terminal_on_life_loss: expected an Atari game, ALE/…")
         if options.central_critic:
             raise UserError("central_critic: expected an environment of PettingZoo")
         spec, wrapped = _spec(env_id), active_wrappers(options) + ["wrapper"] * bool(options.wrapper)

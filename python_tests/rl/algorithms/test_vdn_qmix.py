@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from policy_worlds import Staggered, Together, lanes_of
 
 from automl_ext.rl import VDN, VDNConfig, load, make
 from automl_ext.rl.algorithms.qmix import QMIX, Monotonic, QMIXConfig
 from automl_ext.rl.algorithms.vdn import Sum, TeamNetwork, by_team
 from automl_ext.rl.envs.groups import GroupedBox
+from automl_ext.rl.envs.two_step import TwoStepGame
 from automl_ext.training.errors import UserError
 
 STATES = torch.eye(3)  # the first state, game A, game B
@@ -69,6 +71,20 @@ def test_bytes_are_scaled_to_one() -> None:
         values = network(observations).amax(2)
         results.append([values, network.total(values, observations)])
     torch.testing.assert_close(results[1], results[0])
+
+
+def test_the_replay_stores_bytes_as_bytes() -> None:
+    class Bytes(TwoStepGame):
+        def observation_space(self, agent: str) -> spaces.Box:
+            return spaces.Box(0, 255, (3,), np.uint8)
+
+        def _observe(self) -> dict[str, np.ndarray]:
+            return {agent: value.astype(np.uint8) for agent, value in super()._observe().items()}
+
+    agent = VDN(VDNConfig(buffer_size=100, learning_starts=4, batch_size=2), lanes_of(Bytes))
+    for _ in range(3):
+        agent.iterate()
+    assert agent.replay.sample(2).observations.dtype == torch.uint8
 
 
 def test_mixers() -> None:

@@ -208,3 +208,19 @@ def test_own_modules_need_trust_and_learn(tmp_path: Path, monkeypatch: pytest.Mo
     assert set(agent.learn()) >= {"eval_return/a", "eval_return/b"}
     saved = space_from_dict(space_to_dict(agent.spaces[0]))
     assert (saved, saved.names, saved.visible) == (agent.spaces[0], ("a", "b"), 4)
+
+
+def test_action_masks_are_refused() -> None:
+    class Masked(Together):
+        def reset(self, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+            observations, _ = super().reset(seed, options)
+            return observations, {agent: {"action_mask": np.array([1, 0])} for agent in observations}
+
+    with pytest.raises(UserError, match="action_mask: not possible with several agents"):
+        lanes_of(Masked)
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1,CartPole-v0", "pettingzoo/automl_ext.rl.envs.two_step"])
+def test_lives_are_those_of_one_atari_game(env_id: str) -> None:
+    with pytest.raises(UserError, match="terminal_on_life_loss: expected an Atari game"):
+        make_envs(env_id, 1, 0, EnvOptions(terminal_on_life_loss=True))
