@@ -8,7 +8,8 @@ from __future__ import annotations
 from functools import cache
 from itertools import product
 
-from automl_ext.nas.spaces.nasbench201 import EDGES, NUM_NODES, OPERATIONS, Genotype
+from automl_ext.nas.spaces.draw import live_nodes
+from automl_ext.nas.spaces.nasbench201 import EDGES, NUM_NODES, OPERATIONS, Genotype, NASBench201
 
 WEIGHTED = ("nor_conv_1x1", "nor_conv_3x3")
 
@@ -40,15 +41,7 @@ def function_of(genotype: Genotype) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def has_dead_node(genotype: Genotype) -> bool:
     """Return whether an inner node has no path from the input, or none to the output, so that it has no effect."""
-    edges = [edge for edge, name in zip(EDGES, genotype.operations, strict=True) if name != "none"]
-    from_input, to_output = {0}, {NUM_NODES - 1}
-    for start, end in edges:  # ordered by their end node
-        if start in from_input:
-            from_input.add(end)
-    for start, end in reversed(edges):
-        if end in to_output:
-            to_output.add(start)
-    return len(from_input & to_output) < NUM_NODES
+    return len(live_nodes(NASBench201().graph(genotype)[1])) < NUM_NODES
 
 
 @cache

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from automl_ext.training.errors import needs_extra
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import BLACK, FAINT, GRAY, PALETTE
 from automl_ext.training.pictures.curves import plain
@@ -54,12 +55,8 @@ def save_figure(make: Callable[[], Figure], path: str | Path) -> None:
     path = Path(path)
     if path.suffix not in (".png", ".svg"):
         raise ValueError(f"draw: path: expected a name ending in .png or .svg, got {str(path)!r}")
-    try:
+    with needs_extra("drawing a cell", "plot"):
         from matplotlib import rc_context
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            'drawing a cell needs matplotlib: pip install "automl_ext[plot]"', name="matplotlib"
-        ) from None
     figure = make()
 
     with rc_context({"svg.hashsalt": "automl_ext"}):  # otherwise, two files of the same cell differ

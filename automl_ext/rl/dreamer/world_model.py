@@ -329,12 +329,11 @@ def keras_(network: nn.Module) -> None:
     """
     for module in network.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-            size = module.weight[0, 0].numel()  # of the kernel of a convolution
-            glorot_(module.weight, module.weight.shape[0] * size, module.weight.shape[1] * size)
+            nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.GRUCell):  # in Keras, the weights of its three gates are one matrix
-            glorot_(module.weight_ih, module.input_size, 3 * module.hidden_size)
+            nn.init.xavier_uniform_(module.weight_ih)
             orthogonal_(module.weight_hh, 1.0)
             nn.init.zeros_(module.bias_ih)
             nn.init.zeros_(module.bias_hh)
@@ -355,9 +354,3 @@ def he_(network: nn.Module) -> None:
             nn.init.normal_(module.weight, std=math.sqrt(2 / (module.in_channels * positions)))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-def glorot_(weight: Tensor, inputs: int, outputs: int) -> None:
-    """Draw the weights of a layer with this number of inputs and outputs."""
-    bound = math.sqrt(6 / (inputs + outputs))
-    nn.init.uniform_(weight, -bound, bound)

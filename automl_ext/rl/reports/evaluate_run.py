@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.rl.envs.callables import check_known
-from automl_ext.rl.envs.groups import names_of
 from automl_ext.rl.extras import Extras
 from automl_ext.rl.loop.agent import Agent
-from automl_ext.rl.loop.evaluate import by_group, play
+from automl_ext.rl.loop.evaluate import by_group, play_policy
 from automl_ext.rl.loop.loop import BEST
 from automl_ext.rl.loop.train_config import Env, envs_of, with_env
 from automl_ext.rl.registry import ALGORITHMS, algorithm, is_agent_run
@@ -68,11 +67,11 @@ def evaluate_run(
         for path in videos:
             check_writable(path)
         step = load_policy(run, agent, policy)
-        limit = config.eval_max_steps if max_steps is None else max_steps
-        film = _film(config, agent, seed, min(limit, LONGEST)) if videos else None  # first, since rendering may fail
-        envs = envs_of(config, episodes, derived_seed(seed, 1))
-        names = names_of(envs.observation_space)
-        returns, cut = play(agent.evaluation_actions, envs, agent.begin, limit)
+        if max_steps is not None:
+            config = dataclasses.replace(config, eval_max_steps=max_steps)
+        limit = min(config.eval_max_steps, LONGEST)
+        film = _film(config, agent, seed, limit) if videos else None  # first, since rendering may fail
+        (returns, cut), names = play_policy(agent, config, episodes, derived_seed(seed, 1))
         result = {
             "eval_return_mean": float(returns.mean()),
             "eval_return_std": float(returns.std()),

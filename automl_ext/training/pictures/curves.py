@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from automl_ext.training.errors import UserError
+from automl_ext.training.errors import UserError, needs_extra
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.files.metrics import FILE
 from automl_ext.training.pictures.colors import GRAY, PALETTE
@@ -102,12 +102,8 @@ def plain(text: str) -> str:
 
 def figure(width: float, height: float) -> Any:
     """Return an empty matplotlib figure; sizes in inches."""
-    try:
+    with needs_extra("drawing curves", "plot"):
         from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            'drawing curves needs matplotlib: pip install "automl_ext[plot]"', name="matplotlib"
-        ) from None
     return Figure(figsize=(width, height), layout="constrained")
 
 
