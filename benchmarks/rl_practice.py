@@ -47,8 +47,9 @@ def command(arguments: str) -> int:
     """Run a command of automl-ext; return its peak memory in megabytes."""
     process = subprocess.Popen([sys.executable, "-m", "automl_ext", *arguments.split()])
     _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"automl-ext {arguments}: exit status {os.waitstatus_to_exitcode(status)}")
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, process.args)
     return usage.ru_maxrss // 1000  # kilobytes on Linux
 
 

@@ -41,6 +41,7 @@ TABLES: dict[str, Callable[[], str]] = {
         ops.growth,
         search.nas_bench,
         search.differentiable_search,
+        search.papers_gdas,
         search.alpha_signal,
         search.fidelity,
         search.supernet_ranking,

@@ -43,8 +43,18 @@ def by_search() -> dict[tuple[str, float], list[dict[str, Any]]]:
 
 
 def differentiable_search() -> str:
+    return supernets({150, 480})
+
+
+def papers_gdas() -> str:
+    return supernets({480})
+
+
+def supernets(budgets: set[float]) -> str:
     lines = []
     for (search, budget), rows in sorted(by_search().items(), key=lambda group: group[0][1]):
+        if budget not in budgets:
+            continue
         found = [r["table_test_accuracy"] for r in rows]
         seconds = statistics.mean(r["search_cpu_seconds"] for r in rows)
         above = ", ".join(percent(r["cells_of_table_above"]) for r in rows)

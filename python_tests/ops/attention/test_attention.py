@@ -494,6 +494,12 @@ def test_errors_name_the_argument() -> None:
             (q, k, v, torch.ones(5, 6).long()),
             {},
         ),
+        (
+            TypeError,
+            r"attn_mask: expected a dense bool or float32 or float64 tensor, got int64",
+            (q.double(), k.double(), v.double(), torch.ones(5, 6).long()),
+            {},
+        ),
         (TypeError, r"key: expected torch.float32 as query, got torch.float64", (q, k.double(), v), {}),
         (TypeError, r"value: expected a float64, .*, got NoneType None", (q, k, None), {}),
         (ValueError, r"scale: expected a number in", (q, k, v), {"scale": math.nan}),
