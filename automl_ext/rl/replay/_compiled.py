@@ -42,7 +42,7 @@ def _array(name: str, array: Any, dtype: type) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-class SumTree:
+class CompiledSumTree:
     """See :class:`automl_ext.rl.replay._sum_tree_reference.SumTree`."""
 
     def __init__(self, capacity: int) -> None:
@@ -117,3 +117,6 @@ def gather_windows(
     gather = torch.ops.automl_ext._gather_windows.default
     batch: tuple[Tensor, ...] = gather(*arrays, slots, n_step, gamma, observations, actions, apart)
     return batch
+
+
+SumTree = CompiledSumTree  # the name in the reference
