@@ -294,7 +294,8 @@ def words(name: str) -> str:
     """Return the name of a result in words."""
     if name in NAMES:
         return NAMES[name]
-    return name.removesuffix("_seconds").replace("_", " ").replace("cpu", "CPU") + " time" * name.endswith("_seconds")
+    text = name.removesuffix("_seconds").replace(".", ": ").replace("_", " ").replace("cpu", "CPU")
+    return text + " time" * name.endswith("_seconds")
 
 
 def _print(title: str, rows: Sequence[Row], commands: Sequence[str]) -> None:

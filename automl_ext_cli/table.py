@@ -88,6 +88,7 @@ COMMANDS: dict[str, Command] = {
         "automl_ext.nas.benchmarks.nats_bench:NASBenchConfig",
         "automl_ext.nas.benchmarks.nats_bench:nas_bench",
         report="automl_ext.summary:report_nas_bench",
+        columns=("random.mean", "reinforce.mean", "rea.mean", "renas.mean", "renas-history.mean"),
         divides=True,
     ),
     "nas-table": Command(
@@ -119,6 +120,7 @@ COMMANDS: dict[str, Command] = {
         "train several networks and select an ensemble",
         "automl_ext.nas.ensembles.ensemble:EnsembleConfig",
         "automl_ext.nas.ensembles.ensemble:ensemble",
+        columns=("greedy.test_accuracy", "average.test_accuracy"),
         divides=True,
     ),
     "train reinforce": Command(

@@ -31,6 +31,7 @@ from automl_ext.training.files.atomic import write_json
 from automl_ext.training.files.lock import LOCK, Lock, RunFolder, is_held_here
 from automl_ext.training.files.reading import read_object, short
 from automl_ext.training.intervals import t_interval
+from automl_ext.training.numbers import numbers_in
 from automl_ext.training.progress import Progress, quiet
 from automl_ext.training.run import CONFIG, RESULT, algorithm_of
 from automl_ext.training.user_code import import_module, module_in, own_names
@@ -196,7 +197,7 @@ def remaining(
                 if files is not None:
                     replace_folder(run_of(out, seed), files)
                 bar.advance()
-                bar.report(len(finished) + len(results), {"seed": seed} | numbers(result or {}))
+                bar.report(len(finished) + len(results), {"seed": seed} | dict(numbers_in(result or {})))
     finally:
         with contextlib.suppress(OSError):
             (out / mark).unlink()
@@ -255,17 +256,9 @@ def release_lock(folder: Path, patience: float = 10.0) -> None:
             time.sleep(0.2)
 
 
-def summarize(results: Sequence[Any]) -> dict[str, Any]:
-    """Return mean, interval and values of each number that all results have."""
-    shared = [name for name in numbers(results[0]) if all(name in numbers(result) for result in results)]
-    values = {name: [float(result[name]) for result in results] for name in shared}
+def summarize(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return mean, interval and values of each finite number that all results have, by dotted name."""
+    found = [{name: x for name, x in numbers_in(result) if math.isfinite(x)} for result in results]
+    shared = [name for name in found[0] if all(name in numbers for numbers in found)]
+    values = {name: [numbers[name] for numbers in found] for name in shared}
     return {name: {"mean": fmean(v), "ci95": t_interval(v), "values": v} for name, v in values.items()}
-
-
-def numbers(result: dict[str, Any]) -> dict[str, float]:
-    """Return the entries of a result that are finite numbers."""
-    return {
-        name: value
-        for name, value in result.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    }

@@ -1,12 +1,22 @@
-"""Numbers as text: in lines, and in tables, where the numbers of a column have equally many decimals."""
+"""Numbers of a JSON object; numbers as text, in a table with equally many decimals per column."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 LARGEST = 1e9  # larger numbers are written with an exponent
 MOST_DECIMALS = 6
+
+
+def numbers_in(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the numbers of a JSON object by dotted name."""
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            yield from numbers_in(inner, f"{prefix}{name}.")
+        elif isinstance(inner, (int, float)) and not isinstance(inner, bool):
+            yield prefix + name, float(inner)
 
 
 def number(value: float, digits: int = 4) -> str:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import scipy.stats
 
 from automl_ext import multi_seed
 from automl_ext.cli import main
@@ -23,7 +24,7 @@ from automl_ext.rl.reports.evaluate_run import agent_of
 from automl_ext.run_options import RunOptions
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.lock import Lock
-from automl_ext.training.intervals import t_interval
+from automl_ext.training.intervals import t_interval, t_quantile
 from automl_ext.training.pictures.curves import read_metrics
 from automl_ext_cli.table import RUNS
 
@@ -63,6 +64,8 @@ def test_t_interval() -> None:
     assert math.isclose((high - low) / 2, 4.303 / math.sqrt(3))
     assert math.isclose((high + low) / 2, 2.0)
     assert t_interval([1.0]) is None
+    for count in (2, 31, 32, 61, 1001):
+        assert math.isclose(t_quantile(count), scipy.stats.t.ppf(0.975, count - 1), rel_tol=3e-4)
 
 
 def test_each_seed_equals_its_own_run_and_is_not_repeated(tmp_path: Path) -> None:
@@ -141,6 +144,15 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert (tmp_path / "a/learning.png").stat().st_size > 5000
     assert command("train", "a2c", *FLAGS, "--seeds", "0:2", "--out", tmp_path / "a", "--resume", "auto", "--json") == 0
     assert json.loads(capsys.readouterr().out)["seeds"] == [0, 1]
+
+
+def test_the_table_of_seeds_has_numbers_of_nested_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--algorithms", "random", "--runs", 2, "--workers", 1]
+    assert command("nas-bench", *flags, "--seeds", "0:2", "--out", tmp_path / "a") == 0
+    found = json.loads((tmp_path / "a/seeds.json").read_text())
+    means = [json.loads((tmp_path / f"a/seed-{seed}/result.json").read_text())["random"]["mean"] for seed in (0, 1)]
+    assert found["summary"]["random.mean"]["values"] == means
+    assert "random: mean" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.lock import Lock
 from automl_ext.training.files.metrics import FILE
 from automl_ext.training.files.reading import read_object
+from automl_ext.training.numbers import numbers_in
 from automl_ext.training.observer import observing
 from automl_ext.training.pictures.curves import read_metrics
 from automl_ext.training.run import RESULT
@@ -128,15 +129,6 @@ def value_of(run: Path, name: str) -> float:
         known = [key for key in (*logged, *numbers) if "." not in key and key != "step" and not key.startswith("test_")]
         raise UserError(f"objective: expected one of {', '.join(dict.fromkeys(known))}, got {name}")
     return float(values[-1])
-
-
-def numbers_in(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Yield the numbers of a JSON object by dotted name."""
-    for name, inner in value.items():
-        if isinstance(inner, dict):
-            yield from numbers_in(inner, f"{prefix}{name}.")
-        elif isinstance(inner, (int, float)) and not isinstance(inner, bool):
-            yield prefix + name, float(inner)
 
 
 def wait_for(folder: Path) -> None:
