@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -99,14 +100,13 @@ def _read_all(data: Any, size: Size | None, mode: str) -> tuple[Tensor, Tensor]:
     raise UserError(f"data: expected {EXPECTED}, got {short(data)}")
 
 
-def _selected(sampler: Iterable[Any]) -> list[Any]:
+def _selected(indices: Iterable[Any], sampler: str) -> list[Any]:
     """Return the indices that a sampler draws, in increasing order. A sampler that does not end repeats indices."""
     selected: set[Any] = set()
-    for drawn in sampler:
+    for drawn in indices:
         index = drawn.item() if isinstance(drawn, Tensor) else drawn
         if index in selected:
-            name = type(sampler).__name__
-            raise UserError(f"DataLoader: its {name} repeats images; pass its dataset and class_weights='balanced'")
+            raise UserError(f"DataLoader: its {sampler} repeats images; pass its dataset and class_weights='balanced'")
         selected.add(index)
     return sorted(selected)
 
@@ -118,10 +118,14 @@ def _in_order(loader: DataLoader[Any]) -> Iterator[Any]:
         UserError: its sampler repeats images, which could then be both training and test images.
     """
     try:
-        if loader.batch_size is not None and not isinstance(loader.dataset, IterableDataset):
+        if loader.batch_sampler is not None and not isinstance(loader.dataset, IterableDataset):
+            own = loader.batch_size is None  # a batch sampler of the caller
+            drawn = chain.from_iterable(loader.batch_sampler) if own else loader.sampler
             loader = DataLoader(
-                Subset(loader.dataset, _selected(loader.sampler)),
-                batch_size=loader.batch_size,
+                Subset(
+                    loader.dataset, _selected(drawn, type(loader.batch_sampler if own else loader.sampler).__name__)
+                ),
+                batch_size=loader.batch_size or 1,
                 num_workers=loader.num_workers,
                 collate_fn=loader.collate_fn,
             )

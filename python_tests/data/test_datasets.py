@@ -5,7 +5,15 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 from torch.utils.data import WeightedRandomSampler as Weighted
 
 from automl_ext.data.images import ImageData, load_images, split_images
@@ -134,6 +142,10 @@ def test_test_part_class_names_and_subset():
             "DataLoader: its WeightedRandomSampler repeats images; pass its dataset and class_weights",
         ),
         (DataLoader(TensorDataset(IMAGES, LABELS), sampler=Endless()), "DataLoader: its Endless repeats images"),
+        (
+            DataLoader(TensorDataset(IMAGES, LABELS), batch_sampler=[[0, 1], [1, 2]]),
+            "DataLoader: its list repeats images",
+        ),
         (DataLoader(Items([(IMAGES[0], 0), (IMAGES[0, :, :2], 1)]), batch_size=2), "pass its dataset and --image-size"),
     ],
 )
@@ -146,7 +158,9 @@ def test_unsuitable_data_are_refused_in_one_line(data, message):
 @pytest.mark.parametrize("kind", [SubsetRandomSampler, list])
 def test_a_loader_that_shuffles_a_part_gives_the_part_in_the_order_of_the_dataset(kind):
     chosen = [7, 2, 9, 4, 11, 0, 5, 6, 1, 8]
-    loader = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=3, sampler=kind(chosen))
-    data = load_images(loader)
-    assert torch.equal(data.images, IMAGES[sorted(chosen)])
-    assert torch.equal(data.labels, LABELS[sorted(chosen)])
+    pairs = TensorDataset(IMAGES, LABELS)
+    batches = BatchSampler(kind(chosen), 3, drop_last=False)
+    for loader in (DataLoader(pairs, batch_size=3, sampler=kind(chosen)), DataLoader(pairs, batch_sampler=batches)):
+        data = load_images(loader)
+        assert torch.equal(data.images, IMAGES[sorted(chosen)])
+        assert torch.equal(data.labels, LABELS[sorted(chosen)])
