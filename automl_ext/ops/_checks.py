@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -50,10 +51,11 @@ def is_dense(x: Tensor) -> bool:
 
 
 def readable_values(x: Tensor) -> Tensor | None:
-    """Return the values of x for a check, or None if they cannot be read without a GPU synchronization."""
-    if torch.compiler.is_compiling() or x.device.type != "cpu":
+    """Return the values of x for a check, or None if there are none (a trace), or not without a GPU synchronization."""
+    if torch.compiler.is_compiling() or is_in_torch_dispatch_mode() or x.device.type != "cpu":
         return None
-    return torch.func.debug_unwrap(x.detach())
+    values = torch.func.debug_unwrap(x.detach())
+    return values if type(values).__torch_dispatch__ is Tensor.__torch_dispatch__ else None  # not a FakeTensor
 
 
 def broadcasts(x: Tensor, shape: Sequence[int]) -> bool:

@@ -23,6 +23,7 @@ from automl_ext.ops._checks import (
     is_dense,
     most_precise,
     python_number,
+    readable_values,
     shown,
     wrong_device,
 )
@@ -277,8 +278,8 @@ def split_tau(tau: float | Tensor, logits: Tensor, op: str, dim: int = 0) -> tup
             check_float_tensor(tau, "tau", op)
         if tau.device != logits.device:
             raise wrong_device(tau, "tau", op, logits)
-        if _is_plain_cpu(tau):
-            _check_taus(tau.detach(), op)
+        if (values := readable_values(tau)) is not None:
+            _check_taus(values, op)
         return 1.0, tau if tau.ndim == 0 else _one_per_row(tau, logits, op, dim)
     tau = python_number(tau)
     if isinstance(tau, bool) or not isinstance(tau, (int, float, torch.SymFloat, torch.SymInt)):
@@ -311,16 +312,6 @@ def _one_per_row(tau: Tensor, logits: Tensor, op: str, dim: int) -> Tensor:
     if not broadcasts(tau, shape):
         raise ValueError(f"{op}: tau: expected a shape that broadcasts to {tuple(shape)}, got {tuple(tau.shape)}")
     return tau.reshape(()) if tau.numel() == 1 else tau.expand(shape)
-
-
-def _is_plain_cpu(x: Tensor) -> bool:
-    """Return whether x can be read now: it is on the CPU, not traced and not inside a torch.func transform."""
-    return (
-        not torch.compiler.is_compiling()
-        and type(x) in (Tensor, torch.nn.Parameter)
-        and x.device.type == "cpu"
-        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
-    )
 
 
 def _check_generator(generator: object, logits: Tensor, op: str) -> None:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.utils._pytree as pytree
 from accuracy import DTYPES, LAYOUTS, assert_accurate, cast, made, outputs_and_gradients
 from op_spec import OpSpec
 from op_specs import SIZES, SPECS
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from automl_ext import _native
 
@@ -110,6 +113,24 @@ def test_compile_fullgraph_dynamic_equals_eager(spec: OpSpec, device: str) -> No
             sum(y.cos().sum() for y in out if y.is_floating_point()).backward()
         for x, z in zip(a, b, strict=True):
             torch.testing.assert_close(z.grad, x.grad)
+
+
+@every_op
+def test_make_fx_and_fake_tensors(spec: OpSpec, device: str) -> None:
+    dim = spec.dims[-1]
+    tensors, others = made(spec, 5, dim, 1, device)
+    inputs = cast(tensors, torch.float32)
+    eager = spec.outputs(inputs, dim, **others)
+
+    def function(xs: list[Tensor], rest: dict) -> tuple[Tensor, ...]:
+        return spec.outputs(xs, dim, **rest)
+
+    traced = make_fx(function)(inputs, others)(inputs, others)
+    with FakeTensorMode() as mode:
+        fake = function(*pytree.tree_map_only(Tensor, mode.from_tensor, (inputs, others)))
+    for y, z, shape in zip(eager, traced, fake, strict=True):
+        torch.testing.assert_close(z, y, rtol=0, atol=0)
+        assert (shape.shape, shape.dtype, shape.device) == (y.shape, y.dtype, y.device)
 
 
 @every_op

@@ -27,15 +27,16 @@ def some_logits(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) 
 
 @each_sample
 @pytest.mark.parametrize("hard", [False, True])
-def test_an_invalid_traced_tau_gives_nan(sample: Callable, hard: bool) -> None:
+def test_an_invalid_tau_gives_nan_if_compiled_and_an_error_if_mapped(sample: Callable, hard: bool) -> None:
     logits = some_logits(4, 3)
     torch._dynamo.reset()
     compiled = torch.compile(lambda x, tau: sample(x, tau, hard, seed=1), fullgraph=True, backend="eager")
     for tau in (torch.tensor(-1.0), torch.tensor(0.0), torch.tensor(math.nan), -1.0, 0.0):
         assert compiled(logits, tau).isnan().all()
-    mapped = torch.func.vmap(lambda tau: sample(logits, tau, hard, seed=1))(torch.tensor([1.0, 0.0, -2.0]))
-    torch.testing.assert_close(mapped[0], sample(logits, 1.0, hard, seed=1))
-    assert mapped[1:].isnan().all()
+    mapped = torch.func.vmap(lambda tau: sample(logits, tau, hard, seed=1))
+    torch.testing.assert_close(mapped(torch.tensor([0.5, 1.0]))[1], sample(logits, 1.0, hard, seed=1))
+    with pytest.raises(ValueError, match="tau: expected a positive finite temperature, got 0.0"):
+        mapped(torch.tensor([1.0, 0.0, -2.0]))
 
 
 @each_op
