@@ -150,9 +150,9 @@ def run_seeds(
         folder.close(undo=isinstance(error, Exception) and not any(out.glob("seed-*")))
         raise
     folder.close(undo=False)
-    if any(result is None for result in results.values()):
+    done = [result for seed in seeds if (result := results[seed]) is not None]
+    if len(done) < len(seeds):
         return None
-    done = [results[seed] for seed in seeds]
     summary = {"seeds": list(seeds), "results": done, "summary": summarize(done)}
     write_json(out / FILE, summary)
     return summary
