@@ -1,9 +1,9 @@
-"""Compare the default settings of PPO, A2C and DQN with those of Stable-Baselines3, on tasks nobody tuned for.
+"""Compare the default settings of PPO, A2C and DQN with those of Stable-Baselines3, on ten tasks and more.
 
     OMP_NUM_THREADS=1 python benchmarks/defaults.py [--algorithm ppo] [--only TASK ...] [--side ours sb3] [--seeds 5]
         [--json benchmarks/results/defaults.json] [--picture docs/images/defaults.png]
 
-The defaults were chosen on the tasks CHOOSE, DQN's on the tasks DENSE too, and are judged on the tasks JUDGE.
+The defaults of an algorithm were chosen on its tasks CHOSEN_ON, and not changed after runs on the others of DEFAULTS.
 Both sides train for the same number of steps, each with the defaults of its constructor. The last policy plays 30
 episodes with its most probable actions.
 On the tasks CONTROL, which are for PPO, both sides have settings for the task: a preset of ours, and those of
@@ -177,18 +177,14 @@ class Task(NamedTuple):
     zoo: dict[str, Any] | None = None
 
 
-CHOOSE = {
+DEFAULTS = {
     "CartPole": Task("CartPole-v1", 100_000, 500.0, "the most possible"),
     "LunarLander": Task("LunarLander-v3", 200_000, 262.0, "rl_practice.json: PPO from a clone"),
     "MinAtar Breakout": Task("MinAtar/Breakout-v1", 300_000, 16.4, "rl_learning.json: Rainbow"),
     "Pendulum": Task("Pendulum-v1", 200_000, -150.0, "about that of TD3 and SAC in Stable-Baselines3's zoo"),
     "grid": Task(Grid, 40_000, 0.667, "exact: 1 − 0.05 · the mean distance"),
-}
-DENSE = {
     "courier": Task(Courier, 30_000, 20.77, "exact: value iteration over 100 steps"),
     "shop": Task(Shop, 30_000, 17.95, "exact: value iteration over 100 steps"),
-}
-JUDGE = {
     "Acrobot": Task("Acrobot-v1", 100_000, -71.0, "rl_learning.json: DQN"),
     "MountainCar": Task("MountainCar-v0", 200_000, -100.0, "about that of DQN in Stable-Baselines3's zoo"),
     "FrozenLake 8x8": Task("FrozenLake8x8-v1", 200_000, 0.913, "exact: value iteration over 200 steps", True),
@@ -227,20 +223,16 @@ CONTROL = {
     "Hopper": Task("Hopper-v5", 300_000, 3_600.0, TD3, preset="hopper", zoo=HOPPER),
     "HalfCheetah": Task("HalfCheetah-v5", 300_000, 9_600.0, TD3, preset="halfcheetah", zoo=HALF_CHEETAH),
 }
-DEFAULTS = CHOOSE | DENSE | JUDGE
-MASKED = {"Taxi with its mask": JUDGE["Taxi"]._replace(masked=True)}
+MASKED = {"Taxi with its mask": DEFAULTS["Taxi"]._replace(masked=True)}
 PRESET = {
-    f"{name}, --preset minatar": (CHOOSE | JUDGE)[name]._replace(preset="minatar")
+    f"{name}, --preset minatar": DEFAULTS[name]._replace(preset="minatar")
     for name in ("MinAtar Breakout", "MinAtar Space Invaders")
 }
 TASKS = DEFAULTS | CONTROL | MASKED | PRESET
-USES = {
-    "tasks of choice": CHOOSE,
-    "dense rewards": DENSE,
-    "judging tasks": JUDGE,
-    "settings for the task": CONTROL,
-    "action masks": MASKED,
-    "presets": PRESET,
+CHOSEN_ON = {
+    "ppo": ["CartPole", "LunarLander", "MinAtar Breakout", "Pendulum", "grid"],
+    "a2c": ["CartPole", "LunarLander", "Pendulum", "grid"],
+    "dqn": ["CartPole", "LunarLander", "courier", "shop"],
 }
 Row = dict[str, Any]
 Policy = Callable[[np.ndarray, Any], np.ndarray]  # from observations and action masks, which may be None, to actions
@@ -347,7 +339,7 @@ def draw(stored: dict[str, Any], algorithm: str, path: Path) -> None:
             places.append(place)
             means.append(statistics.fmean(scores))
         axes.bar(places, means, 0.34, color=PALETTE[i], alpha=0.45, label=name)
-    chosen = CHOOSE | DENSE
+    chosen = stored["chosen_on"][algorithm]
     axes.set_xticks(range(len(tasks)), [x.replace(" ", "\n") + " *" * (x in chosen) for x in tasks])
     axes.set_xlim(-0.5, len(tasks) - 0.5)
     set_axes(axes, "", "score: 0 random, 1 best known")
@@ -366,7 +358,9 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    stored = json.loads(args.json.read_text()) if args.json.exists() else {"ends": {}, "rows": []}
+    stored = {"chosen_on": CHOSEN_ON, "ends": {}, "rows": []}
+    if args.json.exists():
+        stored |= json.loads(args.json.read_text())
     for seed in range(args.seeds):
         for name in args.only:
             for side in args.side:
@@ -385,14 +379,17 @@ def run(stored: dict[str, Any], algorithm: str, name: str, side: str, seed: int,
     task = TASKS[name]
     if name not in stored["ends"]:
         ends = {"random": round(random_return(task), 3), "best": task.best, "source": task.source}
-        stored["ends"][name] = ends | {"use": next(use for use, tasks in USES.items() if name in tasks)}
+        stored["ends"][name] = ends | {"settings": "presets" if task.preset else "defaults"}
     act, seconds = (ours if side == "ours" else sb3)(algorithm, task, seed)
     found = {"steps": task.steps, "return": round(mean_return(act, task, seed + 1_000), 3)}
     cpu = f"{cpu_name()}, {torch.backends.cpu.get_cpu_capability()}"
     stored["rows"].append(key | found | {"cpu_seconds": round(seconds, 1), "cpu": cpu})
     print(stored["rows"][-1], flush=True)
     lines = ",\n".join(json.dumps(row) for row in stored["rows"])
-    path.write_text(f'{{"ends": {json.dumps(stored["ends"], indent=1)},\n"rows": [\n{lines}\n]}}\n')
+    chosen_on = json.dumps(stored["chosen_on"], indent=1)
+    path.write_text(
+        f'{{"chosen_on": {chosen_on},\n"ends": {json.dumps(stored["ends"], indent=1)},\n"rows": [\n{lines}\n]}}\n'
+    )
 
 
 if __name__ == "__main__":

@@ -76,7 +76,8 @@ def test_rows_are_made_once_and_drawn(tmp_path: Path, monkeypatch: pytest.Monkey
     main()
     assert calls == [0, 0, 1, 1]  # both sides of a seed before the next one
     stored = json.loads(file.read_text())
-    assert stored["ends"]["grid"]["use"] == "tasks of choice"
+    assert stored["ends"]["grid"]["settings"] == "defaults"
+    assert "grid" in stored["chosen_on"]["ppo"]
     rows = stored["rows"]
     assert [(r["seed"], r["side"]) for r in rows] == [(0, "ours"), (0, "sb3"), (1, "ours"), (1, "sb3")]
     assert all(r["cpu"] for r in rows)

@@ -86,20 +86,17 @@ def test_scores_are_compared_with_the_error_of_their_difference(monkeypatch: pyt
     rows = [row("grid", "ours", i, x) for i, x in enumerate((0.0, 4.0, 8.0))]
     rows += [row("grid", "sb3", i, x) for i, x in enumerate((-2.0, 2.0))]
     rows += [row("Acrobot", "ours", 0, -4.0), row("Acrobot", "sb3", 0, -2.0), row("Taxi", "ours", 0, 1.0)]
-    ends = {
-        name: {"random": -10.0, "best": 10.0, "use": "chosen" if name == "grid" else "judged"}
-        for name in ("grid", "Acrobot", "Taxi")
-    }
-    monkeypatch.setattr(rl, "load", lambda name: {"ends": ends, "rows": rows})
+    ends = {name: {"random": -10.0, "best": 10.0, "settings": "defaults"} for name in ("grid", "Acrobot", "Taxi")}
+    monkeypatch.setattr(rl, "load", lambda name: {"chosen_on": {"ppo": ["grid"]}, "ends": ends, "rows": rows})
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in rl.rl_defaults().splitlines()[2:]]
     # Variances of the scores: 0.2² and 2 · 0.1².
     error = (0.2**2 / 3 + (2 * 0.1**2) / 2) ** 0.5
-    grid, acrobot, taxi, chosen, judged = table
+    grid, acrobot, taxi, chosen, others = table
     assert grid[3:] == ["0.70 ± 0.12", "2", "−2, 2", "0.50 ± 0.10", "2", f"+0.20 ± {error:.2f}"]
     assert acrobot[-1] == "−0.10"  # one seed has no error
     assert taxi[-4:] == ["–"] * 4  # not run
-    assert (chosen[0], chosen[-1]) == ("PPO, mean: chosen", "+0.20")
-    assert (judged[0], judged[-1]) == ("PPO, mean: judged", "−0.10")
+    assert (chosen[0], chosen[-1]) == ("PPO, mean: tasks that its defaults were chosen on", "+0.20")
+    assert (others[0], others[-1]) == ("PPO, mean: other tasks", "−0.10")
     assert [rl.signed(x) for x in (-0.004, 0.6349, -0.006)] == ["+0.00", "+0.63", "−0.01"]
 
 

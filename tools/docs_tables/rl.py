@@ -100,8 +100,8 @@ def tuned_agents() -> str:
 def rl_defaults() -> str:
     """Return a row per task and algorithm: returns and scores of the default settings, ours and the peer's.
 
-    Then, for each algorithm and use of tasks, rows have the mean difference of the tasks that both sides ran, and the
-    mean without the task with the largest difference, on which the mean may depend.
+    Then, rows have the mean difference over the tasks that the algorithm's defaults were chosen on, over the others and
+    over those with presets, with and without the task with the largest difference, on which it may depend.
     """
     stored = load("defaults")
     ends, runs = stored["ends"], stored["rows"]
@@ -118,17 +118,20 @@ def rl_defaults() -> str:
                 cells += [returns([run["return"] for run in found], digits), with_error(scores[-1]), cpu_seconds(found)]
             if all(scores):
                 difference = statistics.fmean(scores[0]) - statistics.fmean(scores[1])
-                differences.setdefault(ends[task]["use"], {})[task] = difference
+                group = "tasks that its defaults were chosen on"
+                if task not in stored["chosen_on"][algorithm]:
+                    group = "other tasks" if ends[task]["settings"] == "defaults" else "tasks with presets"
+                differences.setdefault(group, {})[task] = difference
                 error = f" ± {math.hypot(*map(standard_error, scores)):.2f}" if min(map(len, scores)) > 1 else ""
                 cells.append(signed(difference) + error)
             else:
                 cells.append("")
             lines.append([f"{algorithm.upper()} {task}", *(cell or "–" for cell in cells)])
-        for use, by_task in differences.items():
+        for group, by_task in differences.items():
             largest = max(by_task, key=lambda task: by_task[task])
             for name in ("", f", without {largest}") if len(by_task) > 2 else ("",):
                 values = [value for task, value in by_task.items() if not (name and task == largest)]
-                cells = [f"{algorithm.upper()}, mean: {use}{name}", *[""] * 7]
+                cells = [f"{algorithm.upper()}, mean: {group}{name}", *[""] * 7]
                 lines.append([*cells, signed(statistics.fmean(values))])
     header = "task | random, best | returns | score | CPU-s | Stable-Baselines3 | score | CPU-s | difference of scores"
     return table(header, lines)
