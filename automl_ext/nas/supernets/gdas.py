@@ -33,7 +33,7 @@ class GDASConfig(SampledConfig):
     """Configuration of a search with GDAS (Dong & Yang 2019) and of the training of the architecture that it finds.
 
     The defaults, most of which entmax-GDAS shares, are for one to three thousand steps;
-    docs/how-to/search-supernets.md has them beside the paper's values, which are for 97,500 steps (``--preset paper``).
+    docs/how-to/search-supernets.md has them beside the paper's values, which are for 97,500 steps (--preset paper).
     They were chosen with seeds 5 to 9 on Fashion-MNIST. The first half of the search trains only the weights. Their
     learning rate is large and constant, because the gradient of α favors convolutions then. α has no weight decay, and
     τ is at least 1, so that the small gradients of α accumulate.

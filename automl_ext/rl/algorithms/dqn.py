@@ -73,7 +73,7 @@ class DQNConfig(TrainConfig):
 
     The defaults are for new tasks, before any tuning; benchmarks/defaults.py measures them. They differ from Mnih et
     al. 2015 in targets of three steps, normalized hidden layers, one gradient step per two steps, a target network
-    copied every 256 steps, and Adam with a rate that falls to 0. ``--preset mnih2015`` has the settings of the paper
+    copied every 256 steps, and Adam with a rate that falls to 0. --preset mnih2015 has the settings of the paper
     (docs/explanation/rl-dqn.md).
 
     Raises:

@@ -43,7 +43,7 @@ from automl_ext.training.search_space import Categories, Range
 class PPOConfig(PolicyConfig):
     """Configuration of PPO.
 
-    The defaults are for new tasks, before any tuning; benchmarks/defaults.py measures them. ``--preset cartpole-zoo``
+    The defaults are for new tasks, before any tuning; benchmarks/defaults.py measures them. --preset cartpole-zoo
     has the settings of Stable-Baselines3's zoo for CartPole-v1.
     """
 
