@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -149,10 +150,9 @@ class Envs:
             # environment's own array.
             named = enumerate(vector.unwrapped.envs)
             vector.unwrapped.envs = [e if isinstance(e, Guard) else Guard(e, f"environment {i}") for i, e in named]
-        self._workers: Any = None  # the module that talks to worker processes, if there are any
-        if isinstance(vector.unwrapped, AsyncVectorEnv):
-            self._workers = workers
-            workers.set_limit(vector.unwrapped, step_timeout)
+        self._processes = vector.unwrapped if isinstance(vector.unwrapped, AsyncVectorEnv) else None
+        if self._processes is not None:
+            workers.set_limit(self._processes, step_timeout)
         self._next_step, self._disabled = mode == AutoresetMode.NEXT_STEP, mode == AutoresetMode.DISABLED
         self._waits = getattr(vector, "waits", False)
         self._shape = (self.n_envs,)
@@ -248,8 +248,8 @@ class Envs:
 
     def close(self) -> None:
         """Close the environments and end worker processes, whatever their state."""
-        if self._workers is not None:
-            self._workers.close(self.vector.unwrapped, self._broken)
+        if self._processes is not None:
+            workers.close(self._processes, self._broken)
         self.vector.close()
 
     def state_dict(self) -> dict[str, Any]:
@@ -343,13 +343,16 @@ class Envs:
         """
         return Lent(self.vector, seed, step_timeout=self._step_timeout)
 
+    def _calling(self, call: str) -> AbstractContextManager[None]:
+        if self._processes is None:
+            return nullcontext()
+        return workers.naming_faults(self._processes, call, self._step_timeout)
+
     def _reset_vector(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
         before = torch_settings()
         try:
-            if self._workers is None:
+            with self._calling("reset()"):
                 return self.vector.reset(**arguments)
-            result: tuple[Any, dict[str, Any]] = self._workers.reset(self.vector, arguments, self._step_timeout)
-            return result
         finally:
             restore_torch(before)
 
@@ -365,10 +368,8 @@ class Envs:
     def _step_vector(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         before = torch_settings()
         try:
-            if self._workers is None:
+            with self._calling("step()"):
                 result: Any = self.vector.step(actions)
-            else:
-                result = self._workers.step(self.vector, actions, self._step_timeout)
             if len(result) != 5:
                 raise EnvError(f"step() must return {STEP}, got {len(result)} values")
             observations = self._read("step()", result[0], result[4])

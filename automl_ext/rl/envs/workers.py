@@ -19,8 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import gymnasium
-import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import _async_worker
 
 from automl_ext.rl.envs.guard import EnvError, fault
@@ -42,7 +41,7 @@ class WorkerVectorEnv(AsyncVectorEnv):
 
     def _check_spaces(self) -> None:
         set_limit(self, self.limit)
-        with _translated(self, "its constructor", self.limit):
+        with naming_faults(self, "its constructor", self.limit):
             super()._check_spaces()
 
     def _raise_if_errors(self, successes: Any) -> None:
@@ -62,31 +61,6 @@ def set_limit(vector: AsyncVectorEnv, limit: float) -> None:
     for pipe in vector.parent_pipes:
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(pipe.fileno())) as same:
             same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, duration)
-
-
-def reset(vector: VectorEnv[Any, Any, Any], arguments: dict[str, Any], limit: float) -> tuple[Any, dict[str, Any]]:
-    """Call ``vector.reset`` with keyword arguments. Raises the same errors as :func:`step`."""
-    with _translated(vector.unwrapped, "reset()", limit):
-        return vector.reset(**arguments)
-
-
-def step(
-    vector: VectorEnv[Any, Any, Any], actions: np.ndarray, limit: float
-) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-    """Call ``vector.step``, with workers under the time limit of :func:`set_limit`.
-
-    After an exception the workers are in an unknown state: call :func:`terminate`.
-
-    Args:
-        vector: an ``AsyncVectorEnv``, perhaps inside wrappers.
-        actions: [B, ...].
-        limit: the time limit, for messages.
-
-    Raises:
-        EnvError: a worker died or exceeded the limit.
-    """
-    with _translated(vector.unwrapped, "step()", limit):
-        return vector.step(actions)
 
 
 def close(vector: AsyncVectorEnv, broken: bool) -> None:
@@ -162,7 +136,11 @@ def _work(
 
 
 @contextlib.contextmanager
-def _translated(vector: Any, call: str, limit: float) -> Iterator[None]:
+def naming_faults(vector: Any, call: str, limit: float) -> Iterator[None]:
+    """Raise EnvError for a call of ``vector`` in which a worker died or exceeded the limit (:func:`set_limit`).
+
+    After an exception the workers are in an unknown state: call :func:`terminate`.
+    """
     try:
         yield
     except BlockingIOError as error:  # the time limit of the pipe

@@ -66,7 +66,7 @@ def train(
 
     Args:
         build: makes the agent from the configuration: its class, or a function.
-        config: a :class:`~automl_ext.rl.loop.agent.TrainConfig`.
+        config: a :class:`~automl_ext.rl.loop.train_config.TrainConfig`.
         out, resume: see :meth:`automl_ext.training.run.Run.open`.
         stop_after: stop, with a checkpoint, after this number of steps of this call.
 
