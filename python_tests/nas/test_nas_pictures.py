@@ -41,6 +41,8 @@ def test_titles() -> None:
     assert run_title("rea", table, {"score": 91.2, "evaluations": 30}) == (
         "REA on the table of NAS-Bench-201 (CIFAR-10): 91.2 % validation accuracy, 30 evaluations"
     )
+    assert "NAS-Bench-201 (c100.npz): " in run_title("rea", table | {"table": "a/c100.npz"}, {"score": 91.2})
+    assert run_title("gdas", {"data": "own:a1a9b910"}, {}) == "GDAS on own images: not finished"
     assert run_title("retrain", {"data": "npz:d.npz"}, {"test_accuracy": "damaged"}) == "Training of one cell on d.npz"
 
 

@@ -23,8 +23,10 @@ def run_title(algorithm: str | None, config: dict[str, Any], result: dict[str, A
     """Return the title of a run's pictures, such as "GDAS on digits: 97.8 % test accuracy, 0.3 M parameters"."""
     if algorithm == "tune":
         return f"Tuning of {config.get('about', {}).get('command', 'a function')}"
-    on_table = config.get("evaluator") == "table" or algorithm == "nas-bench"
-    data = "the table of NAS-Bench-201 (CIFAR-10)" if on_table else data_name(config.get("data", "unknown data"))
+    if config.get("evaluator") == "table" or algorithm == "nas-bench":
+        data = f"the table of NAS-Bench-201 ({data_name(Path(config.get('table') or 'cifar10').name)})"
+    else:
+        data = data_name(config.get("data", "unknown data"))
     name = algorithm_name(algorithm)
     facts = []
     if is_number(result.get("test_accuracy")):

@@ -33,7 +33,7 @@ ALGORITHMS = {
     "vdn": "VDN",
     "qmix": "QMIX",
 }
-DATA = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+DATA = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "own": "own images"}
 
 
 def algorithm_name(name: str | None) -> str:
