@@ -124,11 +124,6 @@ def is_loaded() -> bool:
     return _loaded
 
 
-def why_not_loaded() -> str | None:
-    """Return why the compiled library is not loaded; None if it is."""
-    return _why_not
-
-
 def current_backend() -> str:
     """Return the selected backend: ``auto``, ``native`` or ``reference``."""
     return _backend

@@ -45,7 +45,7 @@ facts = {
     "at_import": [str(w.message) for w in at_import],
     "native_error": native_error,
     "build_info": a.build_info(),
-    "why_not": _native.why_not_loaded(),
+    "why_not": _native._why_not,
     "loaded": _native.is_loaded(),
 }
 """

@@ -121,9 +121,9 @@ def auto(
         return result
 
 
-def plan_text(config: AutoConfig, space: Space[Any] | None = None, data: Any = None) -> str:
+def plan_text(config: AutoConfig) -> str:
     """Measure the speed of this machine, and return the plan of a search as text. No run directory is made."""
-    race = prepare_race(config, space, data)
+    race = prepare_race(config, None, None)
     task = race.next_task()
     assert task is not None
     race.take(task, race.worker.work(*race.arguments(task)))

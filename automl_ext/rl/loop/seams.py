@@ -56,7 +56,7 @@ class LossTerm(Protocol):
         """
 
     def step(self) -> None:
-        """Update the term's own parameters, if any. Called after each backward pass (DQN: after its optimizer step)."""
+        """Update the term's own parameters, if any. Called after each backward pass (DQN, PPO: and optimizer step)."""
 
 
 class Extra(Protocol):
