@@ -44,6 +44,7 @@ TABLES: dict[str, Callable[[], str]] = {
         search.papers_gdas,
         search.alpha_signal,
         search.fidelity,
+        search.estimates,
         search.supernet_ranking,
         search.ensemble,
         search.auto_search,

@@ -88,6 +88,15 @@ def fidelity() -> str:
     return table("cells | number | Kendall τ | Spearman ρ", lines)
 
 
+def estimates() -> str:
+    lines = []
+    for r in load("estimates")["rows"]:
+        low, high = r["table"]["interval"]
+        kendall = f"{r['table']['kendall']:.2f} ({low:.2f} to {high:.2f})"
+        lines.append([r["evaluator"], f"{r['cpu_seconds']:.0f}", kendall, f"{r['table']['spearman']:.2f}"])
+    return table("evaluator | CPU-seconds per cell | Kendall τ (95 % interval) | Spearman ρ", lines)
+
+
 def supernet_ranking() -> str:
     lines = []
     for r in load("supernet_ranking"):
