@@ -76,6 +76,16 @@ def most_precise(x: Tensor) -> Tensor:
     return x.float() if x.device.type in NO_FLOAT64 else x.double()
 
 
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """Return the compute dtype: float32 for half precision, else the dtype of x."""
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
+def wide(x: Tensor) -> Tensor:
+    """Return x in its compute dtype."""
+    return x.to(compute_dtype(x))
+
+
 def autocast_enabled(x: Tensor) -> bool:
     """Return whether autocast is enabled for x's device; PyTorch's query raises for the meta device."""
     return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from automl_ext.ops._checks import autocast_enabled
+from automl_ext.ops._checks import autocast_enabled, compute_dtype
 
 _LOW = 0xFFFFFFFF
 
@@ -47,13 +47,9 @@ def gumbel_from_words(words: Tensor, dtype: torch.dtype) -> Tensor:
     return -torch.log(-torch.log1p(-v))
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
 def perturbed(logits: Tensor, seed: Tensor, dim: int) -> Tensor:
     """Return logits + Gumbel noise, in float64 for float64 logits and in float32 otherwise."""
-    dtype = _compute_dtype(logits)
+    dtype = compute_dtype(logits)
     last = logits.movedim(dim, -1) if logits.ndim else logits.reshape(1)
     noise = gumbel_from_words(philox_words(seed, last.numel()), dtype).reshape(last.shape)
     z = last.to(dtype) + noise

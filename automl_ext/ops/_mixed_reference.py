@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from automl_ext import _native
+from automl_ext.ops._checks import compute_dtype
 
 
 class _MixedOp(torch.autograd.Function):
@@ -70,7 +71,6 @@ class _MixedOpForward(_MixedOp):
 def mixed_op_reference(inputs: list[Tensor], weights: Tensor, positions: list[int]) -> Tensor:
     """Return Σ weights[positions[k]]·inputs[k] in the inputs' dtype, accumulated in at least float32."""
     given = weights[torch.tensor(positions, device=weights.device)]
-    accumulate = torch.float64 if inputs[0].dtype == torch.float64 else torch.float32
     function = _MixedOpForward if _native.forward_mode() else _MixedOp
-    y: Tensor = function.apply(given.to(accumulate), *inputs)  # type: ignore[no-untyped-call, unused-ignore]
+    y: Tensor = function.apply(given.to(compute_dtype(inputs[0])), *inputs)  # type: ignore[no-untyped-call, unused-ignore]
     return y

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.library import register_autograd
 
 from automl_ext.ops import _returns_reference as returns
+from automl_ext.ops._checks import compute_dtype, wide
 from automl_ext.ops.attention import attention_reference
 from automl_ext.ops.entmax._bisect import CODES, bisect_reference
 from automl_ext.ops.networks import ACTIVATIONS, gru_cell_reference, mlp_reference
@@ -28,10 +29,6 @@ def _differentiable(*grads: Tensor | None) -> bool:
     """Return whether the gradients must be differentiable or are batched, which the backward ops do not support."""
     batched = torch._C._functorch.is_batchedtensor
     return torch.is_grad_enabled() or any(g is not None and batched(g) for g in grads)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _vjp(function: Callable[..., Any], inputs: Sequence[Tensor], grads: Grads) -> tuple[Tensor, ...]:
@@ -76,7 +73,7 @@ def _entmax(name: str, weight: Callable[[Tensor], Tensor]) -> None:
     def backward(ctx: Any, grad: Tensor) -> Any:
         (p,) = ctx.saved_tensors
         if _differentiable(grad):
-            return _centered(weight(_wide(p)), _wide(grad), ctx.dim).to(p.dtype), None
+            return _centered(weight(wide(p)), wide(grad), ctx.dim).to(p.dtype), None
         return getattr(ops, f"_{name}_backward").default(grad, p, ctx.dim), None
 
     _register(name, save, backward)
@@ -94,7 +91,7 @@ def _bisect_map() -> None:
 
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, parameter, p = ctx.saved_tensors
-        if not _differentiable(grad) and _wide(p) is p:
+        if not _differentiable(grad) and wide(p) is p:
             needs = ctx.needs_input_grad[2]
             args = grad, p, ctx.value, parameter, ctx.map, ctx.dim, needs
             dx, of_parameter = ops._bisect_map_backward.default(*args)
@@ -142,7 +139,7 @@ def _gumbel(name: str, terms: Callable[[Tensor, Tensor, int], tuple[Tensor, Tens
             tau_needs = ctx.needs_input_grad[3]
             dx, dtau = getattr(ops, f"_{name}_backward").default(grad, y, ctx.tau, tau_tensor, ctx.dim, tau_needs)
             return dx, None, None, dtau if tau_needs else None, None, None, None
-        dz, t = terms(_wide(y), _wide(grad), ctx.dim)
+        dz, t = terms(wide(y), wide(grad), ctx.dim)
         least = torch.finfo(dz.dtype).tiny  # a smaller τ counts as this number, as in the kernels
         if tau_tensor is None:
             return (dz / max(ctx.tau, least)).to(y.dtype), *(None,) * 6
@@ -173,14 +170,13 @@ def _mixed_op() -> None:
             grads, grad_weights = ops._mixed_op_backward.default(grad, xs, weights, positions, needs)
             each = iter(grads)
             return [next(each) if n else None for n in needs], grad_weights if ctx.needs[1] else None, None
-        wide = torch.float64 if grad.dtype == torch.float64 else torch.float32
-        g, w = grad.to(wide), weights.to(wide)
+        g, w = wide(grad), weights.to(compute_dtype(grad))
         of_inputs = [(w[k] * g).to(grad.dtype) if n else None for n, k in zip(needs, positions, strict=True)]
         if not ctx.needs[1]:
             return of_inputs, None, None
         dots = [torch.zeros_like(weights[0])] * len(weights)
         for x, k in zip(xs, positions, strict=True):
-            dots[k] = dots[k] + (g * x.to(wide)).sum().to(weights.dtype)
+            dots[k] = dots[k] + (g * wide(x)).sum().to(weights.dtype)
         return of_inputs, torch.stack(dots), None
 
     _register("mixed_op", save, backward)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.library import register_autocast, register_fake, register_vmap
 
 from automl_ext.ops import _register_attention, _register_mlp, _register_policy, _register_returns
-from automl_ext.ops._checks import check_dim, check_float_tensor
+from automl_ext.ops._checks import check_dim, check_float_tensor, compute_dtype
 from automl_ext.ops._register_common import contiguous_like, to_front
 
 ops = torch.ops.automl_ext
@@ -97,8 +97,7 @@ def _register_bisect_map() -> None:
         shape = list(p.shape) if needs_parameter else [0]
         if needs_parameter and shape:
             shape[dim] = 1
-        dtype = torch.float64 if p.dtype == torch.float64 else torch.float32
-        return contiguous_like(p), p.new_empty(shape, dtype=dtype)
+        return contiguous_like(p), p.new_empty(shape, dtype=compute_dtype(p))
 
     @register_vmap("automl_ext::bisect_map")
     def _(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.library import register_fake, register_vmap
 
+from automl_ext.ops._checks import compute_dtype
 from automl_ext.ops._register_common import contiguous_like, to_front
 
 ops = torch.ops.automl_ext
@@ -39,7 +40,7 @@ def register() -> None:
     def _(
         query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+        dtype = compute_dtype(query)
         rows, saved = query.shape[:-1], [*query.shape[:-1], SAVED]
         return (
             query.new_empty([*rows, value.shape[-1]]),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.library import register_fake, register_vmap
 
+from automl_ext.ops._checks import compute_dtype
 from automl_ext.ops._register_common import to_front
 
 ops = torch.ops.automl_ext
@@ -22,8 +23,7 @@ def register() -> None:
 
     @register_fake("automl_ext::_categorical_log_probs_trained")
     def _(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        statistics = logits.new_empty([3, *actions.shape], dtype=wide)
+        statistics = logits.new_empty([3, *actions.shape], dtype=compute_dtype(logits))
         return logits.new_empty(actions.shape), logits.new_empty(actions.shape), statistics
 
     @register_fake("automl_ext::_categorical_log_probs_backward")

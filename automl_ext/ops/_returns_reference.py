@@ -17,16 +17,12 @@ import torch
 from torch import Tensor
 
 from automl_ext import _native
-from automl_ext.ops._checks import readable_values
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+from automl_ext.ops._checks import readable_values, wide
 
 
 def _keep(x: Tensor, mask: Tensor) -> Tensor:
     """Return x where the mask is set and 0 elsewhere, in the compute dtype."""
-    return torch.where(mask, _wide(x), 0)
+    return torch.where(mask, wide(x), 0)
 
 
 class _Steps(NamedTuple):
@@ -51,7 +47,7 @@ def _steps(
     next_valid = torch.cat([valid[1:], none[:1]])
     cut = terminated | truncated | ~next_valid | ~valid
     live = valid & ~terminated if discounts is None else valid
-    g = _wide(torch.zeros_like(rewards)) + gamma if discounts is None else discounts
+    g = wide(torch.zeros_like(rewards)) + gamma if discounts is None else discounts
     return _Steps(cut, live, valid, _keep(g, live))
 
 
@@ -130,7 +126,7 @@ def lambda_returns(
         return c.back(lambda_returns(c.own(rewards), c.end(next_values), *flags, *numbers))
     cut, live, valid, g = _steps(rewards, terminated, truncated, valid, gamma, discounts)
     if isinstance(lam, Tensor):
-        lam = _wide(lam)
+        lam = wide(lam)
     elif lam == 1:
         live = live & cut
     v = _keep(next_values, live)
@@ -163,7 +159,7 @@ def gae(
     v = _keep(values, valid)
     delta = _keep(rewards, valid) + g * _keep(next_values, live) - v
     advantages = _scan(delta, g * lam, cut)
-    returns = torch.where(valid, advantages + v, _wide(values).detach())
+    returns = torch.where(valid, advantages + v, wide(values).detach())
     return advantages.to(rewards.dtype), returns.to(rewards.dtype)
 
 
@@ -246,7 +242,7 @@ def vtrace(
     excess = _scan(rho * (r + g * v_next - v), g * lam * w, cut)  # vs - V
     vs = v + excess
     advantages = _keep(rho * (r + g * torch.where(cut, v_next, _ahead(vs, 1)) - v), valid)
-    return torch.where(valid, vs, _wide(values)).to(rewards.dtype), advantages.to(rewards.dtype)
+    return torch.where(valid, vs, wide(values)).to(rewards.dtype), advantages.to(rewards.dtype)
 
 
 def retrace(
@@ -272,4 +268,4 @@ def retrace(
     targets = _scan(
         _keep(rewards, valid) + g * _keep(next_values, live) - _keep(decay * _ahead(q, 1), ~cut), decay, cut
     )
-    return torch.where(valid, targets, _wide(q_values)).to(rewards.dtype)
+    return torch.where(valid, targets, wide(q_values)).to(rewards.dtype)

@@ -5,13 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from automl_ext.ops._checks import most_precise
-
-
-def _wide(x: Tensor) -> Tensor:
-    """Return x detached and in the compute dtype: float32 for half precision."""
-    x = x.detach()
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+from automl_ext.ops._checks import most_precise, wide
 
 
 def td_targets(
@@ -23,13 +17,13 @@ def td_targets(
     gamma: float,
 ) -> Tensor:
     """Compute TD targets; see :func:`automl_ext.td_targets`. Without ``discounts``, ``gamma`` is the discount."""
-    q = _wide(next_q)
+    q = wide(next_q.detach())
     if next_q_online is None:
         best = q.amax(-1)
     else:
         best = q.gather(-1, next_q_online.detach().argmax(-1, keepdim=True)).squeeze(-1)
-    discount = gamma if discounts is None else torch.where(terminated, 0, _wide(discounts))
-    return (_wide(rewards) + discount * torch.where(terminated, 0, best)).to(rewards.dtype)
+    discount = gamma if discounts is None else torch.where(terminated, 0, wide(discounts.detach()))
+    return (wide(rewards.detach()) + discount * torch.where(terminated, 0, best)).to(rewards.dtype)
 
 
 def categorical_projection(

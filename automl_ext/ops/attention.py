@@ -17,6 +17,7 @@ from automl_ext.ops._checks import (
     check_bool,
     check_float_tensor,
     check_number,
+    compute_dtype,
     describe,
     is_dense,
     wrong_device,
@@ -122,7 +123,7 @@ def attention_reference(
 
 def attention_weights(query: Tensor, key: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float) -> Tensor:
     """Return the weights of :func:`attention_reference`, [..., L, S] in float64 or float32."""
-    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    dtype = compute_dtype(query)
     scores = (query.to(dtype) * scale) @ _per_head(key, query).to(dtype).mT
     if is_causal:
         seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()

@@ -17,6 +17,7 @@ from automl_ext.ops._checks import (
     is_dense,
     promoted,
     readable_values,
+    wide,
     wrong_device,
     wrong_type,
 )
@@ -81,8 +82,7 @@ def _check_categorical(logits: object, actions: object) -> None:
 
 def categorical_reference(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
     """Compute :func:`categorical_log_probs` by PyTorch's own ops."""
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    logs = wide.log_softmax(-1)
+    logs = wide(logits).log_softmax(-1)
     entropy = -torch.where(logs == -torch.inf, 0, logs.exp() * logs.clamp(min=torch.finfo(logs.dtype).min)).sum(-1)
     log_probs = logs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
     return log_probs.to(logits.dtype), entropy.to(logits.dtype)
@@ -196,7 +196,7 @@ def loss_reference(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute :func:`policy_gradient_loss` by PyTorch's own ops."""
     dtype = log_probs.dtype
-    log_probs, entropy, values = (x if dtype == torch.float64 else x.float() for x in (log_probs, entropy, values))
+    log_probs, entropy, values = map(wide, (log_probs, entropy, values))
     a, target = (x.detach().to(log_probs.dtype) for x in (advantages, returns))
     old_log_probs, old_values, weights = (
         x if x is None else x.detach().to(log_probs.dtype) for x in (old_log_probs, old_values, weights)

@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from automl_ext import _native
-from automl_ext.ops._checks import check_bool, check_dim, check_float_tensor, most_precise
+from automl_ext.ops._checks import check_bool, check_dim, check_float_tensor, compute_dtype, most_precise
 from automl_ext.ops.entmax._arguments import check_positive_int, check_row_parameter, parameter_tensor
 from automl_ext.ops.entmax._exact import entmax15, sparsemax
-from automl_ext.ops.entmax._reference import compute_dtype, nan_rows, output_dtype, row_sum, shift_by_max
+from automl_ext.ops.entmax._reference import nan_rows, output_dtype, row_sum, shift_by_max
 
 NORMMAX_MIN_ALPHA = 1.0001
 CODES = ("entmax", "normmax", "budget", "entmax_raw")  # their indices: BisectMap of csrc/bisect/bisect.h

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from automl_ext.ops._checks import INT_DTYPES, check_float_tensor, describe, shown
+from automl_ext.ops._checks import INT_DTYPES, check_float_tensor, compute_dtype, describe, shown
 from automl_ext.ops.entmax._arguments import check_targets
 from automl_ext.ops.entmax._losses import (
     entmax15_loss,
@@ -13,7 +13,7 @@ from automl_ext.ops.entmax._losses import (
     sparsemax_bisect_loss,
     sparsemax_loss,
 )
-from automl_ext.ops.entmax._reference import compute_dtype, output_dtype, row_sum
+from automl_ext.ops.entmax._reference import output_dtype, row_sum
 
 REDUCTIONS = ("elementwise_mean", "mean", "sum", "none")
 

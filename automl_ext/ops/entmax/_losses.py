@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from automl_ext import _native
-from automl_ext.ops._checks import check_float_tensor
+from automl_ext.ops._checks import check_float_tensor, compute_dtype
 from automl_ext.ops.entmax._arguments import (
     check_row_parameter,
     check_target_range,
@@ -35,7 +35,7 @@ from automl_ext.ops.entmax._bisect import (
     sparsemax_bisect,
 )
 from automl_ext.ops.entmax._exact import entmax15, sparsemax
-from automl_ext.ops.entmax._reference import compute_dtype, output_dtype, row_sum, shift_by_max
+from automl_ext.ops.entmax._reference import output_dtype, row_sum, shift_by_max
 
 
 def sparsemax_loss(X: Tensor, target: Tensor, k: int | None = None) -> Tensor:

@@ -12,12 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from automl_ext.ops._checks import autocast_enabled, most_precise
-
-
-def compute_dtype(x: Tensor) -> torch.dtype:
-    """Return the compute dtype: float32 for half precision, else the dtype of x."""
-    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+from automl_ext.ops._checks import autocast_enabled, compute_dtype, most_precise
 
 
 def output_dtype(x: Tensor) -> torch.dtype:
