@@ -120,11 +120,10 @@ def _in_order(loader: DataLoader[Any]) -> Iterator[Any]:
     try:
         if loader.batch_sampler is not None and not isinstance(loader.dataset, IterableDataset):
             own = loader.batch_size is None  # a batch sampler of the caller
-            drawn = chain.from_iterable(loader.batch_sampler) if own else loader.sampler
+            sampler = loader.batch_sampler if own else loader.sampler
+            indices = chain.from_iterable(sampler) if own else sampler
             loader = DataLoader(
-                Subset(
-                    loader.dataset, _selected(drawn, type(loader.batch_sampler if own else loader.sampler).__name__)
-                ),
+                Subset(loader.dataset, _selected(indices, type(sampler).__name__)),
                 batch_size=loader.batch_size or 1,
                 num_workers=loader.num_workers,
                 collate_fn=loader.collate_fn,
