@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_KEYS = torch._C._TorchDispatchModeKey
+TRACING_MODES = (_KEYS.FAKE, _KEYS.PROXY, _KEYS.FUNCTIONAL)  # tensors have no values in them
 NO_FLOAT64 = ("mps",)  # device types without float64: Apple's GPUs
 
 MESSAGE_LIMIT = 80  # largest number of characters of a value in an error message
@@ -52,7 +53,9 @@ def is_dense(x: Tensor) -> bool:
 
 def readable_values(x: Tensor) -> Tensor | None:
     """Return the values of x for a check, or None if there are none (a trace), or not without a GPU synchronization."""
-    if torch.compiler.is_compiling() or is_in_torch_dispatch_mode() or x.device.type != "cpu":
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
+        return None
+    if any(torch._C._get_dispatch_mode(key) is not None for key in TRACING_MODES):
         return None
     values = torch.func.debug_unwrap(x.detach())
     return values if type(values).__torch_dispatch__ is Tensor.__torch_dispatch__ else None  # not a FakeTensor

@@ -125,7 +125,8 @@ def test_make_fx_and_fake_tensors(spec: OpSpec, device: str) -> None:
     def function(xs: list[Tensor], rest: dict) -> tuple[Tensor, ...]:
         return spec.outputs(xs, dim, **rest)
 
-    traced = make_fx(function)(inputs, others)(inputs, others)
+    examples, their_others = made(spec, 5, dim, 2, device)  # other values, which must not become part of the graph
+    traced = make_fx(function)(cast(examples, torch.float32), their_others)(inputs, others)
     with FakeTensorMode() as mode:
         fake = function(*pytree.tree_map_only(Tensor, mode.from_tensor, (inputs, others)))
     for y, z, shape in zip(eager, traced, fake, strict=True):

@@ -35,7 +35,7 @@ def test_an_invalid_tau_gives_nan_if_compiled_and_an_error_if_mapped(sample: Cal
         assert compiled(logits, tau).isnan().all()
     mapped = torch.func.vmap(lambda tau: sample(logits, tau, hard, seed=1))
     torch.testing.assert_close(mapped(torch.tensor([0.5, 1.0]))[1], sample(logits, 1.0, hard, seed=1))
-    with pytest.raises(ValueError, match="tau: expected a positive finite temperature, got 0.0"):
+    with pytest.raises(ValueError, match="tau: expected a positive finite temperature"):
         mapped(torch.tensor([1.0, 0.0, -2.0]))
 
 
