@@ -65,7 +65,11 @@ def parameter_tensor(value: float | Tensor, dtype: torch.dtype, device: torch.de
     """Return a checked row parameter as a tensor; a number is clamped to the largest of ``dtype``."""
     if isinstance(value, Tensor):
         return value.to(dtype)
-    return torch.full((), min(value, torch.finfo(dtype).max), dtype=dtype, device=device)
+    largest = torch.finfo(dtype).max
+    if torch.compiler.is_compiling():
+        # In torch.full, a number would be a constant of the graph: each new value would compile it again.
+        return (torch.ones((), dtype=dtype, device=device) * value).clamp(max=largest)
+    return torch.full((), min(value, largest), dtype=dtype, device=device)
 
 
 def check_targets(X: Tensor, target: object, op: str) -> bool:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from automl_ext import _native
-from automl_ext.ops._checks import check_bool, check_dim, check_float_tensor, compute_dtype, most_precise
+from automl_ext.ops._checks import check_bool, check_dim, check_float_tensor, compute_dtype
 from automl_ext.ops.entmax._arguments import check_positive_int, check_row_parameter, parameter_tensor
 from automl_ext.ops.entmax._exact import entmax15, sparsemax
 from automl_ext.ops.entmax._reference import nan_rows, output_dtype, row_sum, shift_by_max
@@ -146,8 +146,7 @@ def _map(name: str, x: Tensor, parameter: float | Tensor, dim: int, n_iter: int)
         return bisect_reference(name, x, parameter, dim, n_iter)
     code = CODES.index(name)
     if torch.compiler.is_compiling() and not isinstance(parameter, Tensor):
-        # As an argument of the op, a number would be a constant of the graph: each new value would compile it again.
-        parameter = most_precise(torch.ones((), device=x.device)) * parameter
+        parameter = parameter_tensor(parameter, compute_dtype(x), x.device)  # a number would be a constant of the graph
     if not isinstance(parameter, Tensor):
         y: Tensor = torch.ops.automl_ext.bisect_map(x, parameter, None, code, dim)
         return y

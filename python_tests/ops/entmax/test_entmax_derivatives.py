@@ -7,6 +7,7 @@ import torch
 from entmax_maps import every_map, scores
 from torch._dynamo.utils import counters
 from torch.autograd import gradcheck, gradgradcheck
+from torch.utils.flop_counter import FlopCounterMode
 
 import automl_ext.ops.entmax as entmax
 from automl_ext import _native
@@ -97,6 +98,23 @@ def test_parameter_under_vmap():
         torch.testing.assert_close(torch.vmap(f)(x, parameter), f(x, parameter.unsqueeze(-1)))
         with pytest.raises(ValueError, match=r"alpha|budget"):
             torch.vmap(f)(x, -parameter)
+
+
+@pytest.mark.parametrize("loss", [entmax.entmax_bisect_loss, entmax.normmax_bisect_loss])
+def test_a_changing_alpha_does_not_compile_a_loss_again(loss):
+    torch._dynamo.reset()
+    counters.clear()
+    x, target = scores(3, 5).float(), torch.tensor([0, 1, 2])
+    compiled = torch.compile(lambda x, alpha: loss(x, target, alpha), fullgraph=True, backend="aot_eager")
+    for alpha in (1.2, 1.3, 1.4, 1.7, 1e39):
+        torch.testing.assert_close(compiled(x, alpha), loss(x, target, alpha))
+    if _native.is_loaded() and _native.current_backend() != "reference":
+        assert counters["stats"]["unique_graphs"] <= 3
+
+
+def test_values_are_checked_in_a_mode_that_is_no_trace():
+    with FlopCounterMode(display=False), pytest.raises(ValueError, match="alpha: expected values in"):
+        entmax.entmax_bisect(scores(3, 5), torch.tensor(-1.0))
 
 
 @pytest.mark.parametrize("f", [entmax.entmax_bisect, entmax.normmax_bisect, entmax.budget_bisect])
