@@ -89,9 +89,10 @@ class EntmaxMultiheadAttention(nn.MultiheadAttention):
             moved[id(x)] = x.unsqueeze(0) if dims == 2 else x if self.batch_first else x.transpose(0, 1)
         query, key, value = (moved[id(x)] for x in inputs)
         if key.shape[:2] != value.shape[:2] or len(key) != len(query):
+            batch = f"a batch of {len(query)}, as query with batch_first={self.batch_first}, and " * (dims == 3)
             raise ValueError(
-                f"{NAME}: key, value: expected a batch of {len(query)}, as query with batch_first={self.batch_first}, "
-                f"and one length, got shapes {tuple(inputs[1].shape)} and {tuple(inputs[2].shape)}"
+                f"{NAME}: key, value: expected {batch}one length, got shapes {tuple(inputs[1].shape)} and "
+                f"{tuple(inputs[2].shape)}"
             )
         return [query, key, value]
 

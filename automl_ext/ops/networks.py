@@ -364,7 +364,9 @@ class FusedMLP(nn.Sequential):
             if old is None:
                 self._refuse()
             linear = isinstance(old, nn.Linear)
-            if type(value) is not type(old) or (value.bias is None if linear else repr(value) != repr(old)):
+            # A copy by nn.parallel.replicate gets its bias later.
+            changed = getattr(value, "bias", value) is None if linear else repr(value) != repr(old)
+            if type(value) is not type(old) or changed:
                 expected = "Linear with a bias" if linear else repr(old)
                 raise TypeError(f"FusedMLP: module {name}: expected another {expected}, got {value!r}")
         super().__setattr__(name, value)
