@@ -113,7 +113,7 @@ class Lanes(VectorEnv[Any, Any, Any]):
 
     def _restart(self, c: int, seed: int | None) -> None:
         observations, infos = _unpacked(self.copies[c].reset(seed=seed), "reset()", ("observations", "infos"))
-        if any(MASK in info for info in infos.values()):
+        if isinstance(infos, dict) and any(isinstance(info, dict) and MASK in info for info in infos.values()):
             raise UserError(f"{MASK}: not possible with several agents")
         if list(self.copies[c].agents) != self.agents:
             raise EnvError(f"reset() must start all of the agents {self.agents}, got {list(self.copies[c].agents)}")

@@ -77,7 +77,7 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
         _register(name)
     try:
         if options.terminal_on_life_loss and not (len(names) == 1 and env_id.startswith("ALE/")):
-            raise UserError("terminal_on_life_loss: expected an Atari game, ALE/…")
+            raise UserError("terminal_on_life_loss: expected one Atari game, ALE/…")
         if len(names) > 1:
             return _tasks(names, n_envs, options, render)
         if env_id.startswith(lanes.PREFIX):

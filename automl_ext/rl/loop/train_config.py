@@ -103,8 +103,6 @@ def with_env(config: Any, env: Env | None) -> tuple[Any, Envs | None]:
     vector, old = as_vector(env), config.env
     options = EnvOptions(**{name: getattr(old, name) for name in APPLIED})
     if lost := [name for name, value in vars(old).items() if value != getattr(options, name)]:
-        warnings.warn(
-            f"env: {', '.join(lost)}: not applied to an environment that exists; wrap it before", stacklevel=3
-        )
+        warnings.warn(f"env: {', '.join(lost)}: not applied to an environment that exists", stacklevel=3)
     config = dataclasses.replace(config, env_id=name_of(env), n_envs=vector.num_envs, env=options)
     return config, Envs(vector, config.seed, options.reward_clip, step_timeout=options.step_timeout)

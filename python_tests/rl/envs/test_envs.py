@@ -291,7 +291,7 @@ def test_lives_end_episodes_in_training_only() -> None:
     assert lives.episodes == games.episodes
     for envs in (lives, games):
         envs.close()
-    with pytest.raises(UserError, match="terminal_on_life_loss: expected an Atari game"):
+    with pytest.raises(UserError, match="terminal_on_life_loss: expected one Atari game"):
         make_envs("CartPole-v1", 1, 0, EnvOptions(terminal_on_life_loss=True))
 
 

@@ -220,7 +220,15 @@ def test_action_masks_are_refused() -> None:
         lanes_of(Masked)
 
 
+def test_infos_may_be_missing() -> None:
+    class Silent(Together):
+        def reset(self, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], Any]:
+            return super().reset(seed, options)[0], None
+
+    lanes_of(Silent).close()
+
+
 @pytest.mark.parametrize("env_id", ["CartPole-v1,CartPole-v0", "pettingzoo/automl_ext.rl.envs.two_step"])
 def test_lives_are_those_of_one_atari_game(env_id: str) -> None:
-    with pytest.raises(UserError, match="terminal_on_life_loss: expected an Atari game"):
+    with pytest.raises(UserError, match="terminal_on_life_loss: expected one Atari game"):
         make_envs(env_id, 1, 0, EnvOptions(terminal_on_life_loss=True))
