@@ -71,7 +71,7 @@ class TrainOptions(RunOptions):
 
 @dataclass
 class DQNOptions(TrainOptions):
-    """Options: where to write, when to stop, what to print, named values for the settings, and an ablation."""
+    """Options of every agent, and whether to run an ablation instead of one training."""
 
     ablate: bool = False
     """Train Rainbow, Rainbow without each of its parts, and DQN with the settings below; plot the comparison."""

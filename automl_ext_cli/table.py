@@ -88,7 +88,11 @@ COMMANDS: dict[str, Command] = {
         "automl_ext.nas.benchmarks.nats_bench:NASBenchConfig",
         "automl_ext.nas.benchmarks.nats_bench:nas_bench",
         report="automl_ext.summary:report_nas_bench",
-        columns=("random.mean", "reinforce.mean", "rea.mean", "renas.mean", "renas-history.mean"),
+        columns=tuple(
+            f"{name}{screened}.mean"
+            for name in ("random", "reinforce", "rea", "renas", "renas-history")
+            for screened in ("", "+screen")
+        ),
         divides=True,
     ),
     "nas-table": Command(

@@ -197,7 +197,7 @@ def remaining(
                 if files is not None:
                     replace_folder(run_of(out, seed), files)
                 bar.advance()
-                bar.report(len(finished) + len(results), {"seed": seed} | dict(numbers_in(result or {})))
+                bar.report(len(finished) + len(results), {"seed": seed} | finite(result or {}))
     finally:
         with contextlib.suppress(OSError):
             (out / mark).unlink()
@@ -258,7 +258,12 @@ def release_lock(folder: Path, patience: float = 10.0) -> None:
 
 def summarize(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return mean, interval and values of each finite number that all results have, by dotted name."""
-    found = [{name: x for name, x in numbers_in(result) if math.isfinite(x)} for result in results]
+    found = [finite(result) for result in results]
     shared = [name for name in found[0] if all(name in numbers for numbers in found)]
     values = {name: [numbers[name] for numbers in found] for name in shared}
     return {name: {"mean": fmean(v), "ci95": t_interval(v), "values": v} for name, v in values.items()}
+
+
+def finite(result: dict[str, Any]) -> dict[str, float]:
+    """Return the finite numbers of a result by dotted name."""
+    return {name: x for name, x in numbers_in(result) if math.isfinite(x)}
