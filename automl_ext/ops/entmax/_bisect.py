@@ -145,13 +145,12 @@ def _map(name: str, x: Tensor, parameter: float | Tensor, dim: int, n_iter: int)
     if not _native.use_native(x):
         return bisect_reference(name, x, parameter, dim, n_iter)
     code = CODES.index(name)
-    if torch.compiler.is_compiling() and not isinstance(parameter, Tensor):
-        parameter = parameter_tensor(parameter, compute_dtype(x), x.device)  # a number would be a constant of the graph
-    if not isinstance(parameter, Tensor):
+    if not isinstance(parameter, Tensor) and not torch.compiler.is_compiling():
         y: Tensor = torch.ops.automl_ext.bisect_map(x, parameter, None, code, dim)
         return y
     shape = [1 if i == dim else n for i, n in enumerate(x.shape)]
-    parameter = parameter.to(compute_dtype(x)).reshape(()) if x.ndim == 0 else parameter.to(compute_dtype(x))
+    parameter = parameter_tensor(parameter, compute_dtype(x), x.device)
+    parameter = parameter.reshape(()) if x.ndim == 0 else parameter
     y = torch.ops.automl_ext.bisect_map(x, 0.0, parameter.expand(shape), code, dim)
     return y
 
