@@ -42,6 +42,7 @@ def test_titles() -> None:
         "REA on the table of NAS-Bench-201 (CIFAR-10): 91.2 % validation accuracy, 30 evaluations"
     )
     assert "NAS-Bench-201 (c100.npz): " in run_title("rea", table | {"table": "a/c100.npz"}, {"score": 91.2})
+    assert "NAS-Bench-201 (5): " in run_title("rea", table | {"table": 5}, {"score": 91.2})  # a damaged file
     assert run_title("gdas", {"data": "own:a1a9b910"}, {}) == "GDAS on own images: not finished"
     assert run_title("retrain", {"data": "npz:d.npz"}, {"test_accuracy": "damaged"}) == "Training of one cell on d.npz"
 

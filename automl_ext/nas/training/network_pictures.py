@@ -24,7 +24,7 @@ def run_title(algorithm: str | None, config: dict[str, Any], result: dict[str, A
     if algorithm == "tune":
         return f"Tuning of {config.get('about', {}).get('command', 'a function')}"
     if config.get("evaluator") == "table" or algorithm == "nas-bench":
-        data = f"the table of NAS-Bench-201 ({data_name(Path(config.get('table') or 'cifar10').name)})"
+        data = f"the table of NAS-Bench-201 ({data_name(Path(str(config.get('table') or 'cifar10')).name)})"
     else:
         data = data_name(config.get("data", "unknown data"))
     name = algorithm_name(algorithm)
