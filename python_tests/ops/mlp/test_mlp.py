@@ -89,6 +89,9 @@ def test_no_change_of_the_layers_is_ignored() -> None:
         FusedMLP(4, [6], 2, "elu")[1] = nn.ELU(2.0)
     with pytest.raises(TypeError, match=r"FusedMLP: module 1: expected another Tanh\(\), got ReLU"):
         setattr(network, "1", nn.ReLU())  # as loops over named_children() do
+    replica = nn.Linear(4, 6)
+    del replica.bias  # nn.parallel.replicate sets it later
+    setattr(FusedMLP(4, [6], 2), "0", replica)
     parametrized = FusedMLP(4, [6], 2)
     nn.utils.parametrizations.weight_norm(parametrized[0])
     with pytest.raises(TypeError, match="FusedMLP: a layer's weight is computed, not a parameter"):
