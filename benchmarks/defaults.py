@@ -1,4 +1,4 @@
-"""Compare the default settings of PPO, A2C and DQN with those of Stable-Baselines3, on ten tasks and more.
+"""Compare the default settings of PPO, A2C and DQN with those of Stable-Baselines3.
 
     OMP_NUM_THREADS=1 python benchmarks/defaults.py [--algorithm ppo] [--only TASK ...] [--side ours sb3] [--seeds 5]
         [--json benchmarks/results/defaults.json] [--picture docs/images/defaults.png]
@@ -358,9 +358,8 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    stored = {"chosen_on": CHOSEN_ON, "ends": {}, "rows": []}
-    if args.json.exists():
-        stored |= json.loads(args.json.read_text())
+    found = json.loads(args.json.read_text()) if args.json.exists() else {"ends": {}, "rows": []}
+    stored = found | {"chosen_on": CHOSEN_ON}
     for seed in range(args.seeds):
         for name in args.only:
             for side in args.side:
