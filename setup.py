@@ -9,6 +9,8 @@ AUTOML_EXT_TORCH_HEADERS=folder: build nothing but the autograd library for the 
 """
 
 import contextlib
+import copy
+import itertools
 import logging
 import os
 import pathlib
@@ -27,6 +29,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import cuda_toolkit  # noqa: E402
 
 OLDEST_TORCH = (2, 10)
+INSTRUCTION_SETS = ("default", "avx2", "avx512")
 OLDEST_SETUPTOOLS = 77  # the oldest that reads the license field of pyproject.toml
 INSTALL = "Debian, Ubuntu: apt install g++ python3-dev; Fedora: dnf install gcc-c++ python3-devel"
 
@@ -153,6 +156,7 @@ class Build(BuildExtension):
         if other_headers:  # the same sources, but other object files
             name += "-torch-{}.{}".format(*minor_of_headers(other_headers))
         self.build_temp = str(ROOT / "build" / name)
+        self.parallel = 2  # both libraries at the same time
 
     def run(self):
         compiler = compiler_version()
@@ -174,6 +178,12 @@ class Build(BuildExtension):
         target = pathlib.Path(self.get_ext_fullpath("automl_ext._kernels")).parent / "_build.py"
         target.write_text('"""Written by setup.py."""\n\n' + "".join(lines))
         print(f"automl_ext: built for the CPU and CUDA {archs}" if use_cuda else f"automl_ext: no CUDA: {reason}")
+
+    def build_extension(self, extension):
+        """Build one library in a folder of its own, where ninja keeps its files."""
+        build = copy.copy(self)
+        build.build_temp = str(pathlib.Path(self.build_temp, extension.name.rpartition(".")[2]))
+        super(Build, build).build_extension(extension)
 
     def build_extensions(self):
         """Give .cu and .cpp files of the same name different object files, which setuptools does not."""
@@ -201,10 +211,27 @@ def sources(*patterns):
     return sorted(str(path.relative_to(ROOT)) for path in paths)
 
 
+def kernel_units():
+    """Write a file for each family of kernels and instruction set to build/units; return their paths."""
+    template = (ROOT / "csrc/instruction_sets/unit.cpp.in").read_text()
+    families = re.findall(r"^#include FAMILY_FILE\((\w+)\)", (ROOT / "csrc/families.inc").read_text(), re.MULTILINE)
+    paths = []
+    for family, name in itertools.product(families, INSTRUCTION_SETS):
+        text = template
+        for key, value in {"csrc": ROOT / "csrc", "family": family, "set": name}.items():
+            text = text.replace(f"@{key}@", str(value))
+        path = ROOT / f"build/units/{family}_{name}.cpp"
+        if not path.exists() or path.read_text() != text:  # a file with a new date would be compiled again
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        paths.append(str(path.relative_to(ROOT)))
+    return paths
+
+
 def kernel_sources(cuda):
     """Return the files of ``_kernels``. CUDA files are csrc/*/*_cuda.cpp and *.cu."""
     patterns = ["cpu.cpp", "common/*.cpp", "instruction_sets/*.cpp"]
-    return sources(*patterns, *(["*/*_cuda.cpp", "*/*.cu"] if cuda else []))
+    return [*kernel_units(), *sources(*patterns, *(["*/*_cuda.cpp", "*/*.cu"] if cuda else []))]
 
 
 def autograd_sources():

@@ -26,30 +26,26 @@ int kernel_level();
 // If the kernels may use tiles.
 bool has_tiles();
 
+// Declares the tables of a family, which <family>_kernel.inc defines for each set in a namespace of its own, and the
+// function <family>_kernels(), which returns the table of the chosen set.
+#define DECLARE_TABLE(Table, family, set) \
+  namespace simd_##set##_##family {       \
+    extern const Table family##_table;    \
+  }
 #ifdef AUTOML_EXT_X86
-// Declares the tables of a family, which <family>_kernel.inc defines for each set, and the function <family>_kernels(),
-// which returns the table of the chosen set.
-#define DECLARE_KERNELS(Table, family)                                                        \
-  namespace simd_default {                                                                    \
-  extern const Table family##_table;                                                          \
-  }                                                                                           \
-  namespace simd_avx2 {                                                                       \
-  extern const Table family##_table;                                                          \
-  }                                                                                           \
-  namespace simd_avx512 {                                                                     \
-  extern const Table family##_table;                                                          \
-  }                                                                                           \
-  inline const Table& family##_kernels() {                                                    \
-    const Table* const tables[] = {&simd_default::family##_table, &simd_avx2::family##_table, \
-                                   &simd_avx512::family##_table};                             \
-    return *tables[kernel_level()];                                                           \
+#define DECLARE_KERNELS(Table, family)                                                                          \
+  DECLARE_TABLE(Table, family, default)                                                                         \
+  DECLARE_TABLE(Table, family, avx2)                                                                            \
+  DECLARE_TABLE(Table, family, avx512)                                                                          \
+  inline const Table& family##_kernels() {                                                                      \
+    const Table* const tables[] = {&simd_default_##family::family##_table, &simd_avx2_##family::family##_table, \
+                                   &simd_avx512_##family::family##_table};                                      \
+    return *tables[kernel_level()];                                                                             \
   }
 #else
-#define DECLARE_KERNELS(Table, family) \
-  namespace simd_default {             \
-  extern const Table family##_table;   \
-  }                                    \
-  inline const Table& family##_kernels() { return simd_default::family##_table; }
+#define DECLARE_KERNELS(Table, family)  \
+  DECLARE_TABLE(Table, family, default) \
+  inline const Table& family##_kernels() { return simd_default_##family::family##_table; }
 #endif
 
 }  // namespace automl_ext

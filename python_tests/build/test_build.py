@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import pathlib
 import re
 import subprocess
@@ -143,13 +144,33 @@ def test_sources_of_each_library(setup: ModuleType, tmp_path: pathlib.Path, monk
     kernels = ["csrc/common/c.cpp", "csrc/cpu.cpp"]
     cuda = ["csrc/a/a_cuda.cpp", "csrc/a/a_cuda.cu"]
     included = ["csrc/a/a_cpu.cpp", "csrc/a/a_autograd.cpp", "csrc/autograd_module.cpp", "csrc/a/a_kernels.cuh"]
-    for name in [*kernels, *cuda, "csrc/autograd.cpp", *included]:
+    for name in [*kernels, *cuda, "csrc/autograd.cpp", *included, "csrc/instruction_sets/unit.cpp.in"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
+    (tmp_path / "csrc/families.inc").write_text("#include FAMILY_FILE(a)\n#include FAMILY_FILE(b_c)\n")
+    units = [f"build/units/{family}_{name}.cpp" for family in ("a", "b_c") for name in ("default", "avx2", "avx512")]
     monkeypatch.setattr(setup, "ROOT", tmp_path)
-    assert setup.kernel_sources(False) == kernels
-    assert setup.kernel_sources(True) == sorted(kernels + cuda)
+    assert setup.kernel_sources(False) == units + kernels
+    assert setup.kernel_sources(True) == units + sorted(kernels + cuda)
     assert setup.autograd_sources() == ["csrc/autograd.cpp"]
+
+
+def test_an_unchanged_unit_keeps_its_date(
+    setup: ModuleType, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "ROOT", tmp_path)
+    template = tmp_path / "csrc/instruction_sets/unit.cpp.in"
+    template.parent.mkdir(parents=True)
+    template.write_text("@csrc@ @family@ @set@")
+    (tmp_path / "csrc/families.inc").write_text("#include FAMILY_FILE(a)\n")
+    unit = tmp_path / setup.kernel_units()[1]
+    assert unit.read_text() == f"{tmp_path / 'csrc'} a avx2"
+    os.utime(unit, (1, 1))
+    setup.kernel_units()
+    assert unit.stat().st_mtime == 1
+    template.write_text("@set@")
+    setup.kernel_units()
+    assert unit.read_text() == "avx2"
 
 
 @pytest.mark.parametrize(("whole", "parts"), [("autograd", ("*_autograd", "*_composite")), ("cpu", ("*_cpu",))])

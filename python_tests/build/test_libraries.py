@@ -1,4 +1,8 @@
-"""The compiled libraries run where torch's own wheels do: with glibc 2.28 and the C++ library of GCC 8."""
+"""The compiled libraries run where torch's own wheels do, and the kernels keep to their namespaces.
+
+That is with glibc 2.28 and the C++ library of GCC 8. A symbol that is compiled for AVX and seen by others could replace
+the portable one at link time.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 import automl_ext
 
@@ -39,3 +44,38 @@ def test_newer_symbols_are_found() -> None:
         line.format("GLIBC_2.34", "dlsym") + line.format("GLIBC_2.2.5", "free") + line.format("GLIBCXX_3.4.29", "str")
     )
     assert too_new(text) == ["dlsym", "str"]
+
+
+def outside(symbols: str, unit: str) -> list[str]:
+    """Return the symbols, in the output of ``nm -C``, that other units see and that are not in the unit's namespace."""
+    family, _, instruction_set = unit.rpartition("_")
+    seen = re.findall(r"^[0-9a-f]+ [A-Zuvw] (.+)$", symbols, re.MULTILINE)
+    return [name for name in seen if not name.startswith(f"automl_ext::simd_{instruction_set}_{family}::")]
+
+
+UNITS = sorted((ROOT / "build").glob(f"temp.*-{sys.implementation.cache_tag}/_kernels/build/units/*.o"))
+
+
+@pytest.mark.skipif(not UNITS or shutil.which("nm") is None, reason="needs the object files of the build and nm")
+def test_units_define_only_symbols_of_their_own_namespace() -> None:
+    families = set(
+        re.findall(r"^#include FAMILY_FILE\((\w+)\)", (ROOT / "csrc/families.inc").read_text(), re.MULTILINE)
+    )
+    names = {f"{family}_{instruction_set}" for family in families for instruction_set in ("default", "avx2", "avx512")}
+    assert names <= {path.stem for path in UNITS}
+    for path in UNITS:
+        if path.stem in names:  # not of a family that is gone
+            symbols = subprocess.run(["nm", "-C", "--defined-only", path], capture_output=True, text=True, check=True)
+            assert outside(symbols.stdout, path.stem) == [], path.stem
+
+
+def test_symbols_outside_are_found() -> None:
+    text = (
+        "0000 W std::vector<float>::size() const\n0000 t local\n0010 D automl_ext::simd_avx2_mixed_op::table\n"
+        "0020 W automl_ext::simd_avx2_entmax::Sum<float>::value()\n0030 V automl_ext::limit\n"
+    )
+    assert outside(text, "mixed_op_avx2") == [
+        "std::vector<float>::size() const",
+        "automl_ext::simd_avx2_entmax::Sum<float>::value()",
+        "automl_ext::limit",
+    ]
