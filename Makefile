@@ -32,8 +32,10 @@ demo: setup
 	$(BIN)/automl-ext demo --out runs/demo
 
 test: SANITIZERS := OFF
+test: SEEDS := 1
 test: PYTEST := -m "not slow"
 test-all: SANITIZERS := ON
+test-all: SEEDS := 2
 test-all: PYTEST :=
 # The C++ tests link the kernels that setup.py has compiled.
 OBJECTS = $(shell $(BIN)/python -c "import sys, sysconfig; print(f'build/temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}')")
@@ -41,7 +43,7 @@ OBJECTS = $(shell $(BIN)/python -c "import sys, sysconfig; print(f'build/temp.{s
 # what they prepare, so one worker takes all of them; conftest.py has the order of the files.
 test test-all: setup
 	@$(BIN)/cmake -S . -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
-	  -DAUTOML_EXT_SANITIZERS=$(SANITIZERS) -DAUTOML_EXT_OBJECTS=$(OBJECTS) > build/cpp.log || (cat build/cpp.log; exit 1)
+	  -DAUTOML_EXT_SANITIZERS=$(SANITIZERS) -DAUTOML_EXT_CUDA_SEEDS=$(SEEDS) -DAUTOML_EXT_OBJECTS=$(OBJECTS) > build/cpp.log || (cat build/cpp.log; exit 1)
 	$(BIN)/cmake --build build/cpp
 	$(BIN)/ctest --test-dir build/cpp --output-on-failure --parallel $(CORES)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$(($(CORES) + 1)) --dist loadfile --no-loadscope-reorder $(PYTEST)
