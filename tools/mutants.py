@@ -1,16 +1,21 @@
-"""Plant faults of one place, one at a time, and see whether the tests notice them (mutation testing).
+"""Plant faults, one at a time, and see whether the tests notice them (mutation testing).
 
-    python tools/mutants.py draw --seed 60 --count 80 --out mutants.jsonl          # of the Python sources
-    python tools/mutants.py draw --seed 60 --count 20 --csrc --out kernels.jsonl   # of the portable C++ kernels
+    python tools/mutants.py draw --seed 74 --count 100 --out mutants.jsonl         # of the Python sources
+    python tools/mutants.py draw --seed 75 --count 30 --csrc --out kernels.jsonl   # of the portable C++ kernels
+    python tools/mutants.py draw --seed 76 --count 50 --mends --out mends.jsonl    # faults that a commit has mended
     python tools/mutants.py run mutants.jsonl                                      # continues where it stopped
+    python tools/mutants.py run mutants.jsonl --again   # those that were noticed: are they still, with today's tests?
     python tools/mutants.py report mutants.jsonl
 
-``draw`` takes mutants uniformly from all places of ``FOLDERS`` that tools/mutations.py can change. ``run`` works on a
-copy of the tree, and appends a line ``{"id": …, "verdict": …}`` for each mutant: noticed, survived, timeout (a test
-hangs, which counts as noticed), out of time (counts as survived), or invalid (it does not compile, or ends in an error
-of ``INVALID``). The nearest tests (``nearest``) have 120 CPU-seconds in all: first those of the nearest file, also the
-slow ones, then those of the others that are not marked slow, then the slow ones. A test that fails without the mutant
-too is left out. For an equivalent mutant, append ``{"id": …, "equivalent": "the reason"}`` by hand.
+``draw`` takes faults uniformly: of all places that tools/mutations.py can change, or of the commits that changed one
+source file and a test, and whose change of the source can still be taken back. A fault is kept as text: the lines as
+they stand, and what replaces them; so it can be planted in a later version.
+
+``run`` works on a copy of the tree, and appends a line ``{"id": …, "verdict": …}`` for each fault: noticed, survived,
+timeout (a test hangs, which counts as noticed), out of time (counts as survived), gone (the lines have changed), or
+invalid (it does not compile, or ends in an error of ``INVALID``). The tests are those of ``make test``: the nearest
+files (``nearest``), which have 120 CPU-seconds in all. A test that fails without the fault too is left out. For an
+equivalent mutant, append ``{"id": …, "equivalent": "the reason"}`` by hand.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ import ast
 import collections
 import contextlib
 import difflib
+import functools
 import json
 import math
 import os
@@ -31,23 +37,20 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-from mutations import Change, changes, differs
+from mutations import changes, differs
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = (
-    *("automl_ext/ops", "automl_ext/tune", "automl_ext/tabular", "automl_ext/training/files"),
-    *(f"automl_ext/rl/{name}" for name in ("algorithms", "dreamer", "replay", "envs", "loop")),
-    *(f"automl_ext/nas/{name}" for name in ("supernets", "strategies", "estimators", "auto")),
-)
+PACKAGES = ("automl_ext", "automl_ext_cli")
 SECONDS = 120  # CPU-seconds for the tests of one mutant: the verdict does not depend on the load of the machine
 WAITS = 5  # seconds on the clock per CPU-second, at most
-HANGS = 60  # seconds on the clock for one test that is not marked slow, and so takes less than two
+HANGS = 60  # seconds on the clock for one test, which takes less than two
 FILES = 12  # number of test files per mutant
+NOTICED = ("noticed", "timeout")
 OUT_OF_TIME = (-signal.SIGXCPU, -signal.SIGKILL)
 INVALID = r"(?:\w+\.)*(?:NameError|UnboundLocalError|TypeError|ImportError|ModuleNotFoundError|SyntaxError)\b"
 
@@ -59,31 +62,100 @@ def cpp_files(root: Path) -> list[Path]:
     return sorted(path for path in files if not left_out.search(str(path.relative_to(root))))
 
 
-def draw(root: Path, seed: int, count: int, files: list[Path], out: Path) -> None:
-    """Draw mutants uniformly from all changes of the files, and write them to a new file."""
+def python_files(root: Path) -> list[Path]:
+    return sorted(path for package in PACKAGES for path in (root / package).rglob("*.py"))
+
+
+def git(root: Path, *command: str) -> str:
+    return subprocess.run(["git", *command], cwd=root, check=True, capture_output=True, text=True).stdout
+
+
+def small_changes(root: Path, files: list[Path], random_: random.Random) -> Iterator[dict[str, Any]]:
+    """Yield all changes of one place in random order."""
     places = []
     for path in files:
         places += [(path, change) for change in changes(path.read_bytes(), path.suffix)]
-    random.Random(seed).shuffle(places)
-    places_valid = (pair for pair in places if pair[0].suffix != ".py" or differs(pair[0].read_bytes(), pair[1]))
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True).stdout.strip()
+    random_.shuffle(places)
+    for path, change in places:
+        source = path.read_bytes()
+        if path.suffix == ".py" and not differs(source, change):
+            continue
+        first, last = source.rfind(b"\n", 0, change.start) + 1, source.find(b"\n", change.end)
+        yield {
+            "file": str(path.relative_to(root)),
+            "line": source.count(b"\n", 0, change.start) + 1,
+            "operator": change.operator,
+            "before": source[first:last].decode(),
+            "after": (source[first : change.start] + change.new + source[change.end : last]).decode(),
+        }
+
+
+def mends(root: Path, files: list[Path], random_: random.Random) -> Iterator[dict[str, Any]]:
+    """Yield, in random order, the commits that changed one of the files and a test, taken back in the file."""
+    names = {str(path.relative_to(root)) for path in files}
+    log = git(root, "log", "--no-merges", "--no-renames", "--diff-filter=AMD", "--name-status", "--format=%x00%H%x09%s")
+    found = []
+    for text in log.split("\0")[1:]:
+        (commit, subject), *changed = (line.split("\t") for line in text.splitlines() if line)
+        sources = [(status, name) for status, name in changed if name.startswith((*PACKAGES, "csrc/"))]
+        tests = [name for _, name in changed if name.startswith(("python_tests/", "cpp_tests/"))]
+        if tests and len(sources) == 1 and sources[0][0] == "M" and sources[0][1] in names:
+            found.append((commit, subject, sources[0][1], tests))
+    random_.shuffle(found)
+    for commit, subject, file, tests in found:
+        taken_back = edits(git(root, "show", "-R", "-U1", "--format=", commit, "--", file))
+        source = (root / file).read_text()
+        changed_source = replaced(source, taken_back)
+        if changed_source is not None and (
+            not file.endswith(".py") or parsed(changed_source) not in (None, parsed(source))
+        ):
+            nearest_tests = [test for test in tests if Path(test).match("test_*.py") and (root / test).exists()]
+            record = {"file": file, "line": taken_back[0]["line"], "operator": "mend taken back", "commit": commit[:8]}
+            yield record | {"subject": subject, "edits": taken_back, "tests": nearest_tests}
+
+
+def edits(patch: str) -> list[dict[str, Any]]:
+    """Return the hunks of a patch of one file: the number of the first line, the lines before, and those after."""
+    found = []
+    for hunk in re.split(r"^@@ ", patch, flags=re.MULTILINE)[1:]:
+        head, *lines = hunk.splitlines()
+        sides = ("\n".join(line[1:] for line in lines if line[:1] in (" ", mark)) for mark in "-+")
+        found.append({"line": int(re.findall(r"\d+", head)[0]), **dict(zip(("before", "after"), sides, strict=True))})
+    return found
+
+
+def replaced(source: str, changed: list[dict[str, Any]]) -> str | None:
+    """Return the source with the lines ``before`` that are nearest to their ``line`` replaced by ``after``.
+
+    None: some lines are not there.
+    """
+    lines, places = source.split("\n"), []
+    for edit in changed:
+        before = edit["before"].split("\n")
+        starts = [i for i in range(len(lines)) if lines[i : i + len(before)] == before]
+        if not starts:
+            return None
+        places.append((min(starts, key=lambda i: abs(i + 1 - edit["line"])), len(before), edit["after"].split("\n")))
+    for start, length, after in sorted(places, reverse=True):
+        lines[start : start + length] = after
+    return "\n".join(lines)
+
+
+def parsed(source: str) -> str | None:
+    try:
+        return ast.dump(ast.parse(source))
+    except SyntaxError:
+        return None
+
+
+def draw(
+    root: Path, seed: int, count: int, faults: Callable[[random.Random], Iterator[dict[str, Any]]], out: Path
+) -> None:
+    """Write the first faults to a new file."""
     with out.open("x") as lines:
-        print(json.dumps({"seed": seed, "places": len(places), "commit": commit}), file=lines)
-        for number, (path, change) in zip(range(count), places_valid, strict=False):
-            source = path.read_bytes()
-            first, last = source.rfind(b"\n", 0, change.start) + 1, source.find(b"\n", change.end)
-            record = {
-                "id": number,
-                "file": str(path.relative_to(root)),
-                "line": source.count(b"\n", 0, change.start) + 1,
-                "operator": change.operator,
-                "start": change.start,
-                "old": source[change.start : change.end].decode(),
-                "new": change.new.decode(),
-                "before": source[first:last].decode(),
-                "after": (source[first : change.start] + change.new + source[change.end : last]).decode(),
-            }
-            print(json.dumps(record, ensure_ascii=False), file=lines)
+        print(json.dumps({"seed": seed, "commit": git(root, "rev-parse", "HEAD").strip()}), file=lines)
+        for number, fault in zip(range(count), faults(random.Random(seed)), strict=False):
+            print(json.dumps({"id": number} | fault, ensure_ascii=False), file=lines)
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
@@ -167,11 +239,11 @@ def cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def pytest(copy: Path, seconds: float, *arguments: str, hangs: int = HANGS) -> tuple[int, str]:
+def pytest(copy: Path, seconds: float, *arguments: str) -> tuple[int, str]:
     """Run pytest in the copy until a test fails, or hangs."""
     shutil.rmtree(copy / ".hypothesis", ignore_errors=True)  # no failing example of the mutant before
     options = ["-x", "-v", "-p", "no:cacheprovider", f"--basetemp={copy}-temp"]
-    options += ["-o", f"faulthandler_timeout={hangs}", "-o", "faulthandler_exit_on_timeout=true"]
+    options += ["-o", f"faulthandler_timeout={HANGS}", "-o", "faulthandler_exit_on_timeout=true"]
     return call([sys.executable, "-m", "pytest", *options, *arguments], copy, math.ceil(seconds))
 
 
@@ -190,6 +262,7 @@ def failure(code: int, output: str) -> tuple[str, str, str] | None:
     return "invalid" if invalid else "noticed", test, error[:300]
 
 
+GONE = "the lines have changed"
 BUILD = {"AUTOML_EXT_CUDA": "0", "AUTOML_EXT_CXXFLAGS": "-O1 -DAUTOML_EXT_PORTABLE", "MAX_JOBS": "1"}
 
 
@@ -206,11 +279,10 @@ def planted(copy: Path, mutant: dict[str, Any]) -> Iterator[str]:
     """Change the source in the copy, build if it is C++, and restore both; yield why the mutant is invalid, or ""."""
     path = copy / mutant["file"]
     source, before = path.read_bytes(), libraries(copy)
-    old = mutant["old"].encode()
-    change = Change("", mutant["start"], mutant["start"] + len(old), mutant["new"].encode())
-    reason = "" if source[change.start : change.end] == old else "the source has changed since the draw"
+    changed = replaced(source.decode(), mutant.get("edits") or [mutant])
+    reason = GONE if changed is None else ""
     try:
-        write(path, source if reason else change.apply(source))
+        write(path, source if changed is None else changed.encode())
         if path.suffix != ".py" and not reason:
             code, output = build(copy)
             same = libraries(copy) == before
@@ -237,26 +309,23 @@ def judge(copy: Path, mutant: dict[str, Any], sound: dict[str, bool]) -> dict[st
         mutant: a line of ``draw``.
         sound: whether a test passes without a mutant, for those tried; extended here.
     """
-    files, left = nearest(copy, mutant["file"]), float(SECONDS)
-    rounds = [(mark, chosen) for chosen in (files[:1], files[1:]) for mark in ("not slow", "slow")]
-    for mark, tests in rounds:
-        if mark == "slow":
-            tests = [file for file in tests if "mark.slow" in (copy / file).read_text()]
+    files = list(dict.fromkeys([*mutant.get("tests", []), *nearest(copy, mutant["file"])]))
+    files = [file for file in files if (copy / file).exists()]
+    left = float(SECONDS)
+    for tests in (files[:1], files[1:]):
         while tests:
             if left < 1:
-                return {"verdict": "out of time", "tests": tests}
+                return {"verdict": "out of time"}
             unsound = [f"--deselect={test}" for test in sound if not sound[test]]
-            tests = [test for test in tests if sound.get(test, True)]
             with planted(copy, mutant) as reason:
                 if reason:
-                    return {"verdict": "invalid", "error": reason}
+                    return {"verdict": "gone" if reason == GONE else "invalid", "error": reason}
                 start = cpu_seconds()
-                hangs = HANGS if mark == "not slow" else 0
-                code, output = pytest(copy, left, "-m", mark, *unsound, *tests, hangs=hangs)
+                code, output = pytest(copy, left, "-m", "not slow", *unsound, *tests)
             left -= cpu_seconds() - start
-            found = failure(code, output)
             if code in OUT_OF_TIME:
-                return {"verdict": "out of time", "tests": tests}
+                return {"verdict": "out of time"}
+            found = failure(code, output)
             if not found:
                 break
             verdict, test, error = found
@@ -264,13 +333,19 @@ def judge(copy: Path, mutant: dict[str, Any], sound: dict[str, bool]) -> dict[st
                 sound[test] = pytest(copy, SECONDS, test)[0] == 0
             if sound.get(test, True):
                 return {"verdict": verdict, "test": test, "error": error}
-    return {"verdict": "survived", "tests": files}
+    return {"verdict": "survived"}
 
 
-def run(root: Path, file: Path) -> None:
-    """Judge the mutants that have no verdict yet, and append each verdict to the file."""
+def run(root: Path, file: Path, again: bool = False) -> None:
+    """Judge the faults that have no verdict yet, and append each verdict to the file.
+
+    ``again``: judge those that were noticed, and append the new verdict as ``again``.
+    """
     sound: dict[str, bool] = {}
-    waiting = [mutant for mutant in read(file)[1].values() if "verdict" not in mutant]
+    key = "again" if again else "verdict"
+    waiting = [mutant for mutant in read(file)[1].values() if key not in mutant]
+    if again:
+        waiting = [mutant for mutant in waiting if mutant.get("verdict") in NOTICED]
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = Path(folder, "tree")
         copy_tree(root, copy)
@@ -280,36 +355,42 @@ def run(root: Path, file: Path) -> None:
                 sys.exit(f"the portable library does not compile: {output[-2000:]}")
         for mutant in waiting:
             start = cpu_seconds()
-            verdict = {"id": mutant["id"], **judge(copy, mutant, sound), "cpu": round(cpu_seconds() - start)}
+            judged = judge(copy, mutant, sound)
+            verdict = {"id": mutant["id"], key: judged.pop("verdict"), **judged, "cpu": round(cpu_seconds() - start)}
             with file.open("a") as lines:
                 print(json.dumps(verdict, ensure_ascii=False), file=lines)
-            print(mutant["id"], mutant["file"], mutant["line"], mutant["operator"], verdict["verdict"], flush=True)
+            print(mutant["id"], mutant["file"], mutant["line"], mutant["operator"], verdict[key], flush=True)
 
 
 def counts(file: Path) -> dict[str, Any]:
-    """Return the numbers of mutants by verdict. Out of time counts as survived, a timeout of a test as noticed."""
+    """Return the numbers of faults by verdict. Out of time counts as survived, a timeout of a test as noticed."""
     header, mutants = read(file)
     verdicts = collections.Counter(mutant.get("verdict", "not run") for mutant in mutants.values())
-    found = {name: header[name] for name in ("seed", "places", "commit")} | {"drawn": len(mutants)}
-    found |= {"invalid": verdicts["invalid"], "noticed": verdicts["noticed"] + verdicts["timeout"]}
     equivalent = sum("equivalent" in mutant for mutant in mutants.values())
-    survived = verdicts["survived"] + verdicts["out of time"] - equivalent
-    return found | {"equivalent": equivalent, "survived": survived, "not run": verdicts["not run"]}
+    found = {name: header[name] for name in ("seed", "commit")} | {"drawn": len(mutants), "equivalent": equivalent}
+    found |= {name: verdicts[name] for name in ("invalid", "gone", "not run")}
+    found["noticed"] = sum(verdicts[name] for name in NOTICED)
+    found["survived"] = verdicts["survived"] + verdicts["out of time"] - equivalent
+    found["noticed again"] = sum(mutant.get("again") in NOTICED for mutant in mutants.values())
+    return found
 
 
 def report(file: Path) -> str:
-    """Return the counts, and the mutants that survived, with what they change."""
+    """Return the counts, the faults that survived, and those not noticed again, with what they change."""
     mutants, found = read(file)[1], counts(file)
-    survivors = [mutant for mutant in mutants.values() if mutant.get("verdict") in ("survived", "out of time")]
     lines = [f"{name}: {value}" for name, value in found.items()]
     if judged := found["noticed"] + found["survived"]:
         lines += [f"noticed of those not equivalent: {found['noticed']} of {judged} ({found['noticed'] / judged:.0%})"]
-    for mutant in survivors:
+    for mutant in mutants.values():
+        verdict = mutant.get("again", mutant.get("verdict"))
+        if verdict not in ("survived", "out of time"):
+            continue
         remark = f", equivalent: {mutant['equivalent']}" if mutant.get("equivalent") else ""
-        place = f"{mutant['file']}:{mutant['line']}"
-        lines += ["", f"{mutant['id']}: {place} {mutant['operator']}, {mutant['verdict']}{remark}"]
-        texts = (mutant[name].splitlines() for name in ("before", "after"))
-        lines += [line for line in difflib.ndiff(*texts) if not line.startswith("?")]
+        remark += ", noticed before" * ("again" in mutant)
+        lines += ["", f"{mutant['id']}: {mutant['file']}:{mutant['line']} {mutant['operator']}, {verdict}{remark}"]
+        for edit in mutant.get("edits") or [mutant]:
+            texts = (edit[name].splitlines() for name in ("before", "after"))
+            lines += [line for line in difflib.ndiff(*texts) if not line.startswith("?")]
     return "\n".join(lines)
 
 
@@ -319,24 +400,30 @@ def main() -> None:
     drawing = commands.add_parser("draw", help="draw mutants")
     drawing.add_argument("--seed", type=int, required=True)
     drawing.add_argument("--count", type=int, default=80)
-    drawing.add_argument("--csrc", action="store_true", help="of the portable C++ kernels, not of Python")
+    kinds = drawing.add_mutually_exclusive_group()
+    kinds.add_argument("--csrc", action="store_true", help="of the portable C++ kernels, not of Python")
+    kinds.add_argument(
+        "--mends", action="store_true", help="commits that changed one source file and a test, taken back"
+    )
     drawing.add_argument("--out", type=Path, required=True)
-    for name, text in (("run", "run the tests on each mutant"), ("report", "counts and survivors")):
-        commands.add_parser(name, help=text).add_argument("file", type=Path)
-    commands.choices["report"].add_argument("--out", type=Path, help="add the counts to this JSON file")
+    running = commands.add_parser("run", help="run the tests on each fault")
+    running.add_argument("--again", action="store_true", help="only on those that were noticed")
+    reporting = commands.add_parser("report", help="counts and survivors")
+    for command in (running, reporting):
+        command.add_argument("file", type=Path)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # remove the copy
     if options.command == "draw":
-        python = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-        draw(ROOT, options.seed, options.count, cpp_files(ROOT) if options.csrc else python, options.out)
+        python, cpp = python_files(ROOT), cpp_files(ROOT)
+        if options.mends:
+            faults = functools.partial(mends, ROOT, python + cpp)
+        else:
+            faults = functools.partial(small_changes, ROOT, cpp if options.csrc else python)
+        draw(ROOT, options.seed, options.count, faults, options.out)
     elif options.command == "run":
-        run(ROOT, options.file)
+        run(ROOT, options.file, options.again)
     else:
         print(report(options.file))
-        if options.out:
-            rows = json.loads(options.out.read_text()) if options.out.exists() else []
-            rows.append(counts(options.file))
-            options.out.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
 
 
 if __name__ == "__main__":

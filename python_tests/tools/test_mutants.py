@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import random
 import subprocess
 from pathlib import Path
 
@@ -88,8 +90,9 @@ def test_cpp_code_only() -> None:
 
 def test_a_draw_is_reproducible_and_its_mutants_parse(tmp_path: Path) -> None:
     files = sorted((mutants.ROOT / "automl_ext/rl/replay").glob("*.py"))
+    faults = functools.partial(mutants.small_changes, mutants.ROOT, files)
     for seed, name in ((1, "a"), (1, "b"), (2, "c")):
-        mutants.draw(mutants.ROOT, seed, 5, files, tmp_path / name)
+        mutants.draw(mutants.ROOT, seed, 5, faults, tmp_path / name)
     first, again, other = ((tmp_path / name).read_text() for name in "abc")
     assert first == again != other
     header, drawn = mutants.read(tmp_path / "a")
@@ -98,7 +101,7 @@ def test_a_draw_is_reproducible_and_its_mutants_parse(tmp_path: Path) -> None:
     for mutant in drawn.values():
         source = (mutants.ROOT / mutant["file"]).read_text()
         assert mutant["before"] in source
-        changed = source.replace(mutant["before"], mutant["after"], 1)
+        changed = mutants.replaced(source, [mutant])
         assert compile(changed, mutant["file"], "exec")
         assert changed != source
 
@@ -140,6 +143,45 @@ def test_verdicts_of_outputs(code: int, output: str, verdict: str | None) -> Non
     )
 
 
+def git(folder: Path, *command: str) -> None:
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *command], cwd=folder, check=True)
+
+
+def commit(folder: Path, subject: str) -> None:
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", subject)
+
+
+def test_lines_nearest_to_the_number_are_replaced() -> None:
+    edit = {"line": 4, "before": "a", "after": "b\nc"}
+    assert mutants.replaced("a\nx\na\ny\n", [edit]) == "a\nx\nb\nc\ny\n"
+    assert mutants.replaced("a\nx\na\ny\n", [edit, {"line": 1, "before": "a\nx", "after": "x"}]) == "x\nb\nc\ny\n"
+    assert mutants.replaced("A\n", [edit]) is None
+
+
+def test_mends_are_commits_of_one_source_and_a_test(tmp_path: Path) -> None:
+    source, test = tmp_path / "automl_ext/part/sums.py", tmp_path / "python_tests/part/test_sums.py"
+    for path in (source, test):
+        path.parent.mkdir(parents=True)
+    git(tmp_path, "init", "--quiet")
+
+    def change(text: str, subject: str, *, tested: bool = True) -> None:
+        source.write_text(text)
+        test.write_text(f"# {subject}\n" if tested else test.read_text())
+        commit(tmp_path, subject)
+
+    change("def f(x):\n    return x - 1\n", "A new file")
+    change("def f(x):\n    return x + 1\n", "Mended")
+    change("# Sums.\n\n\ndef f(x):\n    return x + 1\n", "A comment")
+    change("# Sums.\n\n\ndef f(x):\n    return x + 1\n\n\ndef g(x):\n    return x\n", "No test", tested=False)
+    (found,) = mutants.mends(tmp_path, [source], random.Random(0))
+    assert (found["subject"], found["tests"]) == ("Mended", ["python_tests/part/test_sums.py"])
+    text = mutants.replaced(source.read_text(), found["edits"])
+    assert text is not None
+    assert "return x - 1" in text
+    assert "return x\n" in text
+
+
 @pytest.mark.slow
 def test_planted_mutants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # installed plugins take most of a run
@@ -151,10 +193,11 @@ def test_planted_mutants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(text)
-    for command in (["init", "--quiet"], ["add", "."]):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    git(tmp_path, "init", "--quiet")
+    commit(tmp_path, "The first")
     out = tmp_path / "mutants.jsonl"
-    mutants.draw(tmp_path, 1, 9, [tmp_path / "tiny/part/sums.py"], out)
+    faults = functools.partial(mutants.small_changes, tmp_path, [tmp_path / "tiny/part/sums.py"])
+    mutants.draw(tmp_path, 1, 9, faults, out)
     with out.open("a") as lines:
         print(json.dumps({"id": 0, "verdict": "survived", "equivalent": "of an earlier run"}), file=lines)
     mutants.run(tmp_path, out)
@@ -165,6 +208,10 @@ def test_planted_mutants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         # The wrong test fails without a mutant too.
         assert mutant.get("test", "").endswith("test_more" if mutant["line"] == 2 else "")
     noticed = sum(mutant["verdict"] == "noticed" for mutant in drawn)
+    (tmp_path / "python_tests/part/test_sums.py").write_text("def test_nothing():\n    assert True\n")
+    mutants.run(tmp_path, out, again=True)
+    assert sum(mutant.get("again") == "survived" for mutant in mutants.read(out)[1].values()) == noticed
+    assert "noticed before" in mutants.report(out)
     assert f"noticed of those not equivalent: {noticed} of 3" in mutants.report(out)
     assert "of an earlier run" in mutants.report(out)
     assert (tmp_path / "tiny/part/sums.py").read_text() == files["tiny/part/sums.py"]
