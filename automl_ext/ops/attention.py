@@ -109,8 +109,17 @@ def attention_in_blocks(
             mask = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril(first)
         elif mask is not None and mask.ndim > 1 and mask.shape[-2] > 1:
             mask = mask[..., first : first + rows, :]
-        results.append(checkpoint(attention_reference, q, k, v, mask, False, scale, use_reentrant=False))
+        results.append(checkpoint(_block, _native.current_backend(), q, k, v, mask, scale, use_reentrant=False))
     return torch.cat(results, -2)
+
+
+def _block(
+    backend: str, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, scale: float
+) -> Tensor:
+    """Compute a block by the backend of the forward pass: another may be selected when the backward pass repeats it."""
+    same = backend == _native.current_backend()
+    with contextlib.nullcontext() if same else _native.backend(backend):
+        return attention_reference(query, key, value, attn_mask, False, scale)
 
 
 def attention_reference(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import automl_ext
 from automl_ext.ops import attention
 
 L, S = 50, 40
@@ -53,6 +54,15 @@ def test_blocks_equal_the_whole(case: int, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(attention, "MOST_SCORES", 8 * S * 7)  # blocks of 7 queries
     blocks = attention.attention_in_blocks(*inputs, mask, is_causal, 0.5)
     torch.testing.assert_close(blocks, whole)
+    torch.testing.assert_close(torch.autograd.grad(blocks.sin().sum(), inputs), expected)
+
+
+def test_gradients_may_be_taken_with_another_backend_selected(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = problem()
+    monkeypatch.setattr(attention, "MOST_SCORES", 8 * S * 7)
+    with automl_ext.backend("reference"):
+        blocks = attention.attention_in_blocks(*inputs, None, False, 0.5)
+        expected = torch.autograd.grad(blocks.sin().sum(), inputs, retain_graph=True)
     torch.testing.assert_close(torch.autograd.grad(blocks.sin().sum(), inputs), expected)
 
 
