@@ -113,9 +113,7 @@ def attention_in_blocks(
     return torch.cat(results, -2)
 
 
-def _block(
-    backend: str, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, scale: float
-) -> Tensor:
+def _block(backend: str, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, scale: float) -> Tensor:
     """Compute a block by the backend of the forward pass: another may be selected when the backward pass repeats it."""
     same = backend == _native.current_backend()
     with contextlib.nullcontext() if same else _native.backend(backend):
