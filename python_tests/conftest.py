@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import gc
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,6 +56,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         cost[item.path] += 60 if item.get_closest_marker("slow") else 1
     items.sort(key=lambda item: -cost[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Take what the imports left out of the garbage collector, which would visit those objects again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 # A skip from a single place takes one line of the summary.

@@ -227,3 +227,28 @@ SPECS = [
     *MLP_SPECS,
     *POLICY_SPECS,
 ]
+
+# One spec for each op and for each branch of its Python: what traces or transforms a call takes seconds for each.
+TRACED_NAMES = (
+    "entmax15",
+    "sparsemax",
+    "entmax_bisect",
+    "gumbel_softmax_hard",
+    "gumbel_softmax_tau_per_row",
+    "gumbel_entmax15",
+    "cell_aggregate",
+    "entmax15_attention_causal_groups",
+    "entmax15_attention_bool_mask",
+    "gae",
+    "lambda_returns_discounts_carry",
+    "n_step_returns_carry",
+    "gae_tensors",
+    "vtrace",
+    "retrace",
+    "mlp_gelu_last",
+    "mlp_silu_stack",
+    "gru_cell",
+    "categorical_log_probs_3",
+    "policy_gradient_loss_old_log_probs_old_values_weights",
+)
+TRACED = [spec for spec in SPECS if spec.name in TRACED_NAMES]
