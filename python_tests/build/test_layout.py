@@ -320,11 +320,10 @@ def test_what_is_allowed_is_no_fault(source: str, find: Callable[[ast.AST], Iter
     assert list(find(ast.parse(source))) == []
 
 
-@pytest.mark.parametrize("name", ["a2c", "dreamer"])
-def test_constructing_an_agent_takes_little_time(name: str) -> None:
+def test_constructing_agents_takes_little_time() -> None:
     code = (
         "import time; start = time.process_time()\n"
-        f"from automl_ext import rl; rl.make({name!r}, 'CartPole-v1')\n"
+        "from automl_ext import rl; rl.make('a2c', 'CartPole-v1'); rl.make('dreamer', 'CartPole-v1')\n"
         "print(time.process_time() - start)"
     )
     # CPU-seconds, the best of three attempts: another process may slow down this one.

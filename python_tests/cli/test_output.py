@@ -248,7 +248,6 @@ def test_groups_of_options_have_titles(capsys: pytest.CaptureFixture[str], monke
     ("line", "expected"),
     [
         ("", {"train", "search", "eval", "nas-bench", "doctor", "bench"}),
-        ("train d", {"dqn", "dreamer"}),
         ("train dqn --en", {"--env-id"}),
         ("train dqn --vectorization ", {"auto", "sync", "async", "vector_entry_point"}),
         ("tune train pp", {"ppo"}),

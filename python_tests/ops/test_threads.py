@@ -66,7 +66,7 @@ def test_maps(name: str, shape: tuple[int, int]) -> None:
     x = random(*shape)
     x[1::7] = 1e-3 * x[1::7]  # some rows with many candidates
     x[-1] = -torch.inf
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, torch.bfloat16)[: 1 + ROWS.index(shape) % 2]:
         inputs = [x.to(dtype).requires_grad_()]
         if "gumbel_softmax" in name or "gumbel_entmax" in name:
             inputs.append(torch.tensor(0.7, requires_grad=True))

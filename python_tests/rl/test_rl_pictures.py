@@ -100,17 +100,16 @@ def test_unfinished_run_marks_the_last_of_the_best_evaluations(tmp_path: Path, d
     assert drawn_figures[0].get_suptitle() == "A2C on CartPole-v1: not finished, 400 environment steps"
 
 
-@pytest.mark.parametrize("algorithm", ["bc", "cql", "iql"])
-def test_offline_algorithms_take_gradient_steps(tmp_path: Path, drawn_figures: list[Any], algorithm: str) -> None:
+def test_offline_algorithms_take_gradient_steps(tmp_path: Path, drawn_figures: list[Any]) -> None:
     result = {"best_step": 200, "best_eval_return": 4.0, "env_steps": 200}
-    done = fake_run(tmp_path / "done", [3.0, 4.0], algorithm, result=result)
-    plot_runs([done, fake_run(tmp_path / "begun", [3.0, 4.0], algorithm)], tmp_path)
-    assert [figure.axes[0].get_xlabel() for figure in drawn_figures] == ["gradient steps"] * 3
-    first, second, _ = (figure.get_suptitle().replace("\n", " ") for figure in drawn_figures)
-    assert first.endswith("new episodes), 200 gradient steps")
-    assert second.endswith("not finished, 200 gradient steps")
-    plot_runs([done, fake_run(tmp_path / "online", [3.0, 4.0])], tmp_path)
-    assert drawn_figures[-1].axes[0].get_xlabel() == "environment steps or gradient steps"
+    bc, iql = (fake_run(tmp_path / name, [3.0, 4.0], name, result=result) for name in ("bc", "iql"))
+    plot_runs([bc, fake_run(tmp_path / "cql", [3.0, 4.0], "cql")], tmp_path)
+    plot_runs([iql, fake_run(tmp_path / "online", [3.0, 4.0])], tmp_path)
+    labels = [figure.axes[0].get_xlabel() for figure in drawn_figures]
+    assert labels == ["gradient steps"] * 4 + ["environment steps", "environment steps or gradient steps"]
+    titles = [figure.get_suptitle().replace("\n", " ") for figure in drawn_figures]
+    assert all(titles[i].endswith("new episodes), 200 gradient steps") for i in (0, 3))
+    assert titles[1].endswith("not finished, 200 gradient steps")
 
 
 def test_ablation_names_every_variant(tmp_path: Path, drawn_figures: list[Any]) -> None:

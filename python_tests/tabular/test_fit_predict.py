@@ -383,8 +383,7 @@ def test_rows_of_weight_0_are_left_out_and_said(arguments: dict[str, str]) -> No
         np.testing.assert_array_equal(split.valid, expected.valid)
 
 
-@pytest.mark.parametrize(("scale", "offset"), [(1, 1e9), (1e-5, 0), (1e19, 0)])
-def test_errors_do_not_depend_on_the_unit_of_the_target(scale: float, offset: float) -> None:
+def test_errors_do_not_depend_on_the_unit_of_the_target() -> None:
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.standard_normal((300, 3)), columns=list("abc"))
     y = 3 * frame["a"] + frame["b"] ** 2
@@ -399,7 +398,9 @@ def test_errors_do_not_depend_on_the_unit_of_the_target(scale: float, offset: fl
             found.append(trial.loss)
         return np.array(found) / unit
 
-    np.testing.assert_allclose(errors(y * scale + offset, scale), errors(y, 1), rtol=0.02)
+    expected = errors(y, 1)
+    for scale, offset in ((1, 1e9), (1e-5, 0), (1e19, 0)):
+        np.testing.assert_allclose(errors(y * scale + offset, scale), expected, rtol=0.02)
 
 
 def test_single_huge_targets_do_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ except BaseException:
 """
 
 
-@pytest.mark.parametrize("moment", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("moment", [0.3, pytest.param(1.0, marks=pytest.mark.slow), 3.0])
 def test_commands_are_interrupted_at_any_moment(tmp_path: Path, moment: float) -> None:
     end, right = interrupts.interrupted("train a2c --total-steps 10000000", moment, True, tmp_path)
     assert right, end

@@ -71,7 +71,8 @@ def trials_of(result: dict[str, Any] | None) -> list[dict[str, Any]]:
     return [{key: trial[key] for key in ("trial", "state", "value", "point")} for trial in result["trials"]]
 
 
-def test_the_best_trial_is_found_beside_the_given_settings(tmp_path: Path) -> None:
+def test_the_best_trial_is_found_beside_the_given_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # renders the pictures
     result = tune(parabola, SPACE, TuneConfig(trials=25, sampler="tpe"), tmp_path / "run", first=FIRST)
     assert result == json.loads((tmp_path / "run/result.json").read_text())
     assert result["trials"][0]["point"] == FIRST[0]  # as given, not moved into the space

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from automl_ext.nas.auto.auto_report import table_of
 from automl_ext.nas.auto.auto_result import race_row
 from automl_ext.nas.auto.auto_result import row as row_of
 from automl_ext.nas.auto.entrant import Entrant, beats_chance
-from automl_ext.nas.auto.plan import RACE_OF_FEW, AutoConfig, NetworkSpec, Plan, Rung, halving, largest
+from automl_ext.nas.auto.plan import RACE_OF_FEW, AutoConfig, Networks, NetworkSpec, Plan, Rung, halving, largest
 from automl_ext.nas.auto.work import HELD_LEAST, Finished, Task, Worker
 from automl_ext.nas.export.export import export, load_network
 from automl_ext.nas.plot import plot_run
@@ -59,10 +60,20 @@ def config(**options: Any) -> AutoConfig:
     return AutoConfig(**{"subset": 100, "candidates": 6, "minutes": 0.05, **options})
 
 
+@functools.cache
+def networks() -> Networks:
+    return prepare_race(config(), None, None).networks
+
+
+def new_race(**options: Any) -> Race:
+    """Return a race that is not planned yet; all of them share the networks, which take time to prepare."""
+    return Race(config(**options), networks(), 0.0)
+
+
 @pytest.mark.parametrize(("wide", "option", "found"), [(0.1, None, True), (0.19, None, False), (0.1, False, False)])
 def test_bfloat16_is_used_where_it_is_faster(wide: float, option: bool | None, found: bool) -> None:
     """A wide network that takes half the time, or nearly the same; an option decides, too."""
-    race = prepare_race(config(bfloat16=option, minutes=1), None, None)
+    race = new_race(bfloat16=option, minutes=1)
     probe = race.next_task()
     assert probe is not None
     times = {"seconds": torch.tensor([0.02, 0.2])}
@@ -71,7 +82,7 @@ def test_bfloat16_is_used_where_it_is_faster(wide: float, option: bool | None, f
     race.take(probe, Finished(0.1, table=times))
     assert race.recipe.bfloat16 is found
     assert ("bfloat16" in race.text()) is found
-    other = prepare_race(config(bfloat16=option, minutes=1), None, None)
+    other = new_race(bfloat16=option, minutes=1)
     other.load_state_dict(race.state_dict())
     assert other.recipe == race.recipe
 
@@ -96,7 +107,7 @@ def test_largest_architecture_of_the_space() -> None:
 
 @pytest.mark.parametrize("held", [HELD_LEAST - 1, HELD_LEAST])
 def test_the_table_says_when_validation_figures_are_of_an_earlier_network(held: int) -> None:
-    race = prepare_race(config(), None, None)
+    race = new_race()
     labels = torch.zeros(held, dtype=torch.long)
     images = replace(race.images, valid=Split(torch.zeros(held, 1, 1, 1), labels))
     right, wrong = torch.arange(10.0, 0.0, -1).log_softmax(0), torch.arange(10.0).log_softmax(0)
@@ -173,7 +184,7 @@ def test_an_interrupted_search_ends_alike(tmp_path: Path, whole: dict[str, Any] 
         assert parts[name] == whole[name], name
 
 
-def test_planning_counts_in_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planning_counts_in_the_budget(clock: None, monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter((1.0, 3.0, 10.0, 14.0))  # before and after the networks are prepared, then the plan
     monkeypatch.setattr(auto_module, "process_time", lambda: next(times))
     found = prepare_race(config(bfloat16=False, minutes=1), None, None)
@@ -198,7 +209,7 @@ def test_the_budget_is_kept_on_a_machine_that_slows_down(
 
 def race(losses: list[list[float]], rates: tuple[float, ...] = (), chance: float = 9.0, **options: Any) -> Race:
     """Return a race of networks whose losses are known; those below ``chance`` beat it."""
-    found = prepare_race(config(**options), None, None)
+    found = new_race(**options)
     entries = [NetworkSpec(f"network {i}", "convnet", "plain-s1-1-1-1", 4 + i) for i in range(len(losses))]
     for i, rate in enumerate(rates):
         entries[i] = entries[i]._replace(channels=4, rate=rate)
@@ -368,7 +379,7 @@ def test_chance_is_what_a_network_learns_without_images() -> None:
 
 def test_batch_norms_have_the_statistics_of_the_measured_weights() -> None:
     """After a few steps, running averages still have much of their initial values."""
-    found = prepare_race(config(), None, None)
+    found = new_race()
     spec = NetworkSpec("plain, C = 4", "convnet", "plain-s1-1-1-1", 4)
     finished = found.worker.work(Task("race", 0, until=3, measure=True), spec, found.recipe, None)
     assert finished.state is not None

@@ -105,7 +105,7 @@ def test_a_budget_too_small_for_one_evaluation_leaves_no_run_directory(tmp_path:
 def test_both_controllers_of_renas_are_rows(tmp_path: Path, table: str) -> None:
     names = ("rea", "renas", "renas-history")
     assert {"renas", "renas-history"} < set(NASBenchConfig().algorithms)
-    settings: dict[str, Any] = {"population": 5, "sample": 3, "workers": 1}
+    settings: dict[str, Any] = {"population": 5, "sample": 3, "workers": 1, "budget": 3000}
     result = nas_bench(NASBenchConfig(table=table, runs=2, algorithms=names, **settings), tmp_path / "run")
     assert result is not None
     assert list(result) == [*names]

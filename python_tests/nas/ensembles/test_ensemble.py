@@ -187,13 +187,13 @@ def test_damaged_or_foreign_members_are_rejected(finished: Path, tmp_path: Path)
             load_ensemble(run)
 
 
-@pytest.mark.parametrize("stop_after", [1, 2])
-def test_resume_equals_uninterrupted_run(finished: Path, tmp_path: Path, stop_after: int) -> None:
+def test_resume_equals_uninterrupted_run(finished: Path, tmp_path: Path) -> None:
+    """Parts of one and of two of the six epochs: they end within a training, and between two."""
     stops = 0
-    while ensemble(TINY, tmp_path / "run", resume="auto", stop_after=stop_after) is None:
+    while ensemble(TINY, tmp_path / "run", resume="auto", stop_after=1 + stops % 2) is None:
         stops += 1
         torch.rand(stops)  # the run must not depend on the global generator
-    assert stops == (6 - 1) // stop_after
+    assert stops == 3
     same(*(json.loads((out / "result.json").read_text()) for out in (finished, tmp_path / "run")))
 
 

@@ -147,11 +147,11 @@ def train(network: nn.Module, x: Tensor, labels: Tensor, steps: int) -> float:
     return loss.item()
 
 
-@DTYPES
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("which", range(4))
 @pytest.mark.parametrize("calibrated", [False, True])
-def test_deeper_keeps_the_function(dtype: torch.dtype, norm: bool, which: int, calibrated: bool) -> None:
+def test_deeper_keeps_the_function(norm: bool, which: int, calibrated: bool) -> None:
+    dtype = torch.float64 if (norm + which + calibrated) % 2 else torch.float32  # each with all pairs of the others
     x = images(dtype)
     network = settled(conv_net(norm), dtype, x)
     before = copy.deepcopy(network.state_dict())

@@ -43,26 +43,26 @@ def stars(figure: Any) -> list[list[list[float]]]:
     [(1, 4, 2), (4, 5, 2), (0, 1, 3)],  # the first two rows of a result have the largest budget
 )
 def test_the_star_marks_the_result(
-    tmp_path: Path, drawn_figures: list[Any], row: int, seconds: int, shown: int
+    tmp_path: Path, unrendered_figures: list[Any], row: int, seconds: int, shown: int
 ) -> None:
     result = {name: ROWS[row][name] for name in ("score", "parameters", "macs")}
     (tmp_path / "result.json").write_text(json.dumps(result))
     plot_search(ROWS, tmp_path)
-    trajectory, pareto = drawn_figures
+    trajectory, pareto = unrendered_figures
     score, parameters = pytest.approx(100 * result["score"]), result["parameters"]
     assert stars(trajectory) == [[[seconds, score]]]
     assert stars(pareto) == [[[parameters, score]], [[10 * parameters, score]]]
     assert len(pareto.axes[0].collections[0].get_offsets()) == shown
 
 
-def test_the_star_marks_the_final_training(tmp_path: Path, drawn_figures: list[Any]) -> None:
+def test_the_star_marks_the_final_training(tmp_path: Path, unrendered_figures: list[Any]) -> None:
     """Of the architecture that the final trainings chose; among the costs it has its score in the search."""
     finalists = [{"genotype": name, "search_score": s, "score": f} for name, s, f in (("a", 0.9, 0.6), ("b", 0.7, 0.8))]
     result = {"genotype": "b", "score": 0.8, "parameters": 2_000_000, "macs": 20_000_000, "finalists": finalists}
     (tmp_path / "result.json").write_text(json.dumps(result))
     finals = [{"seconds": 6 + i, "cost": 1, "final_score": one["score"]} for i, one in enumerate(finalists)]
     plot_search([*ROWS[:3], *finals], tmp_path)
-    trajectory, pareto = drawn_figures
+    trajectory, pareto = unrendered_figures
     assert stars(trajectory) == [[[7, pytest.approx(80)]]]
     assert stars(pareto)[0] == [[2_000_000, pytest.approx(70)]]
 
@@ -74,8 +74,8 @@ def test_evaluations_after_a_screening_count_from_1() -> None:
     assert (panel.x, panel.lines[0].x) == ("evaluation", [1, 2])
 
 
-def test_without_a_result_there_is_no_star(tmp_path: Path, drawn_figures: list[Any]) -> None:
+def test_without_a_result_there_is_no_star(tmp_path: Path, unrendered_figures: list[Any]) -> None:
     plot_search(ROWS, tmp_path)
     (tmp_path / "result.json").write_text(json.dumps({"score": "damaged", "parameters": 1}))
     plot_search(ROWS, tmp_path)
-    assert [stars(figure) for figure in drawn_figures] == [[]] * 4
+    assert [stars(figure) for figure in unrendered_figures] == [[]] * 4

@@ -39,6 +39,7 @@ from automl_ext_cli.table import COMMANDS
 
 SPACE = NASBench201()
 TINY: dict[str, Any] = {"subset": 200, "channels": 4, "epochs": 2}
+TINIEST = {**TINY, "subset": 60, "channels": 2}
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +95,12 @@ def test_resumed_search_equals_uninterrupted_search(tmp_path: Path, table: str) 
 @pytest.mark.parametrize(
     ("name", "config"),
     [
-        ("renas", ReNASConfig(**TINY, evaluations=7, population=3, sample=2)),
-        ("rea", EvolutionConfig(**TINY, evaluations=7, population=3, sample=2, inherit=True)),
-        ("successive-halving", SuccessiveHalvingConfig(**TINY, evaluations=7, candidates=4, eta=2, rungs=2)),
-        ("random", RandomConfig(**TINY, evaluator="curve", evaluations=7)),
-        ("random", RandomConfig(**TINY, evaluator="morphism", evaluations=7)),
-        ("rea", EvolutionConfig(**TINY, evaluator="supernet", evaluations=5, population=3, sample=2)),
+        ("renas", ReNASConfig(**TINIEST, evaluations=7, population=3, sample=2)),
+        ("rea", EvolutionConfig(**TINIEST, evaluations=7, population=3, sample=2, inherit=True)),
+        ("successive-halving", SuccessiveHalvingConfig(**TINIEST, evaluations=7, candidates=4, eta=2, rungs=2)),
+        ("random", RandomConfig(**TINIEST, evaluator="curve", evaluations=7)),
+        ("random", RandomConfig(**TINIEST, evaluator="morphism", evaluations=7)),
+        ("rea", EvolutionConfig(**TINIEST, evaluator="supernet", evaluations=5, population=3, sample=2)),
     ],
 )
 def test_resumed_trainings_equal_uninterrupted_ones(tmp_path: Path, name: str, config: SearchConfig) -> None:

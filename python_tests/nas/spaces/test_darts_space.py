@@ -57,9 +57,10 @@ def derived(net: DartsSupernet, genotype: DartsGenotype, fixed: bool) -> nn.Modu
     return network
 
 
-@pytest.mark.parametrize("fixed", [False, True])
-@pytest.mark.parametrize("form", ["nb201", "darts"])
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(  # each pair of values once
+    ("fixed", "form", "training"),
+    [(False, "nb201", True), (False, "darts", False), (True, "nb201", False), (True, "darts", True)],
+)
 def test_one_hot_weights_give_the_derived_network(fixed: bool, form: str, training: bool) -> None:
     net = supernet(form, fixed).train(training)
     x = torch.randn(6, 1, 9, 8)

@@ -40,7 +40,8 @@ SAMPLERS: dict[str, Callable[..., list[Choice]]] = {
 }
 
 
-TINY = {"subset": 200, "epochs": 4, "warmup": 0.5, "retrain_channels": 4, "retrain_epochs": 1, "batch_size": 20}
+TINY = {"subset": 200, "channels": 4, "epochs": 4, "warmup": 0.5, "batch_size": 20}
+TINY |= {"retrain_channels": 4, "retrain_epochs": 1}
 SEARCHES = {
     "gdas": GDASConfig(**TINY),
     "entmax-gdas": EntmaxGDASConfig(**TINY),
@@ -230,11 +231,11 @@ def test_run_cannot_be_resumed_by_another_search(finished: tuple[str, Path]) -> 
         search_supernet(other, out, resume="auto")
 
 
-def test_plot_shows_skip_and_none_in_one_panel(finished: tuple[str, Path], drawn_figures: list[Any]) -> None:
+def test_plot_shows_skip_and_none_in_one_panel(finished: tuple[str, Path], unrendered_figures: list[Any]) -> None:
     from automl_ext.nas.plot import plot_run
 
     assert finished[1] / "curves.png" in plot_run(finished[1])
-    panels = {(a.get_title(loc="left"), a.get_ylabel()): a for a in drawn_figures[0].axes}
+    panels = {(a.get_title(loc="left"), a.get_ylabel()): a for a in unrendered_figures[0].axes}
     lines = {key: [line.get_label() for line in axes.get_lines()] for key, axes in panels.items()}
     assert lines["search", "mean probability softmax(α), %"] == ["skip", "none"]
     assert lines.get(("search", "edges where α is largest, %"), ["skip", "none"]) == ["skip", "none"]  # unless constant

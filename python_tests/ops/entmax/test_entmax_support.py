@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -38,8 +40,11 @@ def test_scores_of_minus_infinity_change_nothing(name: str, length: int, dtype: 
     assert not of_padded[5:, length:].any()
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("length", [256, 257, 1000, 2049, 5000])
+@pytest.mark.parametrize(
+    ("dtype", "length"),
+    [*itertools.product(DTYPES[1:3], (256, 257, 1000, 2049, 5000)), *itertools.product(DTYPES[::3], (257, 2049))],
+    ids=str,
+)
 @pytest.mark.parametrize("name", OPS)
 def test_gradients_equal_those_without_support(name: str, length: int, dtype: torch.dtype) -> None:
     x = rows(37, length, dtype=dtype).requires_grad_()
@@ -142,8 +147,7 @@ def _forged(support: Tensor, changes: dict[int, int]) -> Tensor:
     return forged
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("dtype", "threads"), [*zip(DTYPES, (1, 2, 1, 2), strict=True)], ids=str)
 @pytest.mark.parametrize("name", OPS)
 def test_a_forged_support_is_refused(name: str, dtype: torch.dtype, threads: int) -> None:
     x = torch.randn(400, 300, generator=torch.Generator().manual_seed(7)).to(dtype)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -114,21 +113,18 @@ def some_logits(categories: int) -> Tensor:
     return 1.5 * torch.randn(categories, generator=torch.Generator().manual_seed(categories))
 
 
-SAMPLERS = {
-    "argmax": lambda logits, seed: gumbel_argmax(logits, seed=seed),
-    "softmax_hard": lambda logits, seed: gumbel_softmax(logits, 0.5, True, seed=seed).argmax(-1),
-    "entmax_hard": lambda logits, seed: gumbel_entmax15(logits, 2.0, True, seed=seed).argmax(-1),
-}
-
-
-@pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())
 @pytest.mark.parametrize(("categories", "rows"), [(2, 200_000), (8, 200_000), (33, 60_000), (1000, 2_000)])
-def test_frequencies_are_softmax_of_the_logits(
-    sampler: Callable[[Tensor, int], Tensor], categories: int, rows: int, each_backend: str
-) -> None:
+def test_frequencies_are_softmax_of_the_logits(categories: int, rows: int, each_backend: str) -> None:
+    """Of one op: the others choose the same, a property of each row that a tenth of the rows shows."""
     logits = some_logits(categories)
-    p = fit(sampler(logits.expand(rows, -1), seed=categories + rows), logits.softmax(-1))
-    assert 1e-3 < p < 1 - 1e-3
+    index = gumbel_argmax(logits.expand(rows, -1), seed=categories + rows)
+    assert 1e-3 < fit(index, logits.softmax(-1)) < 1 - 1e-3
+    few = logits.expand(rows // 10, -1)
+    for hard in (
+        gumbel_softmax(few, 0.5, True, seed=categories + rows),
+        gumbel_entmax15(few, 2.0, True, seed=categories + rows),
+    ):
+        assert torch.equal(hard.argmax(-1), index[: len(few)])
 
 
 def test_the_frequency_test_detects_wrong_noise() -> None:

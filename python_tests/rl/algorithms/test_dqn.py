@@ -63,21 +63,16 @@ SAME, NEXT = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP
 
 
 @pytest.mark.parametrize(
-    ("name", "mode"),
-    [
-        ("plain", SAME),
-        ("plain", NEXT),
-        ("double", NEXT),
-        ("dueling", SAME),
-        ("prioritized", NEXT),
-        ("distributional", NEXT),
-    ],
+    ("names", "mode"),
+    [("plain", SAME), ("plain", NEXT), ("double dueling prioritized", NEXT), ("distributional", NEXT)],
     ids=str,
 )
-def test_learns_the_optimal_values(name: str, mode: AutoresetMode) -> None:
+def test_learns_the_optimal_values(names: str, mode: AutoresetMode) -> None:
     """The value of staying is 1.5, although every environment has a time limit."""
-    agent = DQN(small(**SWITCHES[name]), fork_envs(mode))
-    while agent.envs.steps < 2_500:
+    agent = DQN(
+        small(**{name: value for part in names.split() for name, value in SWITCHES[part].items()}), fork_envs(mode)
+    )
+    while agent.envs.steps < 1_250:  # the error is then below 0.01
         agent.iterate()
     np.testing.assert_allclose(learned(agent), values(GAMMA), atol=0.12)
 

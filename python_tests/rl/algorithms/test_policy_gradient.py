@@ -16,7 +16,6 @@ from automl_ext.rl.algorithms.a3c import Shared, leg
 from automl_ext.rl.envs.vector import Envs
 
 NEXT, SAME = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP
-MODES = pytest.mark.parametrize("mode", [NEXT, SAME])
 FAST: dict[str, dict[str, Any]] = {
     "a2c": {"lr": 5e-3, "optimizer": "adam", "normalize_rewards": False},
     "a3c": {"lr": 5e-3, "lr_decay": False},
@@ -76,10 +75,10 @@ def test_learns_the_rewarded_actions(name: str, mode: Any, amount: int, settings
 @pytest.mark.parametrize(
     ("name", "mode", "amount", "settings"),
     [
-        ("a2c", NEXT, 200, {}),
-        ("a3c", SAME, 10_000, {}),
-        ("ppo", NEXT, 30, {"gae_lambda": 1.0}),
-        ("reinforce", SAME, 150, {}),
+        ("a2c", NEXT, 120, {}),
+        ("a3c", SAME, 5_000, {}),
+        ("ppo", NEXT, 15, {"gae_lambda": 1.0}),
+        ("reinforce", SAME, 90, {}),
     ],
 )
 def test_discount_factor_decides_the_action(
@@ -93,11 +92,11 @@ def test_discount_factor_decides_the_action(
 @pytest.mark.parametrize(
     ("name", "mode", "amount", "settings"),
     [
-        ("a2c", NEXT, 250, {"lr": 2e-2}),
-        ("a2c", SAME, 250, {"lr": 2e-2, "gae_lambda": 0.9}),
-        ("a3c", SAME, 12_000, {"lr": 1e-2}),
-        ("ppo", NEXT, 60, {}),
-        ("reinforce", NEXT, 150, {}),
+        ("a2c", NEXT, 125, {"lr": 2e-2}),
+        ("a2c", SAME, 125, {"lr": 2e-2, "gae_lambda": 0.9}),
+        ("a3c", SAME, 5_000, {"lr": 1e-2}),
+        ("ppo", NEXT, 30, {}),
+        ("reinforce", NEXT, 80, {}),
     ],
 )
 def test_truncated_episodes_bootstrap(name: str, mode: Any, amount: int, settings: dict[str, Any]) -> None:
@@ -107,9 +106,9 @@ def test_truncated_episodes_bootstrap(name: str, mode: Any, amount: int, setting
     )  # 1 to 2.95 if truncations counted as terminations
 
 
-@MODES
 @pytest.mark.parametrize(
-    ("name", "amount", "settings", "tolerance"), [("a2c", 500, {"lr": 2e-2}, 0.05), ("ppo", 60, {}, 0.07)]
+    ("name", "mode", "amount", "settings", "tolerance"),
+    [("a2c", NEXT, 500, {"lr": 2e-2}, 0.05), ("ppo", SAME, 30, {}, 0.07)],
 )
 def test_truncated_episodes_bootstrap_from_their_final_observation(
     name: str, mode: Any, amount: int, settings: dict[str, Any], tolerance: float
@@ -121,11 +120,11 @@ def test_truncated_episodes_bootstrap_from_their_final_observation(
 @pytest.mark.parametrize(
     ("name", "mode", "amount", "settings"),
     [
-        ("a2c", NEXT, 300, {"lr": 2e-2}),
-        ("a2c", SAME, 300, {"lr": 2e-2}),
-        ("a3c", NEXT, 12_000, {"lr": 1e-2}),
-        ("ppo", SAME, 60, {"gae_lambda": 1.0}),
-        ("reinforce", NEXT, 300, {}),
+        ("a2c", NEXT, 150, {"lr": 2e-2}),
+        ("a2c", SAME, 150, {"lr": 2e-2}),
+        ("a3c", NEXT, 6_000, {"lr": 1e-2}),
+        ("ppo", SAME, 20, {"gae_lambda": 1.0}),
+        ("reinforce", NEXT, 150, {}),
     ],
 )
 def test_returns_stop_at_the_end_of_an_episode(name: str, mode: Any, amount: int, settings: dict[str, Any]) -> None:

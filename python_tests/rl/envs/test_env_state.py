@@ -31,24 +31,25 @@ def actions_of(envs, steps, seed=0):
 
 
 @pytest.mark.parametrize(("env_id", "options"), CASES, ids=[f"{name} {o.vectorization}" for name, o in CASES])
-@pytest.mark.parametrize("before", [0, 1, 260])
-def test_restored_environments_continue_bit_for_bit(env_id, options, before) -> None:
+def test_restored_environments_continue_bit_for_bit(env_id, options) -> None:
     if env_id.startswith("MinAtar"):
         pytest.importorskip("minatar")
-    envs, other = make_envs(env_id, 3, 5, options), make_envs(env_id, 3, 99, options)
-    for actions in actions_of(envs, before):
-        envs.step(actions)
-    state = through_a_file(envs.state_dict())
-    later = actions_of(envs, 260, seed=1)  # long enough for time limits and new episodes
-    was = [envs.step(actions) for actions in later]
-    assert other.load_state_dict(state) is True
-    now = [other.step(actions) for actions in later]
-    for one, two in zip(was, now, strict=True):
-        for x, y in zip(one, two, strict=True):
-            assert x.dtype == y.dtype
-            assert x.tobytes() == y.tobytes()
-    assert (envs.episodes, envs.steps) == (other.episodes, other.steps)
-    assert envs.episodes or before < 260 or "Continuous" in env_id or "Freeway" in env_id  # their episodes are longer
+    envs, states, steps, known = make_envs(env_id, 3, 5, options), {}, [], {}
+    actions = actions_of(envs, 260 + 260)
+    for number, chosen in enumerate(actions):
+        if number in (0, 1, 260):
+            states[number] = through_a_file(envs.state_dict())
+        steps.append(envs.step(chosen))
+        known[number + 1] = list(envs.episodes)
+    for before, later in ((0, 40), (1, 40), (260, 260)):  # the last: long enough for time limits and new episodes
+        other = make_envs(env_id, 3, 99, options)
+        assert other.load_state_dict(states[before]) is True
+        for one, chosen in zip(steps[before : before + later], actions[before : before + later], strict=True):
+            for x, y in zip(one, other.step(chosen), strict=True):
+                assert x.dtype == y.dtype
+                assert x.tobytes() == y.tobytes()
+        assert (known[before + later], 3 * (before + later)) == (other.episodes, other.steps)
+    assert envs.episodes or "Continuous" in env_id or "Freeway" in env_id  # their episodes are longer
 
 
 def test_restored_environments_share_no_memory_with_the_state() -> None:

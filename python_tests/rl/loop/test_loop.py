@@ -33,6 +33,14 @@ def train(out: Path, config: ToyConfig | None = None, **kwargs) -> dict | None:
     return loop.train(Toy, config or ToyConfig(), out, **kwargs)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without an interruption."""
+    out = tmp_path_factory.mktemp("uninterrupted") / "whole"
+    train(out)
+    return out
+
+
 def test_files_of_a_run(tmp_path: Path) -> None:
     result = train(tmp_path / "run")
     stored = json.loads((tmp_path / "run/result.json").read_text())
@@ -90,18 +98,16 @@ def test_last_policy_becomes_the_best_if_it_is_as_good_on_the_final_episodes(
 
 
 @pytest.mark.parametrize("stop_after", [1, 60, 100, 133])  # 60: a step with a regular checkpoint
-def test_resumed_run_equals_uninterrupted_run(tmp_path: Path, stop_after: int) -> None:
-    train(tmp_path / "whole")
+def test_resumed_run_equals_uninterrupted_run(whole: Path, tmp_path: Path, stop_after: int) -> None:
     parts = tmp_path / "parts"
     assert train(parts, stop_after=stop_after) is None
     assert not (parts / "result.json").exists()
     assert train(parts, resume="auto", stop_after=50) is None
     assert train(parts, resume="auto") is not None
-    same_runs(tmp_path / "whole", parts)
+    same_runs(whole, parts)
 
 
-def test_best_policy_newer_than_the_checkpoint_is_removed(tmp_path: Path) -> None:
-    train(tmp_path / "whole")
+def test_best_policy_newer_than_the_checkpoint_is_removed(whole: Path, tmp_path: Path) -> None:
     train(tmp_path / "run", stop_after=70)
     (tmp_path / "run/best.pt").write_bytes(b"newer than the checkpoint")
     train(tmp_path / "run", resume="auto", stop_after=1)
@@ -109,19 +115,18 @@ def test_best_policy_newer_than_the_checkpoint_is_removed(tmp_path: Path) -> Non
     train(tmp_path / "run", resume="auto", stop_after=80)
     (tmp_path / "run/best.pt").unlink()
     train(tmp_path / "run", resume="auto")
-    same_runs(tmp_path / "whole", tmp_path / "run")
+    same_runs(whole, tmp_path / "run")
 
 
 def test_ctrl_c_saves_and_the_resumed_run_equals_the_uninterrupted_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(tmp_path / "whole")
-    before, whole = signal.getsignal(signal.SIGINT), loop.Training.iterate
+    before, iterate = signal.getsignal(signal.SIGINT), loop.Training.iterate
 
     def interrupted(self: loop.Training) -> int:
         if not self.saved > 0:  # no regular checkpoint yet
             os.kill(os.getpid(), signal.SIGINT)
-        return whole(self)
+        return iterate(self)
 
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes inherit an ignored SIGINT
@@ -134,7 +139,7 @@ def test_ctrl_c_saves_and_the_resumed_run_equals_the_uninterrupted_one(
         signal.signal(signal.SIGINT, before)
     train(tmp_path / "run", resume="auto")
     assert f"{tmp_path / 'run'}: continues from step 6\n" in capsys.readouterr().err
-    same_runs(tmp_path / "whole", tmp_path / "run")
+    same_runs(whole, tmp_path / "run")
 
 
 def test_a_second_ctrl_c_interrupts_at_once() -> None:
@@ -230,12 +235,9 @@ def test_without_saved_environments_new_episodes_start(tmp_path: Path) -> None:
         assert train(tmp_path / "one", config, resume="auto") is not None
 
 
-def test_evaluation_does_not_change_training(tmp_path: Path) -> None:
-    often = dataclasses.replace(ToyConfig(), eval_every=7)
-    train(tmp_path / "one")
-    train(tmp_path / "two", often)
-    states = [newest(tmp_path / name)[1]["agent"] for name in ("one", "two")]
-    same(*states)
+def test_evaluation_does_not_change_training(whole: Path, tmp_path: Path) -> None:
+    train(tmp_path / "often", dataclasses.replace(ToyConfig(), eval_every=7))
+    same(*(newest(run)[1]["agent"] for run in (whole, tmp_path / "often")))
 
 
 def test_averages_of_tensors_and_numbers() -> None:

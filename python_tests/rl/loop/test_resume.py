@@ -15,14 +15,14 @@ from automl_ext.rl.extras import RND, CountBonus, Extras, SelfImitation
 from automl_ext.rl.registry import algorithm
 from automl_ext.training.errors import UserError
 
-SHORT: dict[str, Any] = {"total_steps": 600, "eval_every": 200, "eval_episodes": 2, "final_episodes": 2}
-SHORT |= {"checkpoint_every": 150, "hidden": (8,)}
+SHORT: dict[str, Any] = {"total_steps": 360, "eval_every": 120, "eval_episodes": 2, "final_episodes": 2}
+SHORT |= {"checkpoint_every": 90, "hidden": (8,)}
 SEA: dict[str, Any] = {"env_id": "automl_ext/DeepSea-v0", "env": EnvOptions(env_kwarg=("size=4",)), "n_envs": 4}
 Q: dict[str, Any] = {"learning_starts": 100, "train_freq": 32, "gradient_steps": 2, "batch_size": 16}
-Q |= {"target_update_interval": 100, "buffer_size": 400}  # the ring is filled more than once
+Q |= {"target_update_interval": 100, "buffer_size": 200}  # the ring is filled more than once
 TEAM: dict[str, Any] = {"learning_starts": 100, "final_epsilon": 0.1}
 NORMALIZED = {"normalize_observations": True, "normalize_rewards": True}
-PPO = {"n_steps": 32, "n_epochs": 2, "n_envs": 4}
+PPO = {"n_steps": 16, "n_epochs": 2, "n_envs": 4}
 
 
 def with_extra(extra: Any, **options: Any) -> dict[str, Any]:
@@ -53,8 +53,8 @@ def test_resumed_run_equals_uninterrupted_run(case: str, tmp_path: Path) -> None
     found = algorithm(name)
     config = found.config(**SHORT | options)
     assert found.train(config, tmp_path / "whole") is not None
-    assert found.train(config, tmp_path / "halted", stop_after=250) is None
-    assert found.train(config, tmp_path / "halted", resume="auto", stop_after=100) is None
+    assert found.train(config, tmp_path / "halted", stop_after=150) is None
+    assert found.train(config, tmp_path / "halted", resume="auto", stop_after=60) is None
     assert found.train(config, tmp_path / "halted", resume="auto") is not None
     same_runs(tmp_path / "whole", tmp_path / "halted", {"updates_per_second"})
     if "extras" in options:
@@ -78,20 +78,20 @@ def test_a_finished_run_goes_on_with_more_steps(
 ) -> None:
     """Without a schedule that depends on their number, it equals a run of as many steps, bit for bit."""
     found, out = algorithm(name), tmp_path / "run"
-    longer, shorter = (found.config(**SHORT | options | {"total_steps": steps}) for steps in (800, 400))
+    longer, shorter = (found.config(**SHORT | options | {"total_steps": steps}) for steps in (480, 240))
     assert found.train(shorter, out) is not None
     assert found.train(longer, out, resume="auto", stop_after=1) is None
     printed = capsys.readouterr().err
-    assert f"{out}: total_steps was 400 and is now 800" in printed
+    assert f"{out}: total_steps was 240 and is now 480" in printed
     assert (f"; {schedules}: the schedule changes here" in printed) == bool(schedules)
     assert not (out / "result.json").exists()
     result = found.train(longer, out, resume="auto")
     assert result is not None
-    assert result["env_steps"] >= 800
+    assert result["env_steps"] >= 480
     if not schedules:
         found.train(longer, tmp_path / "whole")
         same_runs(tmp_path / "whole", out)
-    with pytest.raises(UserError, match="total_steps was 800 and is now 400; resume it with the same, or choose"):
+    with pytest.raises(UserError, match="total_steps was 480 and is now 240; resume it with the same, or choose"):
         found.train(shorter, out, resume="auto")
 
 

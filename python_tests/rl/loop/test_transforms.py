@@ -134,10 +134,10 @@ class ScaledDQN(DQN):
         self.seams.batch, self.seams.parts = [scaled], {"scaled": scaled}
 
 
-SHORT: dict[str, Any] = {"eval_every": 200, "eval_episodes": 2, "final_episodes": 2, "checkpoint_every": 100}
+SHORT: dict[str, Any] = {"eval_every": 120, "eval_episodes": 2, "final_episodes": 2, "checkpoint_every": 100}
 CASES: dict[str, tuple[Any, Any]] = {
-    "a2c": (NoisyA2C, A2CConfig(total_steps=600, normalize_rewards=False, **SHORT)),
-    "dqn": (ScaledDQN, small(total_steps=600, **SHORT)),
+    "a2c": (NoisyA2C, A2CConfig(total_steps=360, normalize_rewards=False, **SHORT)),
+    "dqn": (ScaledDQN, small(total_steps=360, **SHORT)),
 }
 
 

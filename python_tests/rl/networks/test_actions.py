@@ -41,13 +41,11 @@ class Off(Far):
     best = 162
 
 
-@pytest.mark.parametrize(
-    ("agent", "world", "iterations"), [("a2c", Far, 150), ("a2c", Off, 150), ("reinforce", Off, 150), ("ppo", Off, 40)]
-)
-def test_bandit_with_actions_far_from_0_is_learned(agent: str, world: type[Far], iterations: int) -> None:
+@pytest.mark.parametrize(("agent", "iterations"), [("a2c", 100), ("reinforce", 100), ("ppo", 20)])
+def test_bandit_with_actions_far_from_0_is_learned(agent: str, iterations: int) -> None:
     """Also the actions of ``act``, used in evaluation, are in the environment's units."""
     settings: dict[str, Any] = {"hidden": (8,), "lr": 2e-2}
-    envs = envs_in(world, 16, AutoresetMode.SAME_STEP)
+    envs = envs_in(Off, 16, AutoresetMode.SAME_STEP)
     learner: A2C | PPO | Reinforce
     if agent == "a2c":
         learner = A2C(A2CConfig(optimizer="adam", **settings), envs)
@@ -57,7 +55,7 @@ def test_bandit_with_actions_far_from_0_is_learned(agent: str, world: type[Far],
         learner = Reinforce(ReinforceConfig(**settings), envs)
     for _ in range(iterations):
         learner.iterate()
-    assert learner.act(np.ones((1, 1), np.float32)).item() == pytest.approx(world.best, abs=8)
+    assert learner.act(np.ones((1, 1), np.float32)).item() == pytest.approx(Off.best, abs=8)
     assert learner.network.distribution.log_std.item() < -0.5  # type: ignore[operator, union-attr]
 
 

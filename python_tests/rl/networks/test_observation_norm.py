@@ -101,12 +101,12 @@ def norm_of(agent: object) -> RunningNorm:
 @pytest.mark.parametrize("name", AGENTS)
 def test_agents_learn_from_observations_of_any_scale(name: str) -> None:
     agent = AGENTS[name](normalize_observations=True)
-    for _ in range(200):
+    for _ in range(60):
         agent.iterate()
     assert agent.act(FAR).tolist() == [0, 1, 2]
     if name == "a2c":  # without normalization; otherwise the environment is too easy for this test
         plain = AGENTS[name]()
-        for _ in range(200):
+        for _ in range(60):
             plain.iterate()
         assert plain.act(FAR).tolist() != [0, 1, 2]
 

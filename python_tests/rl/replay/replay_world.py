@@ -32,6 +32,7 @@ class World:
         self.now = [self.new() for _ in range(n_envs)]
         self.resetting = [False] * n_envs
         self.past = [[] for _ in range(n_envs)]
+        self.where = {}  # observation → (environment, index in its past)
 
     def new(self):
         self.serial += 1
@@ -50,6 +51,7 @@ class World:
             terminated, truncated = (self.rng.random(2) < self.end / 2).tolist()
             row = (self.now[b], self.serial % 7, float(self.rng.normal()), after, terminated, truncated)
             out.append((*row, True))
+            self.where[self.now[b]] = b, len(self.past[b])
             self.past[b].append((*row, not (terminated or truncated)))
             self.now[b] = after
             if terminated or truncated:
@@ -73,20 +75,18 @@ class World:
 
 def check_batch(world, batch, held, n_step, gamma):
     """Check that each window equals the record and starts at a stored transition. Return the transitions seen."""
-    where = {row[0]: (b, t) for b, past in enumerate(world.past) for t, row in enumerate(past)}
-    seen = set()
-    for i in range(len(batch.indices)):
-        b, t = where[int(batch.observations[i, 0])]
-        assert len(world.past[b]) - held <= t
-        value, discount, after, terminated = world.window(b, t, n_step, gamma)
-        assert batch.observations[i].tolist() == [world.past[b][t][0], world.past[b][t][0] + 0.5]
-        assert batch.next_observations[i].tolist() == [after, after + 0.5]
-        assert batch.actions[i] == world.past[b][t][1]
-        assert batch.returns[i].item() == pytest.approx(value, rel=1e-5, abs=1e-5)
-        assert batch.discounts[i].item() == pytest.approx(discount, rel=1e-6)
-        assert batch.terminated[i].item() == terminated
-        seen.add((b, t))
-    return seen
+    places = [world.where[x] for x in batch.observations[:, 0].tolist()]
+    assert len(places) == len(batch.indices)
+    assert all(len(world.past[b]) - held <= t for b, t in places)
+    starts = [world.past[b][t] for b, t in places]
+    returns, discounts, after, terminated = zip(*(world.window(b, t, n_step, gamma) for b, t in places), strict=True)
+    assert batch.observations.tolist() == [[row[0], row[0] + 0.5] for row in starts]
+    assert batch.next_observations.tolist() == [[x, x + 0.5] for x in after]
+    assert batch.actions.tolist() == [row[1] for row in starts]
+    assert batch.returns.numpy() == pytest.approx(np.array(returns), rel=1e-5, abs=1e-5)
+    assert batch.discounts.numpy() == pytest.approx(np.array(discounts), rel=1e-6)
+    assert batch.terminated.tolist() == list(terminated)
+    return set(places)
 
 
 def episode(replay, rewards, *, terminated=False, truncated=False, first=0, valid=True):

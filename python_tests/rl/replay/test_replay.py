@@ -157,7 +157,7 @@ def test_prioritized_frequencies_and_weights(alpha):
     replay.update_priorities(torch.from_numpy(indices), torch.from_numpy(errors))
     expected = (np.abs(errors) + 0.01) ** alpha
     expected /= expected.sum()
-    found, counts = counted(replay, 1000, 64)
+    found, counts = counted(replay, 250, 256)
     at = np.searchsorted(indices, found)
     assert chi_square(counts, 64_000 * expected[at]) < limit(39)
     assert expected[np.setdiff1d(np.arange(40), at)].sum() < 1e-3
