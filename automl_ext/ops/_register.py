@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.library import register_autocast, register_fake, register_vmap
 
-from automl_ext.ops import _register_attention, _register_mlp, _register_policy, _register_returns
+from automl_ext.ops import _register_attention, _register_mlp, _register_policy, _register_returns, _register_steps
 from automl_ext.ops._checks import check_dim, check_float_tensor, compute_dtype
 from automl_ext.ops._register_common import contiguous_like, to_front
 
@@ -217,6 +217,7 @@ def register() -> None:
     _register_mlp.register()
     _register_attention.register()
     _register_policy.register()
+    _register_steps.register()
     # float32 under autocast, as torch.softmax. mixed_op and the returns keep the dtype of their inputs.
     for name in ("entmax15", "sparsemax", "bisect_map", "gumbel_softmax", "gumbel_entmax15", "gumbel_argmax"):
         for device in ("cpu", "cuda"):

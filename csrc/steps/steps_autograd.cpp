@@ -1,0 +1,6 @@
+// A whole training step has no gradient: it computes that of its loss itself.
+#include "../common/autograd.h"
+
+TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) {
+  for (const char* step : {"policy_gradient_step", "td_step"}) m.impl(step, torch::CppFunction::makeFallthrough());
+}
