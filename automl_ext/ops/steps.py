@@ -109,7 +109,7 @@ def policy_gradient_step(
     losses = clip, value_clip, vf_coef, ent_coef
     network = actor, critic, activation, normalize_advantages, losses
     args: tuple[Any, ...] = (*given, *optional, *network, max_norm, max_kl, lr, betas, eps)
-    if not _uses_kernel(parameters):
+    if not runs_in_one_call(parameters):
         _check_policy(*args)
         with torch.no_grad():
             return PolicyStepMetrics(*reference.policy_gradient_step(*args).unbind())
@@ -196,7 +196,7 @@ def td_step(
     transitions = observations, actions, returns, next_observations, terminated, discounts, weights
     network = sizes, activation, layer_norm, double, huber
     args: tuple[Any, ...] = (parameters, target, moments, step, *transitions, *network, max_norm, lr, betas, eps)
-    if not _uses_kernel(parameters):
+    if not runs_in_one_call(parameters):
         _check_td(*args)
         with torch.no_grad():
             metrics, errors = reference.td_step(*args)
@@ -216,8 +216,8 @@ def td_step(
     return TdStepMetrics(loss, value, norm, errors)
 
 
-def _uses_kernel(parameters: object) -> bool:
-    """Return whether the kernel takes these parameters, or says what is wrong with them."""
+def runs_in_one_call(parameters: object) -> bool:
+    """Return whether a kernel takes these parameters, or says what is wrong with them; else PyTorch takes the step."""
     return (
         isinstance(parameters, Tensor) and parameters.device.type in ("cpu", "meta") and _native.use_native(parameters)
     )

@@ -21,6 +21,7 @@ from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.policy_agent import OnPolicyAgent, PolicyConfig, standardized
 from automl_ext.rl.loop.seams import Acted
 from automl_ext.rl.loop.train_config import GAMMAS, LAMBDAS
+from automl_ext.rl.networks.fused import FusedPolicy, fused_policy
 from automl_ext.rl.networks.modes import evaluating
 from automl_ext.rl.networks.parameters import FlatAdam, FlatRMSprop, clipped_gradient
 from automl_ext.training.checks import check_range
@@ -82,21 +83,26 @@ class A2C(OnPolicyAgent):
     def iterate(self) -> dict[str, Any]:
         """Act for ``n_steps`` in every environment and take one gradient step; return scalar metrics."""
         self.set_initial_policy()
-        rollout, metrics = self.compute_gradient()
+        rollout = self.rollout()
         if self.config.lr_decay:
             remaining = max(0.0, 1 - self.envs.steps / self.config.total_steps)
             self.optimizer.param_groups[0]["lr"] = self.config.lr * remaining
-        self.optimizer.step()
+        fused = fused_policy(self, A2C, ("loss", "compute_gradient"))
+        self.training_step = "fused" if fused else "composed"
+        if fused and rollout.valid.any():
+            metrics = self.fused_step(fused, rollout)
+        else:
+            metrics = self.compute_gradient(rollout)
+            self.optimizer.step()
+        self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
         return metrics | self.seams.updated(rollout)
 
-    def compute_gradient(self) -> tuple[Rollout, dict[str, Any]]:
-        """Act for ``n_steps`` and set ``parameters.grad`` to the clipped gradient; return rollout and metrics."""
-        rollout = self.rollout()
+    def compute_gradient(self, rollout: Rollout) -> dict[str, Any]:
+        """Set ``parameters.grad`` to the clipped gradient; return scalar metrics."""
         loss, metrics = self.loss(rollout)
         metrics["grad_norm"] = clipped_gradient(loss, self.parameters, self.config.max_grad_norm)
         self.seams.step()
-        self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
-        return rollout, metrics
+        return metrics
 
     @torch.no_grad()
     def rollout(self) -> Rollout:
@@ -141,3 +147,20 @@ class A2C(OnPolicyAgent):
         sequences = rollout.rewards, values, next_values, rollout.terminated, rollout.truncated
         advantages, returns = gae(*sequences, self.config.gamma, self.config.gae_lambda, valid=rollout.valid)
         return advantages.flatten(), returns.flatten()
+
+    def fused_step(self, fused: FusedPolicy, rollout: Rollout) -> dict[str, Any]:
+        """Take the step on :meth:`loss` in one call of :func:`automl_ext.policy_gradient_step`."""
+        config, valid = self.config, rollout.valid
+        advantages, returns = self.targets(rollout)
+        metrics = fused.step(
+            config.max_grad_norm,
+            **fused.inputs(rollout.acted),
+            actions=rollout.actions,
+            advantages=advantages,
+            returns=returns,
+            rows=None if valid.all() else valid.flatten().nonzero().squeeze(1),
+            normalize_advantages=config.normalize_advantages,
+            vf_coef=config.vf_coef,
+            ent_coef=config.ent_coef,
+        )
+        return {name: getattr(metrics, name) for name in ("policy_loss", "value_loss", "entropy", "grad_norm")}

@@ -108,8 +108,10 @@ def leg(learner: A2C, shared: Shared, until: int) -> dict[str, float]:
     while shared.steps.value < until:
         before = learner.envs.steps
         learner.parameters.data.copy_(shared.parameters)
-        for name, value in learner.compute_gradient()[1].items():
+        rollout = learner.rollout()
+        for name, value in learner.compute_gradient(rollout).items():
             sums[name] += value
+        learner.network.saw(rollout.observations)
         with shared.steps.get_lock():
             shared.steps.value += learner.envs.steps - before
         remaining = max(0.0, 1 - shared.steps.value / config.total_steps) if config.lr_decay else 1.0

@@ -36,6 +36,7 @@ from automl_ext.rl.loop.train_config import GAMMAS, TrainConfig, envs_of
 from automl_ext.rl.networks.action_spaces import discrete
 from automl_ext.rl.networks.body import use_bfloat16
 from automl_ext.rl.networks.encoders import Kind
+from automl_ext.rl.networks.fused import fused_q
 from automl_ext.rl.networks.modes import evaluating
 from automl_ext.rl.networks.parameters import (
     CenteredRMSprop,
@@ -290,9 +291,15 @@ class DQN(Agent):
         """
         losses: list[Tensor] = []
         metrics: dict[str, Any] = {}
+        fused = fused_q(self, DQN, ("step", "targets"))
+        self.training_step = "fused" if fused else "composed"
         with flushed_denormals():
-            for batch, targets in self.minibatches(steps):
-                loss, errors, metrics = self.step(batch, targets)
+            for batch, targets in self.minibatches(steps, fused is None):
+                if fused:
+                    loss, _, _, errors = fused.step(batch)
+                    self.updates += 1
+                else:
+                    loss, errors, metrics = self.step(batch, targets)
                 losses.append(loss)
                 if isinstance(self.replay, PrioritizedReplay):
                     try:
@@ -301,20 +308,26 @@ class DQN(Agent):
                         raise UserError(f"diverged at update {self.updates}: {error}") from None
         return metrics | {"loss": torch.stack(losses).mean()}
 
-    def minibatches(self, steps: int) -> Iterator[tuple[Batch, Tensor]]:
+    def minibatches(self, steps: int, with_targets: bool = True) -> Iterator[tuple[Batch, Any]]:
         """Yield a batch and its targets for each of ``steps`` gradient steps.
 
         If neither targets nor sampling change between gradient steps, one call samples all batches and computes all
         targets: the results are the same and the matrix products are larger.
+
+        Args:
+            with_targets: compute the targets; else they are None.
         """
         config = self.config
-        changing = config.double or config.noisy or config.prioritized or self.seams.batch or self.seams.terms
+        changing = config.prioritized or self.seams.batch or self.seams.terms
+        changing = changing or (with_targets and (config.double or config.noisy))
         most = 1 if changing else JOINT_BYTES // (config.batch_size * observation_bytes(self.envs.observation_space))
         at_once = next(n for n in range(max(min(steps, most), 1), 0, -1) if steps % n == 0)
         for _ in range(steps // at_once):
             batch = self.seams.transformed(self.replay.sample(config.batch_size * at_once))
-            targets = self.seams.merged(self.targets(batch))
-            yield from zip(split(batch, at_once), targets.chunk(at_once), strict=True)
+            targets: Any = [None] * at_once
+            if with_targets:
+                targets = self.seams.merged(self.targets(batch)).chunk(at_once)
+            yield from zip(split(batch, at_once), targets, strict=True)
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:

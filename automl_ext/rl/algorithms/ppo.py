@@ -16,6 +16,7 @@ and observations are normalized by ``RunningNorm`` in ``networks/body.py``. Ther
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from automl_ext.rl.loop.averages import mean_metrics
 from automl_ext.rl.loop.policy_agent import OnPolicyAgent, PolicyConfig
 from automl_ext.rl.loop.seams import Acted
 from automl_ext.rl.loop.train_config import GAMMAS, LAMBDAS
+from automl_ext.rl.networks.fused import FusedPolicy, fused_policy
 from automl_ext.rl.networks.modes import evaluating
 from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient
 from automl_ext.training.checks import check_range
@@ -123,15 +125,19 @@ class PPO(OnPolicyAgent):
         if not len(steps.actions):  # all environments were restarting
             return {}
         measured: list[dict[str, Any]] = []
+        fused = fused_policy(self, PPO, ("loss", "step"))
+        self.training_step = "fused" if fused else "composed"
+        inputs = fused and fused.inputs(steps.observations)
+        # In the first minibatch π is π_old, and its KL is rounding.
+        max_kls = itertools.chain([math.inf], itertools.repeat(1.5 * (config.target_kl or math.inf)))
         with flushed_denormals():
-            for batch in self.minibatches(steps):
-                loss, metrics = self.loss(batch, clip)
-                # In the first minibatch π is π_old, and its KL is rounding.
-                if measured and config.target_kl is not None and metrics["kl"] > 1.5 * config.target_kl:
+            for rows, max_kl in zip(self.minibatches(len(steps.actions)), max_kls, strict=False):
+                if fused:
+                    metrics = self.fused_step(fused, inputs, steps, rows, clip, max_kl)
+                else:
+                    metrics = self.step(steps, rows, clip, max_kl)
+                if metrics.get("kl", 0.0) > max_kl:
                     break
-                metrics["grad_norm"] = clipped_gradient(loss, self.parameters, config.max_grad_norm)
-                self.optimizer.step()
-                self.seams.step()
                 measured.append(metrics)
         metrics = mean_metrics(measured) | self.change(steps, clip) | self.seams.updated(rollout)
         self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
@@ -163,23 +169,30 @@ class PPO(OnPolicyAgent):
         network.saw_returns(steps.observations, steps.returns)  # changes nothing without PopArt
         return steps._replace(advantages=network.scaled(steps.advantages, steps.observations))
 
-    def minibatches(self, steps: Transitions) -> Iterator[Transitions]:
-        """Yield the minibatches of ``n_epochs`` random permutations, each with normalized advantages.
+    def minibatches(self, n: int) -> Iterator[Tensor | None]:
+        """Yield the rows of the minibatches of ``n_epochs`` random permutations of n steps; None for all rows.
 
         There are as few minibatches as possible per epoch, and their sizes differ by at most 1.
         """
-        n = len(steps.actions)
         parts = -(-n // self.config.batch_size)  # rounded up
-        whole = steps._replace(advantages=normalized(steps.advantages))
         for _ in range(self.config.n_epochs):
             if parts == 1:
-                yield whole
+                yield None
                 continue
             order = torch.randperm(n, generator=self.rng, device=self.device)
-            shuffled = [x[order] for x in steps]
             for i in range(parts):
-                batch = Transitions(*(x[i * n // parts : (i + 1) * n // parts] for x in shuffled))
-                yield batch._replace(advantages=normalized(batch.advantages))
+                yield order[i * n // parts : (i + 1) * n // parts]
+
+    def step(self, steps: Transitions, rows: Tensor | None, clip: float, max_kl: float) -> dict[str, Any]:
+        """Take one Adam step on a minibatch; return scalar metrics. Changes nothing if the KL exceeds ``max_kl``."""
+        batch = steps if rows is None else Transitions(*(x[rows] for x in steps))
+        loss, metrics = self.loss(batch._replace(advantages=normalized(batch.advantages)), clip)
+        if metrics.get("kl", 0.0) > max_kl:
+            return metrics
+        metrics["grad_norm"] = clipped_gradient(loss, self.parameters, self.config.max_grad_norm)
+        self.optimizer.step()
+        self.seams.step()
+        return metrics
 
     def loss(self, batch: Transitions, clip: float) -> tuple[Tensor, dict[str, Any]]:
         """Compute the loss of a minibatch, and scalar metrics (Schulman et al. 2017, equations 7 and 9):
@@ -211,6 +224,30 @@ class PPO(OnPolicyAgent):
         if config.target_kl is not None:
             metrics["kl"] = kl_estimate(log_probs.detach() - batch.log_probs)
         return self.seams.add_terms(loss, metrics, network, Acted(seen, batch.actions))
+
+    def fused_step(
+        self, fused: FusedPolicy, inputs: Any, steps: Transitions, rows: Tensor | None, clip: float, max_kl: float
+    ) -> dict[str, Any]:
+        """Take the step of :meth:`step` in one call of :func:`automl_ext.policy_gradient_step`."""
+        config = self.config
+        metrics = fused.step(
+            config.max_grad_norm,
+            **inputs,
+            actions=steps.actions,
+            advantages=steps.advantages,
+            returns=steps.returns,
+            rows=rows,
+            old_log_probs=steps.log_probs,
+            old_values=None if config.value_clip is None else steps.values,
+            normalize_advantages=True,
+            clip=clip,
+            value_clip=config.value_clip or math.inf,
+            vf_coef=config.vf_coef,
+            ent_coef=config.ent_coef,
+            max_kl=max_kl,
+        )
+        names = ("policy_loss", "value_loss", "entropy", "grad_norm", *(["kl"] if config.target_kl is not None else []))
+        return {name: getattr(metrics, name) for name in names}
 
     @torch.no_grad()
     def change(self, steps: Transitions, clip: float) -> dict[str, Tensor]:

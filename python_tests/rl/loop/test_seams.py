@@ -133,6 +133,7 @@ def test_q_learning_adds_the_gradient_of_a_term(switches: dict[str, Any]) -> Non
             one.replay.add(one.envs.step(one.explore(one.envs.observations)))
     before = {name: p.detach().clone() for name, p in agent.online.named_parameters()}
     add(agent, term)
+    add(agents[1], Squares(0.0))  # so that its gradient is in the parameters, too
     metrics = [one.update(1) for one in agents]
     assert (term.steps, agent.updates) == (1, 1)
     added = gradient_of(agent.online) - gradient_of(agents[1].online)
