@@ -55,6 +55,24 @@ def checks(device: torch.device) -> tuple[dict[str, Callable[[], Outputs]], list
     layers, biases = [randn(20, 100, scale=0.1), randn(5, 20)], [randn(20), randn(5)]
     state, gates = randn(64, 20), [randn(60, 100, scale=0.1), randn(60, 20), randn(60), randn(60)]
     actions = torch.randint(100, (64,), generator=g).to(device)
+    seen, few, ended = torch.randn(64, 4, generator=g).to(device), actions % 3, actions > 50
+    weights_of_two = torch.randn(4 * 8 + 8 + 8 * 3 + 3 + 4 * 8 + 8 + 8 + 1, generator=g).to(device)
+
+    def policy_step(p: Tensor, moments: tuple[Tensor, Tensor], step: Tensor) -> Sequence[Tensor]:
+        given = p, moments, step, seen, few, seen[:, 0], seen[:, 1]
+        return automl_ext.policy_gradient_step(*given, actor=[4, 8, 3], critic=[4, 8, 1], lr=0.01)
+
+    def td_step(p: Tensor, moments: tuple[Tensor, Tensor], step: Tensor) -> Sequence[Tensor]:
+        given = p, p.flip(0), moments, step, seen, few, seen[:, 0], -seen, ended, seen[:, 1].sigmoid()
+        return automl_ext.td_step(*given, sizes=[4, 8, 3], lr=0.01)
+
+    def stepped(call: Callable[..., Sequence[Tensor]], size: int) -> Outputs:
+        """Take two training steps; return the parameters after them, and the metrics of the second one."""
+        parameters = weights_of_two[:size].clone()
+        state = (torch.zeros_like(parameters), torch.zeros_like(parameters)), torch.zeros(())
+        call(parameters, *state)
+        return parameters, *call(parameters, *state)
+
     return {
         "entmax15": lambda: automl_ext.entmax15(logits),
         "entmax15_attention": lambda: automl_ext.entmax15_attention(logits, 2 * logits, logits, is_causal=True),
@@ -68,6 +86,8 @@ def checks(device: torch.device) -> tuple[dict[str, Callable[[], Outputs]], list
         "policy_gradient_loss": lambda: automl_ext.policy_gradient_loss(
             log_rhos, rewards, values, next_values, rewards, old_log_probs=0.5 * values.detach()
         ),
+        "policy_gradient_step": lambda: stepped(policy_step, len(weights_of_two)),
+        "td_step": lambda: stepped(td_step, 4 * 8 + 8 + 8 * 3 + 3),
         "mixed_op": lambda: automl_ext.mixed_op(xs, weights),
         "cell_aggregate": lambda: automl_ext.cell_aggregate([xs, xs], torch.stack([weights, -weights / 2])),
         "discounted_returns": lambda: automl_ext.discounted_returns(*episode),

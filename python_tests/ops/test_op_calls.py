@@ -63,7 +63,8 @@ def _limited_memory() -> Iterator[None]:
 
 
 def test_every_op_has_strategies() -> None:
-    assert set(ARGUMENTS) == {*ops.__all__, *entmax.__all__}
+    changing = {"policy_gradient_step", "td_step"}  # their arguments: test_training_steps.py
+    assert set(ARGUMENTS) == {*ops.__all__, *entmax.__all__} - changing
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)

@@ -87,8 +87,7 @@ class A2C(OnPolicyAgent):
         if self.config.lr_decay:
             remaining = max(0.0, 1 - self.envs.steps / self.config.total_steps)
             self.optimizer.param_groups[0]["lr"] = self.config.lr * remaining
-        fused = fused_policy(self, A2C, ("loss", "compute_gradient"))
-        self.training_step = "fused" if fused else "composed"
+        fused = self.fused()
         if fused and rollout.valid.any():
             metrics = self.fused_step(fused, rollout)
         else:
@@ -147,6 +146,10 @@ class A2C(OnPolicyAgent):
         sequences = rollout.rewards, values, next_values, rollout.terminated, rollout.truncated
         advantages, returns = gae(*sequences, self.config.gamma, self.config.gae_lambda, valid=rollout.valid)
         return advantages.flatten(), returns.flatten()
+
+    def fused(self) -> FusedPolicy | None:
+        """Return the training steps in one call, or None if they would be other ones."""
+        return fused_policy(self, A2C, ("loss", "compute_gradient"))
 
     def fused_step(self, fused: FusedPolicy, rollout: Rollout) -> dict[str, Any]:
         """Take the step on :meth:`loss` in one call of :func:`automl_ext.policy_gradient_step`."""

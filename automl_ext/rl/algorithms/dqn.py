@@ -36,7 +36,7 @@ from automl_ext.rl.loop.train_config import GAMMAS, TrainConfig, envs_of
 from automl_ext.rl.networks.action_spaces import discrete
 from automl_ext.rl.networks.body import use_bfloat16
 from automl_ext.rl.networks.encoders import Kind
-from automl_ext.rl.networks.fused import fused_q
+from automl_ext.rl.networks.fused import FusedQ, fused_q
 from automl_ext.rl.networks.modes import evaluating
 from automl_ext.rl.networks.parameters import (
     CenteredRMSprop,
@@ -291,8 +291,7 @@ class DQN(Agent):
         """
         losses: list[Tensor] = []
         metrics: dict[str, Any] = {}
-        fused = fused_q(self, DQN, ("step", "targets"))
-        self.training_step = "fused" if fused else "composed"
+        fused = self.fused()
         with flushed_denormals():
             for batch, targets in self.minibatches(steps, fused is None):
                 if fused:
@@ -307,6 +306,10 @@ class DQN(Agent):
                     except ValueError as error:
                         raise UserError(f"diverged at update {self.updates}: {error}") from None
         return metrics | {"loss": torch.stack(losses).mean()}
+
+    def fused(self) -> FusedQ | None:
+        """Return the training steps in one call, or None if they would be other ones."""
+        return fused_q(self, DQN, ("step", "targets"))
 
     def minibatches(self, steps: int, with_targets: bool = True) -> Iterator[tuple[Batch, Any]]:
         """Yield a batch and its targets for each of ``steps`` gradient steps.

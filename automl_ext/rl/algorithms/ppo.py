@@ -125,8 +125,7 @@ class PPO(OnPolicyAgent):
         if not len(steps.actions):  # all environments were restarting
             return {}
         measured: list[dict[str, Any]] = []
-        fused = fused_policy(self, PPO, ("loss", "step"))
-        self.training_step = "fused" if fused else "composed"
+        fused = self.fused()
         inputs = fused and fused.inputs(steps.observations)
         # In the first minibatch π is π_old, and its KL is rounding.
         max_kls = itertools.chain([math.inf], itertools.repeat(1.5 * (config.target_kl or math.inf)))
@@ -224,6 +223,10 @@ class PPO(OnPolicyAgent):
         if config.target_kl is not None:
             metrics["kl"] = kl_estimate(log_probs.detach() - batch.log_probs)
         return self.seams.add_terms(loss, metrics, network, Acted(seen, batch.actions))
+
+    def fused(self) -> FusedPolicy | None:
+        """Return the training steps in one call, or None if they would be other ones."""
+        return fused_policy(self, PPO, ("loss", "step"))
 
     def fused_step(
         self, fused: FusedPolicy, inputs: Any, steps: Transitions, rows: Tensor | None, clip: float, max_kl: float

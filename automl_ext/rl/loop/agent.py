@@ -40,8 +40,6 @@ class Agent(ABC):
         algorithm: its name, in :data:`automl_ext.rl.registry.ALGORITHMS`, run directories and saved agents.
         updates: number of gradient steps so far; None if the agent does not count them. The result reports it, and
             a warning if it is 0.
-        training_step: ``fused`` if the last update took its steps in one call each, ``composed`` if it took those of
-            the algorithm's file; None before, and for algorithms without steps in one call. The result reports it.
         best: the ``step``, ``return`` and ``policy`` of the best policy of the last :meth:`learn`. None before the
             first call.
         honors: the seams at which extras can act on this algorithm.
@@ -51,7 +49,6 @@ class Agent(ABC):
     config: Any
     algorithm: ClassVar[str]
     updates: int | None = None
-    training_step: str | None = None
     best: dict[str, Any] | None = None
     honors: ClassVar[frozenset[Seam]] = frozenset()
     _policy_given = False  # whether a policy was loaded, which training then starts from

@@ -76,7 +76,7 @@ def train(
         best policy is the one with the best evaluation during training, or the last one if its mean on the new episodes
         is at least as high. ``seconds``, ``cpu_seconds``, ``steps_per_second`` and ``updates_per_second`` measure
         acting and learning without evaluation. ``updates`` and ``updates_per_second`` exist if the agent counts its
-        updates; ``training_step`` says which kind of steps they were, see :class:`~automl_ext.rl.loop.agent.Agent`.
+        updates; ``training_step``, if the algorithm has steps in one call, says which steps it takes.
 
     Raises:
         UserError: a wrong configuration or run directory, or losses that are not finite.
@@ -321,8 +321,8 @@ class Training:
         if updates is not None:
             speed = (updates - self.start_updates) / max(self.clock.wall, 1e-9)
             result |= {"updates": updates, "updates_per_second": speed}
-        if self.agent.training_step is not None:
-            result["training_step"] = self.agent.training_step
+        if hasattr(self.agent, "fused"):
+            result["training_step"] = "fused" if self.agent.fused() else "composed"
         return result
 
 

@@ -108,7 +108,11 @@ def test_truncated_episodes_bootstrap(name: str, mode: Any, amount: int, setting
 
 @pytest.mark.parametrize(
     ("name", "mode", "amount", "settings", "tolerance"),
-    [("a2c", NEXT, 500, {"lr": 2e-2}, 0.05), ("ppo", SAME, 30, {}, 0.07)],
+    [
+        ("a2c", NEXT, 500, {"lr": 2e-2}, 0.05),
+        ("a2c", SAME, 500, {"lr": 2e-2}, 0.05),
+        ("ppo", SAME, 30, {}, 0.07),
+    ],
 )
 def test_truncated_episodes_bootstrap_from_their_final_observation(
     name: str, mode: Any, amount: int, settings: dict[str, Any], tolerance: float
