@@ -18,7 +18,7 @@ from automl_ext import _native
 # The tests need the extra test and what the package itself needs, except those of the ops and of their CUDA kernels.
 WITHOUT_EXTRA = {"cuda", "helpers", "ops"}
 FOLDERS = {folder.name for folder in Path(__file__).parent.iterdir() if folder.is_dir()}
-NEEDED = ("gymnasium", "tyro", "rich", "sklearn")
+NEEDED = ("gymnasium", "tyro", "rich", "sklearn", "matplotlib")
 collect_ignore = [] if all(map(importlib.util.find_spec, NEEDED)) else sorted(FOLDERS - WITHOUT_EXTRA)
 
 
