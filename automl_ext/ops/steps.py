@@ -1,8 +1,8 @@
 """Whole training steps of small perceptrons in one call: networks, loss, gradient, clipping and optimizer.
 
 The functions change their arguments: the vector of all parameters, and the optimizer's state, which is that of
-``torch.optim.Adam`` or ``torch.optim.RMSprop``. A step takes a fifth to an eighth of the time of the same step in
-PyTorch. ``_step_reference.py`` is the same in PyTorch, and is used where there is no kernel: on other devices than the
+``torch.optim.Adam`` or ``torch.optim.RMSprop``.
+``_step_reference.py`` is the same in PyTorch, and is used where there is no kernel: on other devices than the
 CPU, and with the backend ``reference``.
 
 The bits of a result depend neither on the number of threads nor on how they share the rows.

@@ -25,9 +25,8 @@ struct StepNetwork {
 // another one stands here.
 struct PolicyStep {
   StepNetwork actor, critic;
-  bool gaussian;    // else categorical
-  int64_t log_std;  // offset of the Gaussian's logarithms of standard deviations
-  const void* parameters;
+  bool gaussian;                       // else categorical
+  const void* parameters;              // of a Gaussian, the first ones are the logarithms of its standard deviations
   const void *observations, *actions;  // [N, inputs]; int64 [N], or [N, outputs] if Gaussian
   const uint8_t* masks;                // [N, outputs]: 0 where an action is not possible; may be null
   const void *old_log_probs, *old_values, *advantages, *returns;  // the old ones may be null

@@ -232,7 +232,7 @@ def test_steps_are_those_of_pytorch(kind: Any, name: str, backend: str) -> None:
 
 @native_only
 @every_case
-def test_float32_is_as_exact_as_asked(kind: Any, name: str) -> None:
+def test_float32_is_close_to_float64(kind: Any, name: str) -> None:
     case = kind(name, dtype=torch.float32)
     exact = kind(name, dtype=torch.float32)
     state = case.state(torch.float32)

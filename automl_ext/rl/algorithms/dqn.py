@@ -309,7 +309,7 @@ class DQN(Agent):
 
     def fused(self) -> FusedQ | None:
         """Return the training steps in one call, or None if they would be other ones."""
-        return fused_q(self, DQN, ("step", "targets"))
+        return fused_q(self, DQN, ("step", "targets", "rainbow_targets"))
 
     def minibatches(self, steps: int, with_targets: bool = True) -> Iterator[tuple[Batch, Any]]:
         """Yield a batch and its targets for each of ``steps`` gradient steps.

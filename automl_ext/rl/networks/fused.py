@@ -14,7 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.ops.networks import FusedMLP
-from automl_ext.ops.steps import PolicyStepMetrics, TdStepMetrics, policy_gradient_step, runs_in_one_call, td_step
+from automl_ext.ops.steps import (
+    MOST_LAYERS,
+    PolicyStepMetrics,
+    TdStepMetrics,
+    policy_gradient_step,
+    runs_in_one_call,
+    td_step,
+)
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.body import Body
 from automl_ext.rl.networks.distributions import Categorical, DiagonalGaussian
@@ -84,7 +91,7 @@ def fused_policy(agent: Any, own: type, methods: Sequence[str]) -> FusedPolicy |
         and actor.activation in ("tanh", "relu")
         and type(network.distribution) in (Categorical, DiagonalGaussian)
         and type(network.body) is Body
-        and 2 <= len(sizes_of(actor)) - 1 <= 8
+        and few(sizes_of(actor))
         and trains(agent, network, (FlatAdam, FlatRMSprop))
     )
     return FusedPolicy(network, agent.optimizer, agent.parameters) if same else None
@@ -148,10 +155,9 @@ def fused_q(agent: Any, own: type, methods: Sequence[str]) -> FusedQ | None:
     )
     if not same:
         return None
-    if type(network.head) is FusedMLP and network.head.activation in ("tanh", "relu"):
+    if type(network.head) is FusedMLP:
         sizes = sizes_of(network.head)
-        plain = network.head.activation == "relu" and 2 <= len(sizes) - 1 <= 8
-        return FusedQ(agent, sizes, False) if plain else None
+        return FusedQ(agent, sizes, False) if network.head.activation == "relu" and few(sizes) else None
     return fused_normalized_q(agent)
 
 
@@ -164,13 +170,13 @@ def fused_normalized_q(agent: Any) -> FusedQ | None:
     if agent.envs.observation_space.dtype.name != "float32":
         return None
     layers = [*body, head.hidden, head.layer_norm, nn.ReLU(), head.advantage]
-    kinds = [nn.Linear, nn.LayerNorm, nn.ReLU] * ((len(layers) - 1) // 3) + [nn.Linear]
-    if [type(layer) for layer in layers] != kinds or not 2 <= len(kinds) // 3 + 1 <= 8:
+    hidden = [nn.Linear, nn.LayerNorm, nn.ReLU] * (len(layers) // 3)
+    if [type(layer) for layer in layers] != [*hidden, nn.Linear]:
         return None
-    if any(type(layer) is nn.LayerNorm and layer.eps != LAYER_NORM_EPS for layer in layers):
+    if any(layer.eps != LAYER_NORM_EPS for layer in layers[1::3]):
         return None
-    linear = layers[::3]
-    return FusedQ(agent, [linear[0].in_features, *(layer.out_features for layer in linear)], True)
+    sizes = [layers[0].in_features, *(layer.out_features for layer in layers[::3])]
+    return FusedQ(agent, sizes, True) if few(sizes) else None
 
 
 # ---- what must hold
@@ -214,6 +220,11 @@ def trains(agent: Any, network: nn.Module, optimizers: Sequence[type]) -> bool:
             return False
         at += p.numel() * p.element_size()
     return at == flat.data_ptr() + flat.numel() * flat.element_size()
+
+
+def few(sizes: Sequence[int]) -> bool:
+    """Return whether the ops take a perceptron with as many layers."""
+    return 2 <= len(sizes) - 1 <= MOST_LAYERS
 
 
 def sizes_of(network: nn.Sequential) -> list[int]:
