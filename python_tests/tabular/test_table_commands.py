@@ -30,7 +30,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_fit_and_predict(command: Command, files: Path) -> None:
-    code, printed, _ = command("fit", "train.csv", "--target", "y", "--minutes", "0.02", "--out", "run")
+    code, printed, _ = command("fit", "train.csv", "--target", "y", "--minutes", "0.05", "--out", "run")
     assert code == 0
     for text in ("city", "categorical", "target y: binary, 2 classes", "log loss", "ensemble", "split: stratified"):
         assert text in printed
@@ -55,7 +55,7 @@ def test_fit_and_predict(command: Command, files: Path) -> None:
 
 
 def test_fit_json_and_options(command: Command, files: Path) -> None:
-    flags = "--target price --time day --type member=ignore --no-features --metric mae --minutes 0.02 --json"
+    flags = "--target price --time day --type member=ignore --no-features --metric mae --minutes 0.03 --json"
     code, printed, _ = command("fit", "numbers.csv", *flags.split(), "--out", "run")
     assert code == 0
     result = json.loads(printed)

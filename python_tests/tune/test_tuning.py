@@ -228,7 +228,8 @@ def infinite(point: dict[str, Any], out: Path) -> float:
     return 1.0
 
 
-def test_an_infinite_setting_survives_an_interruption(tmp_path: Path) -> None:
+def test_an_infinite_setting_survives_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # renders the pictures
     first = [{"x": math.inf, "n": 3, "kind": "a"}]
     with pytest.raises(KeyboardInterrupt):
         tune(infinite, SPACE, TuneConfig(trials=2), tmp_path / "run", first=first)
@@ -245,7 +246,8 @@ def test_minimize(tmp_path: Path) -> None:
     assert result["maximize"] is False
 
 
-def test_failed_trials_are_counted_and_say_why(tmp_path: Path) -> None:
+def test_failed_trials_are_counted_and_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # renders the pictures
     result = tune(failing, SPACE, TuneConfig(trials=6, sampler="tpe"), tmp_path / "run", first=FIRST)
     assert result is not None
     states = [trial["state"] for trial in result["trials"]]
@@ -292,7 +294,8 @@ def test_no_trial_starts_after_the_budget_in_time(tmp_path: Path) -> None:
     assert len(trials_of(result)) == 1
 
 
-def test_hyperband_ends_bad_trials_early_and_never_the_first(tmp_path: Path) -> None:
+def test_hyperband_ends_bad_trials_early_and_never_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # renders the pictures
     config = TuneConfig(trials=20, sampler="random", pruner="hyperband")
     result = tune(parabola, SPACE, config, tmp_path / "run", first=[{"x": 0.3, "n": 7, "kind": "a"}])
     assert result is not None

@@ -27,7 +27,7 @@ DARTS_V2 = (
     "+|skip_connect~0|dil_conv_3x3~2| reduction=|max_pool_3x3~0|max_pool_3x3~1|+|max_pool_3x3~1|skip_connect~2|"
     "+|max_pool_3x3~0|skip_connect~2|+|max_pool_3x3~1|skip_connect~2|"
 )
-quick = settings(max_examples=8, deadline=None, derandomize=True)
+quick = settings(max_examples=15, deadline=None, derandomize=True)
 
 
 def genotypes(name: str) -> st.SearchStrategy[Any]:
