@@ -87,6 +87,9 @@ def checks(device: torch.device) -> tuple[dict[str, Callable[[], Outputs]], list
             log_rhos, rewards, values, next_values, rewards, old_log_probs=0.5 * values.detach()
         ),
         "policy_gradient_step": lambda: stepped(policy_step, len(weights_of_two)),
+        "policy_act": lambda: automl_ext.policy_act(
+            weights_of_two, seen, seen[:, 0].sigmoid(), actor=[4, 8, 3], critic=[4, 8, 1]
+        ),
         "td_step": lambda: stepped(td_step, 4 * 8 + 8 + 8 * 3 + 3),
         "mixed_op": lambda: automl_ext.mixed_op(xs, weights),
         "cell_aggregate": lambda: automl_ext.cell_aggregate([xs, xs], torch.stack([weights, -weights / 2])),

@@ -63,7 +63,7 @@ if torch.cuda.is_available() or info["cuda"] != torch.version.cuda:
 has, names = torch._C._dispatch_has_kernel_for_dispatch_key, torch._C._dispatch_get_all_op_names()
 ours = sorted(name for name in names if name.startswith("automl_ext::") and has(name, "CPU"))
 # On a GPU, these go through PyTorch's own ops.
-on_cpu = ("gather_windows", "entmax15_attention", "mlp", "gru_cell", "policy_gradient_step", "td_step")
+on_cpu = ("gather_windows", "entmax15_attention", "mlp", "gru_cell", "policy_act", "policy_gradient_step", "td_step")
 of_cpu = [name for name in ours if name.removeprefix("automl_ext::").lstrip("_").startswith(on_cpu)]
 lacking = [name for name in ours if not has(name, "CUDA") and name not in of_cpu]
 if lacking or not ours:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # loaded at first use
     from automl_ext.ops.networks import FusedMLP, gru_cell, mlp
     from automl_ext.ops.policy import categorical_log_probs, policy_gradient_loss
     from automl_ext.ops.returns import discounted_returns, gae, lambda_returns, n_step_returns, retrace, vtrace
-    from automl_ext.ops.steps import policy_gradient_step, td_step
+    from automl_ext.ops.steps import policy_act, policy_gradient_step, td_step
     from automl_ext.ops.targets import categorical_projection, td_targets
 
 if _native.is_loaded():
@@ -47,6 +47,7 @@ __all__ = [
     "mixed_op",
     "mlp",
     "n_step_returns",
+    "policy_act",
     "policy_gradient_loss",
     "policy_gradient_step",
     "retrace",

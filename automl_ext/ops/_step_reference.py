@@ -64,6 +64,32 @@ def take_step(
     parameters.addcdiv_(average, root, value=-lr / (1 - betas[0] ** float(step)))
 
 
+def policy_act(
+    parameters: Tensor,
+    observations: Tensor,
+    noise: Tensor | None,
+    masks: Tensor | None,
+    actor: Sequence[int],
+    critic: Sequence[int],
+    activation: str,
+    gaussian: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    sizes = [actor[-1] * gaussian, perceptron_size(actor), perceptron_size(critic)]
+    log_std, policy, value = torch.split(parameters.detach(), sizes)
+    outputs = perceptron(observations, policy, actor, activation)
+    values = perceptron(observations, value, critic, activation).squeeze(1)
+    if gaussian:
+        z = torch.zeros_like(outputs) if noise is None else noise
+        return outputs + z * log_std.exp(), -(0.5 * z * z + log_std + 0.5 * math.log(2 * math.pi)).sum(1), values
+    log_p = (outputs if masks is None else outputs.masked_fill(~masks, -math.inf)).log_softmax(1)
+    actions = log_p.argmax(1)
+    if noise is not None:  # the last possible action whose predecessors have a probability of at most the noise
+        before = log_p.exp().cumsum(1) - log_p.exp()
+        possible = (before <= noise.unsqueeze(1)) & (log_p > -math.inf)
+        actions = (possible * torch.arange(1, actor[-1] + 1, device=noise.device)).argmax(1)
+    return actions, log_p.gather(1, actions.unsqueeze(1)).squeeze(1), values
+
+
 def policy_gradient_step(
     parameters: Tensor,
     moments: tuple[Tensor | None, Tensor],

@@ -1,6 +1,6 @@
-"""Whole training steps of small perceptrons in one call: networks, loss, gradient, clipping and optimizer.
+"""Whole training steps of small perceptrons in one call: networks, loss, gradient, clipping and optimizer; and acting.
 
-The functions change their arguments: the vector of all parameters, and the optimizer's state, which is that of
+The steps change their arguments: the vector of all parameters, and the optimizer's state, which is that of
 ``torch.optim.Adam`` or ``torch.optim.RMSprop``.
 ``_step_reference.py`` is the same in PyTorch, and is used where there is no kernel: on other devices than the
 CPU, and with the backend ``reference``.
@@ -125,6 +125,62 @@ def policy_gradient_step(
         _check_policy(*args)
         raise
     return PolicyStepMetrics(*metrics.unbind())
+
+
+class PolicyActions(NamedTuple):
+    """Results of :func:`policy_act`.
+
+    Attributes:
+        actions: int64 [N], or float [N, A] of a Gaussian policy.
+        log_probs, values: log π(a|s) and V(s), [N].
+    """
+
+    actions: Tensor
+    log_probs: Tensor
+    values: Tensor
+
+
+def policy_act(
+    parameters: Tensor,
+    observations: Tensor,
+    noise: Tensor | None = None,
+    *,
+    actor: Sequence[int],
+    critic: Sequence[int],
+    gaussian: bool = False,
+    masks: Tensor | None = None,
+    activation: str = "tanh",
+) -> PolicyActions:
+    """Choose actions a ~ π(·|s), and compute log π(a|s) and V(s), for the perceptrons of :func:`policy_gradient_step`.
+
+    For a step in an environment with :func:`policy_gradient_step` as the update: the three are what it reads later.
+
+    Args:
+        parameters, actor, critic, activation: see :func:`policy_gradient_step`.
+        observations: [N, inputs].
+        noise: determines the actions. Uniform numbers in [0, 1), [N], of a categorical policy: the action is that where
+            the sum of the probabilities π(0|s) + π(1|s) + … exceeds the number. Standard normal numbers [N, A] of a
+            Gaussian one. None: the most probable actions.
+        gaussian: whether the policy is Gaussian.
+        masks: bool [N, A], False where a categorical action is not possible.
+
+    Raises:
+        TypeError, ValueError: a wrong dtype, shape, device or size.
+    """
+    args = parameters, observations, noise, masks, actor, critic, activation, gaussian
+    if not runs_in_one_call(parameters):
+        _check_act(*args)
+        with torch.no_grad():
+            return PolicyActions(*reference.policy_act(*args))
+    try:
+        relu = reference.ACTIVATIONS[activation] is torch.relu
+        results = torch.ops.automl_ext.policy_act.default(
+            parameters.detach(), observations, masks, noise, actor, critic, relu, gaussian
+        )
+    except Exception:
+        _check_act(*args)
+        raise
+    return PolicyActions(*results)
 
 
 class TdStepMetrics(NamedTuple):
@@ -305,6 +361,43 @@ def _check_actions(op: str, actions: Tensor, count: int) -> None:
         raise ValueError(f"{op}: actions: expected values in [0, {count}), got {int(actions[wrong][0])}")
 
 
+def _check_networks(op: str, parameters: Any, actor: Any, critic: Any, gaussian: bool) -> tuple[int, int]:
+    """Check the vector of two perceptrons; return the number of inputs, and that of the actor's outputs."""
+    actor, critic = _sizes(op, "actor", actor), _sizes(op, "critic", critic)
+    if critic[0] != actor[0] or critic[-1] != 1:
+        raise ValueError(f"{op}: critic: expected {actor[0]} inputs and 1 output, got {critic}")
+    size = actor[-1] * gaussian + reference.perceptron_size(actor) + reference.perceptron_size(critic)
+    _check_parameters(op, parameters, size)
+    return actor[0], actor[-1]
+
+
+def _check_act(
+    parameters: Any,
+    observations: Any,
+    noise: Any,
+    masks: Any,
+    actor: Any,
+    critic: Any,
+    activation: Any,
+    gaussian: Any,
+) -> None:
+    """Raise the error for invalid arguments of :func:`policy_act`."""
+    op = "policy_act"
+    check_bool(gaussian, "gaussian", op)
+    inputs, outputs = _check_networks(op, parameters, actor, critic, gaussian)
+    if not isinstance(observations, Tensor) or observations.ndim != 2:
+        raise ValueError(f"{op}: observations: expected shape [N, {inputs}], got {describe(observations)}")
+    n = len(observations)
+    _tensor(op, "observations", observations, parameters.dtype, (n, inputs), parameters)
+    if noise is not None:
+        _tensor(op, "noise", noise, parameters.dtype, (n, outputs) if gaussian else (n,), parameters)
+    if masks is not None:
+        if gaussian:
+            raise ValueError(f"{op}: masks: expected None with a Gaussian policy")
+        _tensor(op, "masks", masks, torch.bool, (n, outputs), parameters)
+    _check_activation(op, activation)
+
+
 def _check_policy(
     parameters: Any,
     moments: Any,
@@ -330,13 +423,8 @@ def _check_policy(
 ) -> None:
     """Raise the error for invalid arguments of :func:`policy_gradient_step`."""
     op = "policy_gradient_step"
-    actor, critic = _sizes(op, "actor", actor), _sizes(op, "critic", critic)
-    inputs, outputs = actor[0], actor[-1]
-    if critic[0] != inputs or critic[-1] != 1:
-        raise ValueError(f"{op}: critic: expected {inputs} inputs and 1 output, got {critic}")
     gaussian = isinstance(actions, Tensor) and actions.is_floating_point()
-    size = outputs * gaussian + reference.perceptron_size(actor) + reference.perceptron_size(critic)
-    _check_parameters(op, parameters, size)
+    inputs, outputs = _check_networks(op, parameters, actor, critic, gaussian)
     dtype = parameters.dtype
     if not isinstance(observations, Tensor) or observations.ndim != 2:
         raise ValueError(f"{op}: observations: expected shape [N, {inputs}], got {describe(observations)}")

@@ -35,6 +35,12 @@ struct PolicyStep {
   double mean, scale;  // advantages are (A − mean)·scale
   double clip, value_clip, vf_coef, ent_coef;
 };
+// Acting with the networks of a PolicyStep, which has no rows and nothing that only the loss reads.
+struct PolicyAct {
+  PolicyStep policy;
+  const void* noise;  // uniform numbers [n], or normal ones [n, outputs] if Gaussian; null: the most probable actions
+  void *actions, *log_probs, *values;  // as in PolicyStep
+};
 enum PolicySum : int { kPolicyLoss, kValueLoss, kEntropy, kKl, kClipped, kPolicySums };
 
 // One step of Q-learning on a batch of n transitions.
@@ -74,6 +80,8 @@ struct StepKernelsOf {
 struct StepKernelsOfType {
   StepKernelsOf<PolicyStep> policy;
   StepKernelsOf<TdStep> td;
+  // The rows [begin, end), at most kStepBlock, with packed weights and memory as in `policy`.
+  void (*act)(const PolicyAct&, const void* packed, void* memory, int64_t begin, int64_t end);
   void (*moments)(const void* x, const int64_t* rows, int64_t n, double* mean, double* deviation);
   void (*add)(void* to, const void* from, int64_t n);
   double (*squares)(const void* x, int64_t n);

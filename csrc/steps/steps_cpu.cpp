@@ -209,6 +209,53 @@ void check_actions(const char* op, const int64_t* actions, const int64_t* rows, 
   }
 }
 
+PolicyStep policy_of(const char* op, const Tensor& parameters, IntList actor, IntList critic, bool relu,
+                     bool gaussian) {
+  PolicyStep s{};
+  s.gaussian = gaussian;
+  s.actor = network(op, "actor", actor, 0, relu, false);
+  const int64_t outputs = s.actor.sizes[s.actor.layers], inputs = actor[0];
+  if (gaussian) s.actor.offset = outputs;
+  s.critic = network(op, "critic", critic, s.actor.offset + s.actor.size, relu, false);
+  CHECK_VALUE(critic[0] == inputs && critic[critic.size() - 1] == 1, op, ": critic: expected ", inputs,
+              " inputs and 1 output, got ", critic);
+  CHECK_VALUE(parameters.numel() == s.critic.offset + s.critic.size, op, ": parameters: expected ",
+              s.critic.offset + s.critic.size, " numbers for the networks, got ", parameters.numel());
+  s.parameters = parameters.const_data_ptr();
+  return s;
+}
+
+std::tuple<Tensor, Tensor, Tensor> policy_act(const Tensor& parameters, const Tensor& observations, Optional masks,
+                                              Optional noise, IntList actor, IntList critic, bool relu, bool gaussian) {
+  const char* op = "policy_act";
+  Arguments arguments(op, parameters);
+  PolicyAct x{policy_of(op, parameters, actor, critic, relu, gaussian), nullptr, nullptr, nullptr, nullptr};
+  PolicyStep& s = x.policy;
+  const int64_t inputs = actor[0], outputs = s.actor.sizes[s.actor.layers];
+  CHECK_VALUE(observations.dim() == 2, op, ": observations: expected shape [N, ", inputs, "], got ",
+              observations.sizes());
+  s.n = observations.size(0);
+  s.observations = arguments.floats("observations", observations, {s.n, inputs});
+  CHECK_VALUE(!(masks && gaussian), op, ": masks: expected none with a Gaussian policy");
+  if (masks) s.masks = arguments.flags("masks", *masks, {s.n, outputs});
+  x.noise = gaussian ? arguments.floats("noise", noise, {s.n, outputs}) : arguments.floats("noise", noise, {s.n});
+  Tensor actions = gaussian ? empty({s.n, outputs}, parameters) : empty({s.n}, ScalarType::Long, parameters);
+  Tensor log_probs = empty({s.n}, parameters), values = empty({s.n}, parameters);
+  x.actions = actions.mutable_data_ptr();
+  x.log_probs = log_probs.mutable_data_ptr(), x.values = values.mutable_data_ptr();
+  const auto& type = kernels_of(parameters);
+  const int64_t bytes = parameters.element_size(), blocks = (s.n + kStepBlock - 1) / kStepBlock;
+  const Scratch packed(type.policy.packed_size(s) * bytes);
+  type.policy.pack(s, packed.get());
+  const auto run = [&](int64_t begin, int64_t end) {
+    const Scratch own(type.policy.memory_size(s) * bytes);
+    for (int64_t b = begin; b < end; ++b)
+      type.act(x, packed.get(), own.get(), b * kStepBlock, std::min((b + 1) * kStepBlock, s.n));
+  };
+  s.n* parameters.numel() >= kSmall ? parallel_for(0, blocks, 1, run) : run(0, blocks);
+  return {actions, log_probs, values};
+}
+
 Tensor policy_gradient_step(const Tensor& parameters, Optional average, const Tensor& square, const Tensor& step,
                             const Tensor& observations, const Tensor& actions, Optional masks, Optional old_log_probs,
                             Optional old_values, const Tensor& advantages, const Tensor& returns, Optional rows,
@@ -219,16 +266,9 @@ Tensor policy_gradient_step(const Tensor& parameters, Optional average, const Te
   Arguments arguments(op, parameters);
   const Optimizer optimizer{parameters, average, square, step, lr, beta1, beta2, eps, max_norm};
   optimizer.check(op);
-  PolicyStep s{};
-  s.gaussian = actions.scalar_type() == parameters.scalar_type();
-  s.actor = network(op, "actor", actor, 0, relu, false);
-  const int64_t outputs = s.actor.sizes[s.actor.layers], inputs = actor[0];
-  if (s.gaussian) s.actor.offset = outputs;
-  s.critic = network(op, "critic", critic, s.actor.offset + s.actor.size, relu, false);
-  CHECK_VALUE(critic[0] == inputs && critic[critic.size() - 1] == 1, op, ": critic: expected ", inputs,
-              " inputs and 1 output, got ", critic);
-  CHECK_VALUE(parameters.numel() == s.critic.offset + s.critic.size, op, ": parameters: expected ",
-              s.critic.offset + s.critic.size, " numbers for the networks, got ", parameters.numel());
+  const bool gaussian = actions.scalar_type() == parameters.scalar_type();
+  PolicyStep s = policy_of(op, parameters, actor, critic, relu, gaussian);
+  const int64_t inputs = actor[0], outputs = s.actor.sizes[s.actor.layers];
   CHECK_VALUE(clip > 0, op, ": clip: expected a positive number, got ", clip);
   CHECK_VALUE(value_clip > 0, op, ": value_clip: expected a positive number, got ", value_clip);
   CHECK_VALUE(std::isfinite(vf_coef), op, ": vf_coef: expected a finite number, got ", vf_coef);
@@ -237,7 +277,6 @@ Tensor policy_gradient_step(const Tensor& parameters, Optional average, const Te
   CHECK_VALUE(observations.dim() == 2, op, ": observations: expected shape [N, ", inputs, "], got ",
               observations.sizes());
   const int64_t all = observations.size(0);
-  s.parameters = parameters.const_data_ptr();
   s.observations = arguments.floats("observations", observations, {all, inputs});
   s.advantages = arguments.floats("advantages", advantages, {all});
   s.returns = arguments.floats("returns", returns, {all});
@@ -329,6 +368,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(automl_ext, m) {
       "Tensor advantages, Tensor returns, Tensor? rows, int[] actor, int[] critic, bool relu, bool normalize, "
       "float clip, float value_clip, float vf_coef, float ent_coef, float max_norm, float max_kl, float lr, "
       "float beta1, float beta2, float eps) -> Tensor");
+  // With gaussian, noise is normal [N, actions], else uniform [N]; without it, the most probable actions.
+  m.def(
+      "policy_act(Tensor parameters, Tensor observations, Tensor? masks, Tensor? noise, int[] actor, int[] critic, "
+      "bool relu, bool gaussian) -> (Tensor actions, Tensor log_probs, Tensor values)");
   m.def(
       "td_step(Tensor(a!) parameters, Tensor target, Tensor(b!) average, Tensor(c!) square, Tensor(d!) step, "
       "Tensor observations, Tensor actions, Tensor returns, Tensor next_observations, Tensor terminated, "
@@ -340,5 +383,6 @@ STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
   using namespace automl_ext::steps_cpu;
   implement<policy_gradient_step>(m, "policy_gradient_step", true);
+  implement<policy_act>(m, "policy_act", true);
   implement<td_step>(m, "td_step", true);
 }

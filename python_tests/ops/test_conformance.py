@@ -31,6 +31,7 @@ def test_every_op_of_the_library_has_a_spec() -> None:
     assert {spec.name for spec in TRACED} == set(TRACED_NAMES)
     called = {"gumbel_argmax", "td_targets", "categorical_projection"}  # without gradients: tests of their own
     called |= {"policy_gradient_step", "td_step"}  # they change their arguments: test_training_steps.py
+    called |= {"policy_act"}  # no gradients: test_policy_act.py
     for spec in TRACED:
         tensors, others = made(spec, 5, spec.dims[0], 1, "cpu")
         called |= {name for name, _ in spec.native(cast(tensors, torch.float32), spec.dims[0], **others)}
