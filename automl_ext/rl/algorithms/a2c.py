@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from automl_ext.ops.policy import policy_gradient_loss
 from automl_ext.ops.returns import gae
+from automl_ext.ops.steps import PolicyStepMetrics
 from automl_ext.rl.envs.rollouts import Rollout, to_rollout
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.policy_agent import OnPolicyAgent, PolicyConfig, standardized
@@ -83,11 +84,11 @@ class A2C(OnPolicyAgent):
     def iterate(self) -> dict[str, Any]:
         """Act for ``n_steps`` in every environment and take one gradient step; return scalar metrics."""
         self.set_initial_policy()
-        rollout = self.rollout()
+        fused = self.fused()
+        rollout = self.fused_rollout(fused, self.config.n_steps) if fused and fused.acts else self.rollout()
         if self.config.lr_decay:
             remaining = max(0.0, 1 - self.envs.steps / self.config.total_steps)
             self.optimizer.param_groups[0]["lr"] = self.config.lr * remaining
-        fused = self.fused()
         if fused and rollout.valid.any():
             metrics = self.fused_step(fused, rollout)
         else:
@@ -140,30 +141,32 @@ class A2C(OnPolicyAgent):
     @torch.no_grad()
     def targets(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """Compute advantages and returns, [T·B] each."""
-        with evaluating(self.encoder_modules):  # as when acting
-            all_values = self.network.values(rollout.observations)
+        all_values = rollout.values
+        if all_values is None:
+            with evaluating(self.encoder_modules):  # as when acting
+                all_values = self.network.values(rollout.observations)
         values, next_values = rollout.split_values(all_values)
         sequences = rollout.rewards, values, next_values, rollout.terminated, rollout.truncated
         advantages, returns = gae(*sequences, self.config.gamma, self.config.gae_lambda, valid=rollout.valid)
         return advantages.flatten(), returns.flatten()
 
     def fused(self) -> FusedPolicy | None:
-        """Return the training steps in one call, or None if they would be other ones."""
+        """Return acting and training steps in one call, or None if the steps would be other ones."""
         return fused_policy(self, A2C, ("loss", "compute_gradient"))
 
     def fused_step(self, fused: FusedPolicy, rollout: Rollout) -> dict[str, Any]:
-        """Take the step on :meth:`loss` in one call of :func:`automl_ext.policy_gradient_step`."""
+        """Take the step on :meth:`loss` in one call of the op of :func:`automl_ext.policy_gradient_step`."""
         config, valid = self.config, rollout.valid
         advantages, returns = self.targets(rollout)
-        metrics = fused.step(
-            config.max_grad_norm,
-            **fused.inputs(rollout.acted),
-            actions=rollout.actions,
-            advantages=advantages,
-            returns=returns,
-            rows=None if valid.all() else valid.flatten().nonzero().squeeze(1),
+        step = fused.steps(
+            rollout.acted,
+            rollout.actions,
+            advantages,
+            returns,
             normalize_advantages=config.normalize_advantages,
             vf_coef=config.vf_coef,
             ent_coef=config.ent_coef,
+            max_norm=config.max_grad_norm,
         )
+        metrics = PolicyStepMetrics(*step(None if valid.all() else valid.flatten().nonzero().squeeze(1)))
         return {name: getattr(metrics, name) for name in ("policy_loss", "value_loss", "entropy", "grad_norm")}

@@ -295,7 +295,7 @@ class DQN(Agent):
         with flushed_denormals():
             for batch, targets in self.minibatches(steps, fused is None):
                 if fused:
-                    loss, _, _, errors = fused.step(batch)
+                    loss, errors = fused.step(batch)
                     self.updates += 1
                 else:
                     loss, errors, metrics = self.step(batch, targets)

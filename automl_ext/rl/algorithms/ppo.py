@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from automl_ext.ops.policy import policy_gradient_loss
 from automl_ext.ops.returns import gae
+from automl_ext.ops.steps import PolicyStepMetrics
 from automl_ext.rl.envs.rollouts import Rollout, to_rollout
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.averages import mean_metrics
@@ -120,25 +121,25 @@ class PPO(OnPolicyAgent):
         self.optimizer.param_groups[0]["lr"] = config.lr * (remaining if config.lr_decay else 1)
         # The loss refuses a range of 0, which a loop of the user's own would reach at total_steps.
         clip = config.clip_range * (max(remaining, 1e-6) if config.clip_decay else 1)
-        rollout = self.rollout()
+        fused = self.fused()
+        rollout = self.fused_rollout(fused, config.n_steps) if fused and fused.acts else self.rollout()
         steps = self.transitions(rollout)
         if not len(steps.actions):  # all environments were restarting
             return {}
         measured: list[dict[str, Any]] = []
-        fused = self.fused()
-        inputs = fused and fused.inputs(steps.observations)
+        fused_step = fused and self.fused_step(fused, steps, clip)
         # In the first minibatch π is π_old, and its KL is rounding.
         max_kls = itertools.chain([math.inf], itertools.repeat(1.5 * (config.target_kl or math.inf)))
         with flushed_denormals():
             for rows, max_kl in zip(self.minibatches(len(steps.actions)), max_kls, strict=False):
-                if fused:
-                    metrics = self.fused_step(fused, inputs, steps, rows, clip, max_kl)
-                else:
-                    metrics = self.step(steps, rows, clip, max_kl)
+                metrics = fused_step(rows, max_kl) if fused_step else self.step(steps, rows, clip, max_kl)
                 if metrics.get("kl", 0.0) > max_kl:
                     break
                 measured.append(metrics)
-        metrics = mean_metrics(measured) | self.change(steps, clip) | self.seams.updated(rollout)
+        metrics = mean_metrics(measured)
+        if fused:
+            metrics = PolicyStepMetrics(*metrics["all"])._asdict()
+        metrics |= self.change(steps, clip) | self.seams.updated(rollout)
         self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
         return metrics
 
@@ -156,12 +157,14 @@ class PPO(OnPolicyAgent):
     def transitions(self, rollout: Rollout) -> Transitions:
         """Compute advantages, returns and log π_old, and leave out the steps that are not valid."""
         config, network, valid = self.config, self.network, rollout.valid.flatten()
-        with evaluating(self.encoder_modules):  # as when acting
-            outputs, all_values = network(rollout.observations)
+        log_probs, all_values = rollout.log_probs, rollout.values
+        if log_probs is None or all_values is None:
+            with evaluating(self.encoder_modules):  # as when acting
+                outputs, all_values = network(rollout.observations)
+            log_probs = network.distribution.log_probs(outputs[: len(valid)], rollout.actions)
         values, next_values = rollout.split_values(all_values)
         sequences = rollout.rewards, values, next_values, rollout.terminated, rollout.truncated
         advantages, returns = gae(*sequences, config.gamma, config.gae_lambda, valid=rollout.valid)
-        log_probs = network.distribution.log_probs(outputs[: len(valid)], rollout.actions)
         flat = values.flatten(), advantages.flatten(), returns.flatten()
         rows = valid.nonzero().squeeze(1)  # one synchronization with a GPU; x[valid] has one for each x
         steps = Transitions(*(x[rows] for x in (rollout.acted, rollout.actions, log_probs, *flat)))
@@ -225,32 +228,34 @@ class PPO(OnPolicyAgent):
         return self.seams.add_terms(loss, metrics, network, Acted(seen, batch.actions))
 
     def fused(self) -> FusedPolicy | None:
-        """Return the training steps in one call, or None if they would be other ones."""
+        """Return acting and training steps in one call, or None if the steps would be other ones."""
         return fused_policy(self, PPO, ("loss", "step"))
 
-    def fused_step(
-        self, fused: FusedPolicy, inputs: Any, steps: Transitions, rows: Tensor | None, clip: float, max_kl: float
-    ) -> dict[str, Any]:
-        """Take the step of :meth:`step` in one call of :func:`automl_ext.policy_gradient_step`."""
+    def fused_step(self, fused: FusedPolicy, steps: Transitions, clip: float) -> Callable[..., dict[str, Any]]:
+        """Return :meth:`step` of these steps in one call of the op of :func:`automl_ext.policy_gradient_step`."""
         config = self.config
-        metrics = fused.step(
-            config.max_grad_norm,
-            **inputs,
-            actions=steps.actions,
-            advantages=steps.advantages,
-            returns=steps.returns,
-            rows=rows,
-            old_log_probs=steps.log_probs,
-            old_values=None if config.value_clip is None else steps.values,
+        step = fused.steps(
+            steps.observations,
+            steps.actions,
+            steps.advantages,
+            steps.returns,
+            steps.log_probs,
+            None if config.value_clip is None else steps.values,
             normalize_advantages=True,
             clip=clip,
             value_clip=config.value_clip or math.inf,
             vf_coef=config.vf_coef,
             ent_coef=config.ent_coef,
-            max_kl=max_kl,
+            max_norm=config.max_grad_norm,
         )
-        names = ("policy_loss", "value_loss", "entropy", "grad_norm", *(["kl"] if config.target_kl is not None else []))
-        return {name: getattr(metrics, name) for name in names}
+
+        def take(rows: Tensor | None, max_kl: float) -> dict[str, Any]:
+            metrics = step(rows, max_kl)
+            return (
+                {"all": metrics} if config.target_kl is None else {"all": metrics, "kl": PolicyStepMetrics(*metrics).kl}
+            )
+
+        return take
 
     @torch.no_grad()
     def change(self, steps: Transitions, clip: float) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ class Rollout(NamedTuple):
         rewards: [T, B].
         terminated, truncated, valid: bool [T, B].
         weights: float32 [T·B], equal weights with sum 1 for a mean over transitions; 0 where not ``valid``.
+        log_probs, values: log π(a|s), [T·B], and V(s) of :attr:`observations`, if acting has computed them.
     """
 
     observations: Tensor
@@ -33,6 +34,8 @@ class Rollout(NamedTuple):
     truncated: Tensor
     valid: Tensor
     weights: Tensor
+    log_probs: Tensor | None = None
+    values: Tensor | None = None
 
     @property
     def acted(self) -> Tensor:

@@ -45,9 +45,9 @@ class Averages:
 
 
 def mean_metrics(measured: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the mean of each metric over several gradient steps."""
+    """Return the mean of each metric over several gradient steps. Tensors may have any shape."""
     return {
-        name: torch.stack([x[name] for x in measured]).mean()
+        name: torch.stack([x[name] for x in measured]).mean(0)
         if isinstance(value, Tensor)
         else sum(x[name] for x in measured) / len(measured)
         for name, value in measured[0].items()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from automl_ext.rl.envs.groups import Separate, names_of
 from automl_ext.rl.envs.packed import observation_bytes
 from automl_ext.rl.envs.reward_scale import RewardScale
+from automl_ext.rl.envs.rollouts import Rollout, to_rollout
 from automl_ext.rl.envs.transforms import add_transform
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import Agent
@@ -23,6 +24,7 @@ from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.body import use_bfloat16
 from automl_ext.rl.networks.distributions import DiagonalGaussian
 from automl_ext.rl.networks.encoders import Kind
+from automl_ext.rl.networks.fused import FusedPolicy
 from automl_ext.rl.networks.grouped import GroupedActorCritic
 from automl_ext.rl.networks.modes import evaluating
 from automl_ext.rl.networks.parameters import check_hidden, check_max_grad_norm, flatten_parameters
@@ -182,6 +184,23 @@ class OnPolicyAgent(PolicyAgent):
         self.parameters = flatten_parameters(self.network)
         self.rng = generator(config.seed, self.device)
         self.eval_rng = generator(derived_seed(config.seed, 8), self.device)
+
+    @torch.no_grad()
+    def fused_rollout(self, fused: FusedPolicy, n_steps: int) -> Rollout:
+        """Act for ``n_steps`` in every environment, one call each; the rollout has log π(a|s) and V(s) of acting."""
+        envs, distribution = self.envs, self.network.distribution
+        steps, chosen, same = [], [], True
+        for noise in fused.noise(n_steps, envs.n_envs, self.rng):
+            seen = envs.observations
+            chosen.append(fused.act(torch.from_numpy(seen), noise))
+            steps.append(envs.step(distribution.to_env(chosen[-1][0].numpy())))
+            same &= steps[-1].observations is seen
+        actions, log_probs, values = zip(*chosen, strict=True)
+        rollout = to_rollout(steps, [x.numpy() for x in actions], self.device)
+        if not same:  # a transform of the steps has changed what is learned from
+            return rollout
+        _, _, later = fused.act(rollout.observations[len(rollout.actions) :])
+        return rollout._replace(log_probs=torch.cat(log_probs), values=torch.cat([*values, later]))
 
     def policy_state(self) -> dict[str, Any]:
         """Return the state of the network, and the statistics of rewards, with which training may continue."""

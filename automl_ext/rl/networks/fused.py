@@ -1,27 +1,22 @@
-"""The choice between a training step in one call and the step of the algorithm's file. Only this file chooses.
+"""The choice between calls that do a whole step and the steps of the algorithm's file. Only this file chooses.
 
-The step in one call is taken only if it is the same step: the agent's loss is that of its algorithm, its networks and
-its optimizer are ours, all parameters are trained, and no hook or term would be left out. Everything else takes the
-step that stands in the algorithm's file, with the same result up to rounding.
+The training step in one call is taken only if it is the same step: the agent's loss is that of its algorithm, its
+networks and its optimizer are ours, all parameters are trained, and no hook or term would be left out. Everything else
+takes the step that stands in the algorithm's file, with the same result up to rounding. The same holds for acting: the
+call draws other random numbers from the same generator, so the actions are other samples of the same policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from automl_ext.ops.networks import FusedMLP
-from automl_ext.ops.steps import (
-    MOST_LAYERS,
-    PolicyStepMetrics,
-    TdStepMetrics,
-    policy_gradient_step,
-    runs_in_one_call,
-    td_step,
-)
+from automl_ext.ops.steps import MOST_LAYERS, runs_in_one_call
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.body import Body
 from automl_ext.rl.networks.distributions import Categorical, DiagonalGaussian
@@ -33,42 +28,83 @@ LAYER_NORM_EPS = 1e-5  # of the op
 
 
 class FusedPolicy:
-    """Steps of :func:`~automl_ext.ops.steps.policy_gradient_step` for an agent with an :class:`ActorCritic`.
+    """Acting and training steps in one call for an agent with an :class:`ActorCritic`.
+
+    They call the ops of :func:`~automl_ext.ops.steps.policy_act` and
+    :func:`~automl_ext.ops.steps.policy_gradient_step` themselves: with small networks, the checks of the arguments
+    would take as long as a tenth of a rollout.
 
     Args:
         optimizer: whose state the steps change.
         parameters: the vector of all parameters of the network.
+        acts: whether :meth:`act` with :meth:`noise` acts as the agent does.
     """
 
-    def __init__(self, network: ActorCritic, optimizer: torch.optim.Optimizer, parameters: Tensor) -> None:
-        self.network, self.optimizer, self.parameters = network, optimizer, parameters
-        self.actor, self.critic = sizes_of(network.actor), sizes_of(network.critic)
+    def __init__(self, network: ActorCritic, optimizer: torch.optim.Optimizer, parameters: Tensor, acts: bool) -> None:
+        self.network, self.optimizer, self.parameters, self.acts = network, optimizer, parameters.detach(), acts
+        self.sizes = sizes_of(network.actor), sizes_of(network.critic)
+        self.relu = network.actor.activation == "relu"
+        self.gaussian = type(network.distribution) is DiagonalGaussian
+        self.plain = not len(network.body) and network.body.scale == 1  # the inputs are the observations
         self.moments, self.taken = state_of(optimizer, parameters)
 
-    def inputs(self, observations: Tensor) -> dict[str, Tensor | None]:
-        """Return the perceptrons' inputs and the masks of observations [N, ...], for all steps on them."""
+    def noise(self, n_steps: int, n_envs: int, rng: torch.Generator) -> Sequence[Tensor]:
+        """Draw the random numbers of ``n_steps`` calls of :meth:`act`."""
+        shape = (n_steps, n_envs, self.sizes[0][-1]) if self.gaussian else (n_steps, n_envs)
+        draw = torch.randn if self.gaussian else torch.rand
+        return draw(shape, generator=rng, dtype=self.parameters.dtype).unbind()
+
+    def act(self, observations: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Choose actions for observations [N, ...]; return actions, log π(a|s) and V(s)."""
+        features, masks = self.inputs(observations)
+        chosen: tuple[Tensor, Tensor, Tensor] = torch.ops.automl_ext.policy_act.default(
+            self.parameters, features, masks, noise, *self.sizes, self.relu, self.gaussian
+        )
+        return chosen
+
+    def inputs(self, observations: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the perceptrons' inputs and the masks of observations [N, ...], for all calls on them."""
+        if self.plain and observations.dtype == self.parameters.dtype:
+            return observations, None
         with torch.no_grad():
             masked = self.network.masked
-            features = self.network.body(observations)
-            return {"observations": features, "masks": None if masked is None else masked.mask(observations)}
+            return self.network.body(observations), None if masked is None else masked.mask(observations)
 
-    def step(self, max_norm: float, **arguments: Any) -> PolicyStepMetrics:
-        """Take a step. Arguments: those of ``policy_gradient_step``, and of :meth:`inputs`."""
+    def steps(
+        self,
+        observations: Tensor,
+        actions: Tensor,
+        advantages: Tensor,
+        returns: Tensor,
+        old_log_probs: Tensor | None = None,
+        old_values: Tensor | None = None,
+        *,
+        normalize_advantages: bool,
+        vf_coef: float,
+        ent_coef: float,
+        max_norm: float,
+        clip: float = 0.2,
+        value_clip: float = math.inf,
+    ) -> Callable[..., Tensor]:
+        """Return ``step(rows=None, max_kl=inf)``, which learns from rows of these arrays, [N, ...] each.
+
+        Its result are the numbers of :class:`~automl_ext.ops.steps.PolicyStepMetrics` in one tensor, [6].
+        """
         group = self.optimizer.param_groups[0]
         betas = group["betas"] if "betas" in group else (0.0, group["alpha"])
-        return policy_gradient_step(
-            self.parameters,
-            self.moments,
-            self.taken,
-            **arguments,
-            actor=self.actor,
-            critic=self.critic,
-            activation=self.network.actor.activation,
-            lr=group["lr"],
-            betas=betas,
-            eps=group["eps"],
-            max_norm=max_norm,
-        )
+        state = self.parameters, *self.moments, self.taken
+        features, masks = self.inputs(observations)
+        arrays = features, actions, masks, old_log_probs, old_values, advantages, returns
+        losses = normalize_advantages, clip, value_clip, vf_coef, ent_coef, max_norm
+        numbers = group["lr"], *betas, group["eps"]
+
+        def step(rows: Tensor | None = None, max_kl: float = math.inf) -> Tensor:
+            metrics: Tensor = torch.ops.automl_ext.policy_gradient_step.default(
+                *state, *arrays, rows, *self.sizes, self.relu, *losses, max_kl, *numbers
+            )
+            return metrics
+
+        return step
 
 
 def fused_policy(agent: Any, own: type, methods: Sequence[str]) -> FusedPolicy | None:
@@ -94,7 +130,10 @@ def fused_policy(agent: Any, own: type, methods: Sequence[str]) -> FusedPolicy |
         and few(sizes_of(actor))
         and trains(agent, network, (FlatAdam, FlatRMSprop))
     )
-    return FusedPolicy(network, agent.optimizer, agent.parameters) if same else None
+    if not same:
+        return None
+    acts = unchanged(agent, own, ("rollout", "sample", "outputs"))
+    return FusedPolicy(network, agent.optimizer, agent.parameters, acts)
 
 
 class FusedQ:
@@ -102,21 +141,22 @@ class FusedQ:
 
     def __init__(self, agent: Any, sizes: list[int], layer_norm: bool) -> None:
         self.agent, self.sizes, self.layer_norm = agent, sizes, layer_norm
+        self.parameters, self.target = agent.parameters.detach(), agent._target_parameters.detach()
         (average, square), self.taken = state_of(agent.optimizer, agent.parameters)
         assert average is not None  # Adam
         self.moments = average, square
 
-    def step(self, batch: Any) -> TdStepMetrics:
-        """Take a step on a :class:`~automl_ext.rl.replay.uniform.Batch`."""
+    def step(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Take a step on a :class:`~automl_ext.rl.replay.uniform.Batch`; return the loss and the errors [N]."""
         agent, config, group = self.agent, self.agent.config, self.agent.optimizer.param_groups[0]
         seen, later = batch.observations, batch.next_observations
         if not self.layer_norm:  # the body has no layers: it only normalizes
             with torch.no_grad():
                 seen, later = agent.online.body(seen), agent.online.body(later)
-        return td_step(
-            agent.parameters,
-            agent._target_parameters,
-            self.moments,
+        metrics, errors = torch.ops.automl_ext.td_step.default(
+            self.parameters,
+            self.target,
+            *self.moments,
             self.taken,
             seen,
             batch.actions,
@@ -124,15 +164,18 @@ class FusedQ:
             later,
             batch.terminated,
             batch.discounts,
-            sizes=self.sizes,
-            lr=group["lr"],
-            weights=batch.weights if config.prioritized else None,
-            layer_norm=self.layer_norm,
-            double=config.double,
-            max_norm=config.max_grad_norm,
-            betas=group["betas"],
-            eps=group["eps"],
+            batch.weights if config.prioritized else None,
+            self.sizes,
+            True,
+            self.layer_norm,
+            config.double,
+            True,
+            config.max_grad_norm,
+            group["lr"],
+            *group["betas"],
+            group["eps"],
         )
+        return metrics[0], errors
 
 
 def fused_q(agent: Any, own: type, methods: Sequence[str]) -> FusedQ | None:

@@ -12,12 +12,12 @@ import pytest
 import torch
 from gymnasium import spaces
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import automl_ext
 from automl_ext import _native, rl
 from automl_ext.rl import A2C, DQN, PPO
 from automl_ext.rl.algorithms import a2c, dqn, ppo
-from automl_ext.rl.networks import fused
 from automl_ext.rl.networks.parameters import FlatRMSprop
 
 pytestmark = pytest.mark.skipif(
@@ -79,30 +79,36 @@ def updated(agent: Any) -> Any:
     return agent
 
 
-@pytest.fixture(autouse=True)
-def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the ops that the agents of the test have called for a training step."""
-    calls: list[str] = []
-
-    def counted(op: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            calls.append(op.__name__)
-            return op(*args, **options)
-
-        return call
-
-    for op in (fused.policy_gradient_step, fused.td_step):
-        monkeypatch.setattr(fused, op.__name__, counted(op))
-    return calls
+STEPS, ACTING = ("policy_gradient_step", "td_step"), "policy_act"
 
 
-def step_of(agent: Any, calls: list[str]) -> str:
+class Calls(TorchDispatchMode):
+    """The names of our ops that were called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.namespace == "automl_ext":
+            self.names.append(function.name().split("::")[1])
+        return function(*args, **(kwargs or {}))
+
+
+def step_of(agent: Any) -> str:
     """Update an agent, and return the kind of steps that it took, which is the one that it reports."""
-    before = len(calls)
-    updated(agent)
-    taken = "fused" if len(calls) > before else "composed"
+    with Calls() as calls:
+        updated(agent)
+    taken = "fused" if any(name in STEPS for name in calls.names) else "composed"
     assert taken == ("fused" if agent.fused() else "composed")
     return taken
+
+
+def acting_apart(agent: Any) -> Any:
+    """Return the agent with a method of its own, so that it acts as the algorithm's file does."""
+    if hasattr(agent, "outputs"):
+        agent.outputs = agent.outputs
+    return agent
 
 
 def moments(agent: Any) -> dict[str, Tensor]:
@@ -110,14 +116,14 @@ def moments(agent: Any) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_both_steps_are_the_same(name: str, fused_calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_steps_are_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     start = agent_of(name).parameters.detach().clone()
-    ours = agent_of(name)
-    assert step_of(ours, fused_calls) == "fused"
+    ours = acting_apart(agent_of(name))
+    assert step_of(ours) == "fused"
     for module, choice in ((ppo, "fused_policy"), (a2c, "fused_policy"), (dqn, "fused_q")):
         monkeypatch.setattr(module, choice, lambda *arguments: None)
     composed = agent_of(name)
-    assert step_of(composed, fused_calls) == "composed"
+    assert step_of(composed) == "composed"
     change = composed.parameters.detach() - start
     assert float(change.abs().max()) > 1e-4
     assert float((ours.parameters - composed.parameters).detach().abs().max()) <= 2e-3 * float(change.abs().max())
@@ -130,6 +136,52 @@ def test_both_steps_are_the_same(name: str, fused_calls: list[str], monkeypatch:
         torch.testing.assert_close(*priorities, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if "dqn" not in name])
+def test_acting_in_one_call_samples_the_same_policy(name: str) -> None:
+    """Log-probabilities and values are those that the network computes, also of final observations."""
+    agent = agent_of(name)
+    with Calls() as calls:
+        rollout = agent.fused_rollout(agent.fused(), 24)
+    assert calls.names.count(ACTING) == 25
+    assert len(rollout.observations) > len(rollout.actions) + 4  # episodes were truncated
+    with torch.no_grad():
+        outputs, values = agent.network(rollout.observations)
+        log_probs = agent.network.distribution.log_probs(outputs[: len(rollout.actions)], rollout.actions)
+    torch.testing.assert_close(rollout.log_probs, log_probs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(rollout.values, values, rtol=1e-5, atol=1e-5)
+    mean = float(rollout.actions.double().mean())
+    assert mean == pytest.approx(0 if agent.fused().gaussian else 1, abs=0.35)
+    assert len(rollout.actions.unique()) > 2
+
+
+def test_a_way_of_acting_of_the_users_is_honored() -> None:
+    for change in ("outputs", "sample", "rollout"):
+        agent = agent_of("ppo")
+        setattr(agent, change, getattr(agent, change))
+        with Calls() as calls:
+            updated(agent)
+        assert ACTING not in calls.names
+        assert "policy_gradient_step" in calls.names
+
+
+def test_values_are_those_of_changed_observations() -> None:
+    class Doubled:
+        def __call__(self, step: Any) -> Any:
+            return step._replace(observations=2 * step.observations)
+
+        def state_dict(self) -> dict[str, Any]:
+            return {}
+
+    agent = agent_of("ppo")
+    agent.envs.transforms.append(Doubled())
+    rollout = agent.fused_rollout(agent.fused(), 24)
+    assert rollout.values is None
+    with torch.no_grad():
+        _, values = agent.network(rollout.observations)
+    rows = rollout.valid.flatten()
+    assert torch.equal(agent.transitions(rollout).values, values[: len(rows)][rows])
+
+
 @pytest.mark.parametrize("name", ["ppo", "a2c", "dqn"])
 def test_metrics_have_the_same_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def metrics(agent: Any) -> dict[str, float]:
@@ -138,23 +190,23 @@ def test_metrics_have_the_same_names(name: str, monkeypatch: pytest.MonkeyPatch)
             found = agent.iterate()
         return {key: float(value) for key, value in found.items()}
 
-    ours = metrics(agent_of(name))
+    ours = metrics(acting_apart(agent_of(name)))
     for module, choice in ((ppo, "fused_policy"), (a2c, "fused_policy"), (dqn, "fused_q")):
         monkeypatch.setattr(module, choice, lambda *arguments: None)
     composed = metrics(agent_of(name))
     assert ours == pytest.approx(composed, rel=2e-3, abs=1e-5)
 
 
-def test_a_checkpoint_of_one_kind_continues_as_the_other(fused_calls: list[str]) -> None:
+def test_a_checkpoint_of_one_kind_continues_as_the_other() -> None:
     first = updated(agent_of("ppo"))
     state = copy.deepcopy(first.state_dict())
     with automl_ext.backend("reference"):
         second = agent_of("ppo")
         second.load_state_dict(state)
-        assert step_of(second, fused_calls) == "composed"
+        assert step_of(second) == "composed"
     third = agent_of("ppo")
     third.load_state_dict(copy.deepcopy(second.state_dict()))
-    assert step_of(third, fused_calls) == "fused"
+    assert step_of(third) == "fused"
     assert moments(third)["step"] == 3 * moments(first)["step"]
 
 
@@ -218,11 +270,11 @@ CHANGES: list[Callable[[Any], None]] = [freeze, own_optimizer, hook, own_layer, 
 
 @pytest.mark.parametrize("name", ["ppo", "a2c", "dqn", "dqn, plain"])
 @pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
-def test_a_change_of_the_users_is_honored(name: str, change: Callable[[Any], None], fused_calls: list[str]) -> None:
+def test_a_change_of_the_users_is_honored(name: str, change: Callable[[Any], None]) -> None:
     agent = agent_of(name)
     change(agent)
     before = agent.parameters.detach().clone()
-    assert step_of(agent, fused_calls) == "composed"
+    assert step_of(agent) == "composed"
     assert not torch.equal(agent.parameters, before)
 
 
@@ -231,20 +283,20 @@ def test_a_change_of_the_users_is_honored(name: str, change: Callable[[Any], Non
     [(OwnLoss, "ppo"), (OwnTargets, "dqn"), (OwnDoubleTargets, "dqn, double"), (OwnGradient, "a2c")],
     ids=lambda x: getattr(x, "__name__", x),
 )
-def test_a_subclass_with_its_own_step_is_honored(kind: type, name: str, fused_calls: list[str]) -> None:
+def test_a_subclass_with_its_own_step_is_honored(kind: type, name: str) -> None:
     plain = agent_of(name)
     agent = kind(plain.config, plain.envs)
-    assert step_of(agent, fused_calls) == "composed"
+    assert step_of(agent) == "composed"
 
 
-def test_other_networks_and_terms_are_composed(fused_calls: list[str]) -> None:
+def test_other_networks_and_terms_are_composed() -> None:
     for name, options in (("ppo", {"layer_norm": True}), ("a2c", {"popart": True}), ("dqn", {"dueling": True})):
-        assert step_of(agent_of(name, **options), fused_calls) == "composed"
-    assert step_of(agent_of("dqn", optimizer="rmsprop"), fused_calls) == "composed"
+        assert step_of(agent_of(name, **options)) == "composed"
+    assert step_of(agent_of("dqn", optimizer="rmsprop")) == "composed"
     agent = agent_of("ppo")
     agent.seams.terms.append(Term())
-    assert step_of(agent, fused_calls) == "composed"
+    assert step_of(agent) == "composed"
     agent = agent_of("a2c")
     assert isinstance(agent.optimizer, FlatRMSprop)
     with automl_ext.backend("reference"):
-        assert step_of(agent, fused_calls) == "composed"
+        assert step_of(agent) == "composed"
