@@ -23,7 +23,7 @@ COMMANDS = {
     "--json benchmarks/results/language_model_training.json --picture docs/images/attention_heads.png",
     "agents": "benchmarks/rl_practice.py --part papers --out {out}/agents --json benchmarks/results/papers_agents.json",
     "atari-speed": "benchmarks/atari.py --json benchmarks/results/atari.json",
-    "hopper-speed": "benchmarks/rl_peers.py --algorithm hopper --steps 100000 --repeats 3 "
+    "hopper-speed": "benchmarks/rl_peers.py --task hopper --steps 100000 --repeats 3 "
     "--json benchmarks/results/rl_hopper.json",
     "inheritance": "benchmarks/inheritance.py --data {cifar} --out {out}/inheritance "
     "--json benchmarks/results/inheritance.json",
